@@ -1,0 +1,42 @@
+# make demo   draw the digits with every method        make test   lint, types and tests
+# Both make .venv on the first run. PYTHON=python3.12 make test chooses the interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+# Twice the threads on the same cores spin against each other; the models here are small.
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test lint types clean
+
+demo: $(VENV)/.demo
+	$(BIN)/zigzag demo --out out/demo
+
+test: lint types
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+$(VENV)/.base: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) setuptools torch
+	touch $@
+
+# No build isolation: what builds the package is pinned too.
+$(VENV)/.demo: $(VENV)/.base pyproject.toml
+	$(PIP) --no-build-isolation --editable '.[progress,plots]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base pyproject.toml
+	$(PIP) --no-build-isolation --editable '.[dev]'
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
