@@ -1,0 +1,51 @@
+"""zigzag: a sampler kernel library for diffusion and flow models.
+
+Any noise predictor `eps_fn(x, t, cond)` goes in, a sample comes out, drawn along a zigzag: forward under a strong
+guidance, back under a weak one, forward again.
+
+    from zigzag import DDIM, Z2Sampling, sample
+    x0 = sample(eps_fn, x_T, DDIM.stable_diffusion(50), Z2Sampling(warmup=5), cond=c, uncond=u, strong=5.5, weak=0.0)
+"""
+
+from zigzag.checks import MISSING
+from zigzag.guidance import CFG, CFGPlusPlus, Guidance, Interval, RescaledCFG
+from zigzag.matched import matched_cfg
+from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
+from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.sampling import Visit, sample, walk
+from zigzag.solvers import DDIM, AffineStep, FlowEuler, Solver, Spherical, StepInfo
+from zigzag.trace import Record, Trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CFG",
+    "DDIM",
+    "MISSING",
+    "AffineStep",
+    "CFGPlusPlus",
+    "Denoise",
+    "EndToEnd",
+    "FlowEuler",
+    "Guidance",
+    "ImplicitZ",
+    "Interval",
+    "Invert",
+    "Move",
+    "Record",
+    "Renoise",
+    "Resampling",
+    "RescaledCFG",
+    "Shift",
+    "Solver",
+    "Spherical",
+    "Standard",
+    "StepInfo",
+    "Trace",
+    "Visit",
+    "Z2Sampling",
+    "ZSampling",
+    "matched_cfg",
+    "sample",
+    "walk",
+]

@@ -1,0 +1,87 @@
+"""Euler steps for flow matching (rectified flow), on any grid of σ with α = 1 − σ."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zigzag.solvers.affine import AffineStep, Coefficient, Grid, Solver, check_steps, grid, model_times
+
+__all__ = ["FlowEuler", "flow_inverse", "flow_step"]
+
+
+def _flow(sigma_i: Coefficient, sigma_j: Coefficient) -> AffineStep:
+    return AffineStep(1.0, sigma_j - sigma_i)
+
+
+def flow_step(x: Tensor, e: Tensor, sigma_i: Coefficient, sigma_j: Coefficient) -> Tensor:
+    r"""An Euler step of the flow from `σ_i` to `σ_j`, with `e` the velocity `u = ε − x₀`.
+
+    .. math:: x_j = x_i + (\sigma_j - \sigma_i)\,e
+
+    Args:
+        x, e: `(B, …)`.
+        sigma_i, sigma_j: numbers or tensors `()` or `(B,)`, one time per sample, in [0, 1].
+
+    Singular nowhere. Checks nothing, and differentiates through every argument.
+    Source: Lipman et al. 2023, Liu et al. 2023 (rectified flow).
+    """
+    return _flow(sigma_i, sigma_j).forward(x, e)
+
+
+def flow_inverse(x: Tensor, e: Tensor, sigma_i: Coefficient, sigma_j: Coefficient) -> Tensor:
+    r"""The exact inverse of `flow_step` with the *same* arguments: from `x_j` back to `x_i`.
+
+    .. math:: x_i = x_j - (\sigma_j - \sigma_i)\,e
+    """
+    return _flow(sigma_i, sigma_j).inverse(x, e)
+
+
+class FlowEuler(Solver):
+    r"""Euler on `x = (1 − σ)·x₀ + σ·ε`, for a model that predicts the velocity `u = ε − x₀`.
+
+    .. math:: a = 1, \qquad b = \sigma_j - \sigma_i
+
+    Args:
+        sigmas: `(T + 1,)`, strictly descending within [0, 1].
+        times: `(T,)`, what the model is told at knot `i < T`; by default σ (diffusers' models want 1000·σ).
+
+    Raises:
+        ValueError, TypeError: for grids that are short, out of range, not finite or not descending. An ascending grid
+            is not sorted silently.
+
+    Source: Lipman et al. 2023 (flow matching); Esser et al. 2024 (SD3).
+    """
+
+    prediction = "flow"
+
+    def __init__(self, sigmas: Grid, times: Grid | None = None) -> None:
+        sigma = grid("sigmas", sigmas)
+        if (sigma < 0).any() or (sigma > 1).any():
+            raise ValueError(f"FlowEuler: sigmas must lie in [0, 1], got {sigma.min():g} to {sigma.max():g}")
+        super().__init__(1 - sigma, sigma, sigma[:-1] if times is None else model_times(times))
+
+    def _coefficients(self, i: int, j: int) -> tuple[float, float]:
+        _, sigmas, _ = self._knots
+        step = _flow(sigmas[i], sigmas[j])
+        return float(step.a), float(step.b)
+
+    @classmethod
+    def uniform(cls, steps: int, *, shift: float = 1.0, time_scale: float = 1.0) -> FlowEuler:
+        r"""Evenly spaced σ from 1 to 0, shifted toward the noise as in Esser et al. 2024, eq. 23.
+
+        .. math:: \sigma' = \frac{s\,\sigma}{1 + (s - 1)\,\sigma}
+
+        Args:
+            shift: `s > 0`; 1 is even spacing, Stable Diffusion 3 uses 3.
+            time_scale: the model is told `time_scale·σ'` (1000 for diffusers' transformers).
+
+        Raises:
+            ValueError: for steps, a shift or a time scale that is not positive.
+        """
+        check_steps(steps)
+        if not (shift > 0 and time_scale > 0):
+            raise ValueError(f"shift and time_scale must be positive, got {shift} and {time_scale}")
+        sigma = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        sigma = shift * sigma / (1 + (shift - 1) * sigma)
+        return cls(sigma, time_scale * sigma[:-1])
