@@ -1,0 +1,9 @@
+"""Guidance rules: one prediction of a conditional and an unconditional one."""
+
+from zigzag.guidance.base import Guidance, LinearGuidance
+from zigzag.guidance.cfg import CFG
+from zigzag.guidance.cfgpp import CFGPlusPlus
+from zigzag.guidance.interval import Interval
+from zigzag.guidance.rescaled import RescaledCFG
+
+__all__ = ["CFG", "CFGPlusPlus", "Guidance", "Interval", "LinearGuidance", "RescaledCFG"]
