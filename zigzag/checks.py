@@ -1,0 +1,183 @@
+"""What `walk` settles before the first model call: the path, its steps, the branches and how they are batched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from zigzag.guidance import CFG, Guidance
+from zigzag.guidance.base import finite
+from zigzag.methods import Method
+from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
+from zigzag.solvers import Solver
+
+__all__ = ["MISSING", "as_guidance", "check_state", "doubled_condition", "resolve_path", "uses_both_branches"]
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing()
+"""The default of `uncond`: no condition was passed. (`None` is a legitimate one: many models take it as the null.)"""
+
+
+def check_state(x: object) -> None:
+    """Raises unless `x` is a floating-point tensor `(B, …)` with B ≥ 1."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor (B, ...), got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating-point, got {x.dtype}")
+    if x.ndim < 1 or x.shape[0] < 1:
+        raise ValueError(f"x must have a batch dimension (B, ...) with B >= 1, got shape {tuple(x.shape)}")
+
+
+def as_guidance(name: str, value: object) -> Guidance:
+    """A number as `CFG(number)`; a `Guidance` as it is."""
+    if isinstance(value, Guidance):
+        return value
+    try:
+        return CFG(finite(name, value))
+    except TypeError:
+        raise TypeError(f"{name} must be a number or a Guidance (branches() and a call), got {value!r}") from None
+
+
+def resolve_path(method: object, solver: Solver) -> tuple[Move, ...]:
+    """The moves of a method on the grid of `solver`, or a user's own, checked move by move.
+
+    Raises:
+        TypeError: for what is neither a method nor moves.
+        ValueError: for a path that is empty, leaves the grid, does not connect, needs a step or an inverse that does
+            not exist, or shifts by a gap that nothing has cached.
+    """
+    if isinstance(method, Method) and not isinstance(method, type):
+        path = tuple(method.path(len(solver)))
+    elif isinstance(method, Iterable) and not isinstance(method, str):
+        path = tuple(method)
+    else:
+        raise TypeError(f"method must have path(T) or be a tuple of moves, got {method!r}")
+    if not path:
+        raise ValueError("method: the path has no moves")
+    for k, move in enumerate(path):
+        if not isinstance(move, Move):
+            raise TypeError(f"move {k} of the path must be Denoise, Invert, Shift or Renoise, got {move!r}")
+        if k and move.start != path[k - 1].end:
+            raise ValueError(
+                f"the path does not connect: move {k}, {move!r}, starts at knot {move.start}, "
+                f"but {path[k - 1]!r} before it ends at knot {path[k - 1].end}"
+            )
+        try:
+            _check_move(move, solver)
+        except ValueError as error:
+            raise ValueError(f"move {k} of the path, {move!r}: {error}") from None
+    _check_cache(path)
+    return path
+
+
+def _check_move(move: Move, solver: Solver) -> None:
+    match move:
+        case Denoise(i, j):
+            solver.step(i, j)
+        case Invert(j, i, refine, coefficients):
+            solver.info(i, j)
+            solver.invertible_step(*(coefficients or (i, j)))
+            if not isinstance(refine, int) or refine < 0:
+                raise ValueError(f"refine must be an integer of at least 0, got {refine!r}")
+        case Shift(i, _):
+            solver.invertible_step(i)
+        case Renoise(j, i):
+            solver.noise_step(j, i)
+
+
+def _check_cache(path: Sequence[Move]) -> None:
+    cached = False
+    for k, (move, filled) in enumerate(zip(path, gap_is_read(path), strict=True)):
+        if isinstance(move, Shift) and not move.fresh and not cached:
+            raise ValueError(
+                f"move {k} of the path, {move!r}, needs a cached gap, but no Denoise or fresh Shift comes before it"
+            )
+        cached = cached or (isinstance(move, Denoise) and filled) or (isinstance(move, Shift) and move.fresh)
+
+
+def uses_both_branches(
+    path: Sequence[Move], solver: Solver, strong: Guidance, weak: Guidance, uncond: object, separate: bool
+) -> bool:
+    """Whether some evaluation on the path wants both branches of one model at one state.
+
+    `separate` says that the weak predictions have a model of their own.
+
+    Raises:
+        ValueError: if a branch is needed and `uncond` is MISSING, naming the guidance that needs it.
+    """
+    both = False
+    for move, gap_read in zip(path, gap_is_read(path), strict=True):
+        match move:
+            case Denoise(i, j):
+                roles = {"strong": strong} | ({"weak": weak} if gap_read else {})
+            case Invert(j, i):
+                roles = {"weak": weak}
+            case Shift(i, True):
+                j, roles = i + 1, {"strong": strong, "weak": weak}
+            case _:
+                continue
+        needs = {}
+        for name, guidance in roles.items():
+            needs[name] = guidance.branches(solver.info(i, j))
+            if needs[name][1] and uncond is MISSING:
+                raise ValueError(
+                    f"uncond is missing but {name}={guidance!r} needs the unconditional branch at knot {i}; "
+                    "pass uncond= (None, if that is the model's null condition)"
+                )
+        calls = needs.values() if separate else [tuple(map(any, zip(*needs.values(), strict=True)))]
+        both = both or any(all(call) for call in calls)
+    return both
+
+
+def doubled_condition(cond: object, uncond: object, batch: int, batched: bool | str) -> Any:
+    """`uncond` and `cond` as one condition of a doubled batch, unconditional first; MISSING where two calls are made.
+
+    Raises:
+        ValueError: for `batched=True` and conditions that cannot be doubled, saying which leaf.
+    """
+    if batched is False:
+        return MISSING
+    try:
+        return _concatenate(uncond, cond, batch if batched == "auto" else None)
+    except ValueError as error:
+        if batched == "auto":
+            return MISSING
+        raise ValueError(f"batched=True, but {error}; use batched=False or 'auto'") from None
+
+
+def _concatenate(uncond: object, cond: object, batch: int | None) -> Any:
+    # With a batch (the rule of 'auto') every leaf must be a tensor with that batch; without one (batched=True) other
+    # leaves pass where both conditions have the same.
+    leaves_u, tree_u = pytree.tree_flatten(uncond)
+    leaves_c, tree_c = pytree.tree_flatten(cond)
+    if tree_u != tree_c:
+        raise ValueError(f"uncond and cond differ in structure: {tree_u} and {tree_c}")
+    if batch is not None and not leaves_c:
+        raise ValueError("the conditions hold no tensors")
+    doubled = []
+    for k, (u, c) in enumerate(zip(leaves_u, leaves_c, strict=True)):
+        if isinstance(u, Tensor) and isinstance(c, Tensor):
+            if u.shape != c.shape or u.ndim == 0 or (batch is not None and u.shape[0] != batch):
+                raise ValueError(f"leaf {k} of uncond and cond has shapes {tuple(u.shape)} and {tuple(c.shape)}")
+            doubled.append(torch.cat([u, c]))
+        elif batch is None and _same(u, c):
+            doubled.append(c)
+        else:
+            raise ValueError(f"leaf {k} of uncond and cond is {u!r} and {c!r}, which are not tensors to concatenate")
+    return pytree.tree_unflatten(doubled, tree_c)
+
+
+def _same(u: object, c: object) -> bool:
+    try:
+        return u is c or bool(u == c)
+    except (RuntimeError, ValueError):
+        return False

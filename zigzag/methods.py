@@ -1,0 +1,204 @@
+"""The six methods, as paths: which moves, in which order. A method knows nothing of models, scales or solvers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+
+__all__ = ["EndToEnd", "ImplicitZ", "Method", "Resampling", "Standard", "Z2Sampling", "ZSampling"]
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Anything with a path over a grid of `T` steps."""
+
+    def path(self, T: int) -> tuple[Move, ...]:
+        """The moves, from knot 0 to knot T."""
+        ...
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Standard sampling: Φ at every step."""
+
+    def path(self, T: int) -> tuple[Move, ...]:
+        """Φ at every step."""
+        return tuple(Denoise(i, i + 1) for i in range(T))
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Φ (Renoise Φ)^rounds at the first `steps` steps: back up by fresh noise, and down again.
+
+    Args:
+        steps: how many steps resample; by default all but the last.
+        rounds: how often, at least once.
+
+    Source: Lugmayr et al. 2022 (RePaint), the baseline of Z-Sampling.
+    """
+
+    steps: int | None = None
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least(self, "rounds", 1)
+
+    def path(self, T: int) -> tuple[Move, ...]:
+        """The moves, from knot 0 to knot T."""
+        active = _active_steps(self, self.steps, T, default=T - 1)
+        moves: list[Move] = []
+        for i in range(T):
+            moves.append(Denoise(i, i + 1))
+            if i < active:
+                moves += [Renoise(i + 1, i), Denoise(i, i + 1)] * self.rounds
+        return tuple(moves)
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """The whole way down, the whole way up, and down again: end-to-end injection.
+
+    Args:
+        refine: fixed-point iterations of each inversion.
+
+    Source: Z-Sampling, Algorithm 2 and Theorem 1.
+    """
+
+    refine: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(self, "refine", 0)
+
+    def path(self, T: int) -> tuple[Move, ...]:
+        """The moves, from knot 0 to knot T: a zigzag at the first step only, of span T."""
+        return ZSampling(steps=1, span=T, refine=self.refine).path(T)
+
+
+@dataclass(frozen=True)
+class ZSampling:
+    """Z-Sampling: (Φ^span Ψ^span)^rounds Φ at the first `steps` steps.
+
+    Args:
+        steps: the paper's λ, by default `T − 1`.
+        rounds: zigzags a step, the released code's `T_max`.
+        span: steps down under the strong guidance, then up under the weak one; clipped at the end of the grid.
+        refine: fixed-point iterations of each inversion.
+        released: invert as the authors' released code does, with the coefficients of step `i + 1` at step `i`, for
+            comparisons with published figures. Needs span 1, refine 0 and `steps ≤ T − 1`.
+
+    Source: Bai et al. 2025 (Z-Sampling), Algorithm 1; spans are its Table 12.
+    """
+
+    steps: int | None = None
+    rounds: int = 1
+    span: int = 1
+    refine: int = 0
+    released: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least(self, "rounds", 1)
+        _at_least(self, "span", 1)
+        _at_least(self, "refine", 0)
+        if self.released and (self.span != 1 or self.refine != 0):
+            raise ValueError(f"released=True needs span=1 and refine=0, got span={self.span}, refine={self.refine}")
+
+    def path(self, T: int) -> tuple[Move, ...]:
+        """The moves, from knot 0 to knot T."""
+        active = _active_steps(self, self.steps, T, default=T - 1)
+        if self.released and active > T - 1:
+            raise ValueError(
+                f"released=True has no coefficients for the last step: steps must be at most {T - 1}, got {active}"
+            )
+        moves: list[Move] = []
+        for i in range(T):
+            if i < active:
+                end = min(i + self.span, T)
+                down = [Denoise(m, m + 1) for m in range(i, end)]
+                up = [self._invert(m) for m in reversed(range(i, end))]
+                moves += [*down, *up] * self.rounds
+            moves.append(Denoise(i, i + 1))
+        return tuple(moves)
+
+    def _invert(self, i: int) -> Invert:
+        return Invert(i + 1, i, self.refine, (i + 1, i + 2) if self.released else None)
+
+
+@dataclass(frozen=True)
+class ImplicitZ:
+    """Implicit Z-Sampling: Shift(fresh gap at x) Φ at the steps `start ≤ i < steps`.
+
+    Args:
+        start: the first step that shifts.
+        steps: the paper's λ, the step at which shifting ends; by default T, all steps.
+
+    Source: Z²-Sampling (2026), section 3.1.
+    """
+
+    start: int = 0
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(self, "start", 0)
+
+    def path(self, T: int) -> tuple[Move, ...]:
+        """The moves, from knot 0 to knot T."""
+        active = _active_steps(self, self.steps, T, default=T)
+        if self.start > T:
+            raise ValueError(f"{self!r}: start must be at most T = {T}")
+        return _shifting(T, self.start, active, fresh=True)
+
+
+@dataclass(frozen=True)
+class Z2Sampling:
+    """Z²-Sampling: Shift(gap cached at the previous evaluation) Φ at the steps `warmup ≤ i < steps`.
+
+    Args:
+        warmup: plain guided steps before the first shift, while the cache fills. The papers use 5 to 10 of 50, and 1
+            of 4. With 0 the first step has no gap yet, and is a plain one all the same.
+        steps: the paper's λ, the step at which shifting ends; by default T, every step that is left.
+
+    Source: Z²-Sampling (2026), section 3.2 and Algorithm 3.
+    """
+
+    warmup: int = 5
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        _at_least(self, "warmup", 0)
+
+    def path(self, T: int) -> tuple[Move, ...]:
+        """The moves, from knot 0 to knot T."""
+        active = _active_steps(self, self.steps, T, default=T)
+        if self.warmup >= T:
+            raise ValueError(
+                f"warmup must be smaller than the number of steps, got warmup={self.warmup} and T = {T}; "
+                "for few-step models the paper takes warmup=1 of 4 steps"
+            )
+        return _shifting(T, max(1, self.warmup), active, fresh=False)
+
+
+def _shifting(T: int, start: int, stop: int, fresh: bool) -> tuple[Move, ...]:
+    moves: list[Move] = []
+    for i in range(T):
+        if start <= i < stop:
+            moves.append(Shift(i, fresh))
+        moves.append(Denoise(i, i + 1))
+    return tuple(moves)
+
+
+def _active_steps(method: object, steps: int | None, T: int, default: int) -> int:
+    if not isinstance(T, int) or T < 1:
+        raise ValueError(f"a path needs T >= 1 steps, got T = {T!r}")
+    if steps is None:
+        return default
+    if not isinstance(steps, int) or not 0 <= steps <= T:
+        raise ValueError(f"{method!r}: steps must be an integer from 0 to T = {T}, got {steps!r}")
+    return steps
+
+
+def _at_least(method: object, name: str, least: int) -> None:
+    value = getattr(method, name)
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{type(method).__name__}: {name} must be an integer of at least {least}, got {value!r}")
