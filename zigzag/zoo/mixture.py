@@ -1,0 +1,121 @@
+"""A class-conditional Gaussian mixture, whose predictions are known in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zigzag.solvers import Solver
+from zigzag.solvers.affine import Coefficient, Prediction
+
+__all__ = ["GaussianMixture"]
+
+
+class GaussianMixture:
+    r"""Exact predictions for data drawn from `Σ_k π_k N(μ_k, s_k²)`, in any dimension.
+
+    A noised sample `x = α·x₀ + σ·ε` then has the density `Σ_k π_k N(α·μ_k, v_k)`, `v_k = α²s_k² + σ²`, and with the
+    responsibilities `r_k(x)` of its components
+
+    .. math:: \mathbb E[\varepsilon \mid x] = \sum_k r_k\,\frac{\sigma}{v_k}(x - \alpha\mu_k), \qquad
+              \mathbb E[x_0 \mid x] = \sum_k r_k\Big(\mu_k + \frac{\alpha s_k^2}{v_k}(x - \alpha\mu_k)\Big)
+
+    A class condition keeps the components of that class only.
+
+    Args:
+        means: `(K, …)`, one mean per component; the rest is the shape of a sample.
+        stds: `s_k`, a number or `(K,)`, positive.
+        weights: `π_k`, `(K,)`, positive, normalised here; equal by default.
+        labels: the class of each component, `(K,)` non-negative integers; by default each is a class of its own.
+
+    Everything is computed in float64 and returned in the state's dtype, on the state's device.
+
+    Raises:
+        ValueError: for shapes that do not fit, stds or weights that are not positive, negative labels.
+    """
+
+    def __init__(
+        self,
+        means: Tensor,
+        stds: Tensor | float,
+        weights: Tensor | Sequence[float] | None = None,
+        labels: Tensor | Sequence[int] | None = None,
+    ) -> None:
+        if means.ndim < 2:
+            raise ValueError(f"means must be (K, ...) with at least one dimension of data, got {tuple(means.shape)}")
+        K = len(means)
+        self.means = means.double()
+        self.stds = torch.as_tensor(stds, dtype=torch.float64, device=means.device).expand(K)
+        self.weights = torch.as_tensor(
+            [1.0] * K if weights is None else weights, dtype=torch.float64, device=means.device
+        )
+        self.labels = torch.as_tensor(range(K) if labels is None else labels, device=means.device)
+        for name, values in (("stds", self.stds), ("weights", self.weights), ("labels", self.labels)):
+            if values.shape != (K,):
+                raise ValueError(f"{name} must be ({K},) for {K} means, got {tuple(values.shape)}")
+        if not ((self.stds > 0).all() and (self.weights > 0).all()):
+            raise ValueError("stds and weights must be positive")
+        if self.labels.is_floating_point() or (self.labels < 0).any():
+            raise ValueError("labels must be non-negative integers")
+        self.weights = self.weights / self.weights.sum()
+
+    def predict(
+        self,
+        x: Tensor,
+        alpha: Coefficient,
+        sigma: Coefficient,
+        labels: Tensor | None = None,
+        prediction: Prediction = "epsilon",
+    ) -> Tensor:
+        """The exact prediction at `x` `(B, …)`, noised with `alpha` and `sigma` (numbers, `()` or `(B,)`).
+
+        Args:
+            labels: the classes asked for, `(B,)`; negative, or None for all, is unconditional.
+            prediction: "epsilon", "x0", "v" or "flow".
+        """
+        B = len(x)
+        alpha, sigma = (
+            torch.as_tensor(k, dtype=torch.float64, device=x.device).expand(B)[:, None] for k in (alpha, sigma)
+        )
+        y = x.double().flatten(1)
+        mu, s = self.means.to(x.device).flatten(1), self.stds.to(x.device)
+        v = alpha**2 * s**2 + sigma**2  # (B, K)
+
+        # ‖x − αμ‖² without a (B, K, D) tensor; in float64 the cancellation is harmless.
+        square = (y**2).sum(-1, keepdim=True) - 2 * alpha * (y @ mu.T) + alpha**2 * (mu**2).sum(-1)
+        log_p = self.weights.to(x.device).log() - 0.5 * (square / v + y.shape[-1] * v.log())
+        if labels is not None:
+            other = (labels.to(x.device)[:, None] >= 0) & (labels.to(x.device)[:, None] != self.labels.to(x.device))
+            log_p = log_p.masked_fill(other, -torch.inf)
+        r = log_p.softmax(-1)
+
+        # Both sums of the docstring are affine in y and in a weighted mean of the μ_k.
+        epsilon = sigma * ((r / v).sum(-1, keepdim=True) * y - alpha * ((r / v) @ mu))
+        x0 = (r * alpha * s**2 / v).sum(-1, keepdim=True) * y + (r * sigma**2 / v) @ mu
+        e = {"epsilon": epsilon, "x0": x0, "v": alpha * epsilon - sigma * x0, "flow": epsilon - x0}[prediction]
+        return e.to(x.dtype).reshape(x.shape)
+
+    def predictor(self, solver: Solver) -> Callable[[Tensor, Tensor, Any], Tensor]:
+        """`eps_fn(x, t, cond)` on the grid of `solver`, predicting what it wants; `cond` is `labels` of `predict`."""
+
+        def eps_fn(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+            alpha, sigma = solver.alpha_sigma(t)
+            return self.predict(x, alpha, sigma, cond, solver.prediction)
+
+        return eps_fn
+
+    def sample(self, n: int, label: int | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """`n` samples of the data, float64 `(n, …)`, of one class if a `label` is given.
+
+        Raises:
+            ValueError: if no component has that label.
+        """
+        weights = self.weights if label is None else self.weights * (self.labels == label)
+        if not (weights > 0).any():
+            raise ValueError(f"no component has label {label}")
+        k = torch.multinomial(weights, n, replacement=True, generator=generator)
+        z = torch.randn(n, *self.means.shape[1:], dtype=torch.float64, generator=generator, device=self.means.device)
+        return self.means[k] + self.stds[k].reshape(-1, *[1] * (z.ndim - 1)) * z
