@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -11,15 +12,17 @@ from torch import Tensor
 
 from zigzag.checks import MISSING, as_guidance, check_state, doubled_condition, resolve_path, uses_both_branches
 from zigzag.guidance import Guidance
+from zigzag.guided import Answer, Guided, Query
 from zigzag.methods import Method
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
 from zigzag.progress import progress_bar
-from zigzag.solvers import Solver, StepInfo
+from zigzag.solvers import Solver
 from zigzag.trace import Trace
 
-__all__ = ["Predictor", "Visit", "sample", "walk"]
+__all__ = ["Predictor", "Traversal", "Visit", "sample", "traverse", "walk"]
 
 Predictor: TypeAlias = Callable[[Tensor, Tensor, Any], Tensor]
+Traversal: TypeAlias = Generator["Query | Visit", "Answer | Tensor | None", None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,137 +139,123 @@ def walk(
 
     model = _Model(eps_fn, cond, uncond, doubled, solver, x)
     weak_model = model if weak_fn is None else _Model(weak_fn, cond, uncond, doubled, solver, x)
-    return _walk(path, x, solver, _Guided(model, weak_model, strong, weak), generator, grad, callback, progress, trace)
+    moves = traverse(path, x, solver, strong, weak, weak_fn is not None, generator, trace)
+    return _drive(moves, model, weak_model, grad, callback, progress_bar(len(path), enabled=progress))
 
 
-def _walk(
-    path: tuple[Move, ...],
-    x: Tensor,
-    solver: Solver,
-    guided: _Guided,
-    generator: torch.Generator | None,
+def _drive(
+    moves: Traversal,
+    model: _Model,
+    weak_model: _Model,
     grad: bool,
     callback: Callable[[Visit], Tensor | None] | None,
-    progress: bool,
-    trace: Trace | None,
+    progress: AbstractContextManager[Callable[[int], None]],
 ) -> Iterator[Visit]:
-    guided.reset()
-    if trace is not None:
-        trace.begin(path)
+    with progress as tick:
+        with torch.set_grad_enabled(grad):
+            message = _next(moves, None)
+        while message is not None:
+            if isinstance(message, Query):
+                with torch.set_grad_enabled(grad):
+                    message = _next(moves, (weak_model if message.weak else model)(message))
+                continue
+            new = None if callback is None else _state_like(message.state, callback(message))
+            tick(message.rows)
+            yield message if new is None else replace(message, state=new)
+            with torch.set_grad_enabled(grad):
+                message = _next(moves, new)
+
+
+def traverse(
+    path: Sequence[Move],
+    x: Tensor,
+    solver: Solver,
+    strong: Guidance,
+    weak: Guidance,
+    separate: bool = False,
+    generator: torch.Generator | None = None,
+    trace: Trace | None = None,
+) -> Traversal:
+    """The loop itself, without a model: it yields a `Query` where it needs predictions and is sent an `Answer`, and
+    yields a `Visit` after each move and is sent a state to go on from, or None.
+
+    `walk` drives it with a callable. Whoever cannot call the model (a pipeline that runs its own loop) drives it
+    from there. The path is one that `resolve_path` has checked; with `separate` the weak predictions have a model of
+    their own. Grad mode is the driver's.
+    """
+    guided = Guided(strong, weak, separate)
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     gap: Tensor | None = None
-    with progress_bar(len(path), enabled=progress) as tick:
-        for move, caches_gap in zip(path, gap_is_read(path), strict=True):
-            e: Tensor | None = None
-            e_w: Tensor | None = None
-            time: float | None = None
-            rows, before = guided.rows, x if trace is not None else None
-            with torch.set_grad_enabled(grad):
-                match move:
-                    case Denoise(i, j):
-                        at, gap = solver.info(i, j), None
-                        if caches_gap:
-                            e, e_w = guided.pair(x, at)
-                            gap = e - e_w
-                        else:
-                            e, e_w = guided.strong(x, at, weak_too=trace is not None and trace.awaits_weak)
-                        x, time = solver.step(i, j).forward(x, e), at.t
-                    case Invert(j, i, refine, coefficients):
-                        at, x_j = solver.info(i, j), x
-                        step = solver.step(*(coefficients or (i, j)))
-                        for _ in range(1 + refine):  # first at x_j, then at each result
-                            e = guided.weak(x, at)
-                            x, time = step.inverse(x_j, e), at.t
-                    case Shift(i, fresh):
-                        if fresh:
-                            at = solver.info(i)
-                            e_s, e_w = guided.pair(x, at)
-                            gap, time = e_s - e_w, at.t
-                        assert gap is not None  # resolve_path has seen to it
-                        x = solver.step(i).shift(x, gap)
-                    case Renoise(j, i):
-                        x = solver.noise_step(j, i).forward(x, _noise_like(x, generator))
-            if trace is not None and before is not None:
-                trace.log(move, time, guided.rows - rows, before, x, e, e_w)
-            if callback is not None:
-                x = _replaced(x, callback(Visit(move, move.end, x, e, guided.rows)))
-            tick(guided.rows)
-            yield Visit(move, move.end, x, e, guided.rows)
-
-
-class _Guided:
-    """The predictions that the moves are made of: the branches of the models, joined by the two guidances."""
-
-    def __init__(self, model: _Model, weak_model: _Model, strong: Guidance, weak: Guidance) -> None:
-        self.model, self.weak_model, self.e_s, self.e_w = model, weak_model, strong, weak
-
-    def reset(self) -> None:
-        for guidance in (self.e_s, self.e_w):
-            if (reset := getattr(guidance, "reset", None)) is not None:
-                reset()
-
-    @property
-    def rows(self) -> int:
-        return self.model.rows + (self.weak_model.rows if self.weak_model is not self.model else 0)
-
-    def weak(self, x: Tensor, at: StepInfo) -> Tensor:
-        """`e_w` at `x`."""
-        return _guide(self.e_w, self.weak_model(x, at.i, self.e_w.branches(at)), at)
-
-    def pair(self, x: Tensor, at: StepInfo) -> tuple[Tensor, Tensor]:
-        """`e_s` and `e_w` at `x`, from one evaluation of the branches that both need."""
-        if self.weak_model is not self.model:
-            return self.strong(x, at)[0], self.weak(x, at)
-        (c_s, u_s), (c_w, u_w) = self.e_s.branches(at), self.e_w.branches(at)
-        branches = self.model(x, at.i, (c_s or c_w, u_s or u_w))
-        return _guide(self.e_s, branches, at), _guide(self.e_w, branches, at)
-
-    def strong(self, x: Tensor, at: StepInfo, weak_too: bool = False) -> tuple[Tensor, Tensor | None]:
-        """`e_s` at `x`, and on request `e_w` where the branches of `e_s` suffice for it."""
-        needed = self.e_s.branches(at)
-        branches = self.model(x, at.i, needed)
-        e_s = _guide(self.e_s, branches, at)
-        # A diagnosis must change nothing: a weak guidance with state is not called for one.
-        free = weak_too and self.weak_model is self.model and not hasattr(self.e_w, "reset")
-        if not free or any(w and not s for w, s in zip(self.e_w.branches(at), needed, strict=True)):
-            return e_s, None
-        return e_s, _guide(self.e_w, branches, at)
-
-
-def _guide(guidance: Guidance, branches: tuple[Tensor | None, Tensor | None], at: StepInfo) -> Tensor:
-    cond, uncond = guidance.branches(at)
-    e_c, e_u = branches
-    return guidance(e_c if cond else None, e_u if uncond else None, at)
+    if trace is not None:
+        trace.begin(path)
+    for move, caches_gap in zip(path, gap_is_read(path), strict=True):
+        e: Tensor | None = None
+        e_w: Tensor | None = None
+        time: float | None = None
+        rows, before = guided.rows, x if trace is not None else None
+        match move:
+            case Denoise(i, j):
+                at, gap = solver.info(i, j), None
+                if caches_gap:
+                    e, e_w = yield from guided.pair(x, at)
+                    gap = e - e_w
+                else:
+                    e, e_w = yield from guided.strong(x, at, weak_too=trace is not None and trace.awaits_weak)
+                x, time = solver.step(i, j).forward(x, e), at.t
+            case Invert(j, i, refine, coefficients):
+                at, x_j = solver.info(i, j), x
+                step = solver.step(*(coefficients or (i, j)))
+                for _ in range(1 + refine):  # first at x_j, then at each result
+                    e = yield from guided.weak(x, at)
+                    x, time = step.inverse(x_j, e), at.t
+            case Shift(i, fresh):
+                if fresh:
+                    at = solver.info(i)
+                    e_s, e_w = yield from guided.pair(x, at)
+                    gap, time = e_s - e_w, at.t
+                assert gap is not None  # resolve_path has seen to it
+                x = solver.step(i).shift(x, gap)
+            case Renoise(j, i):
+                x = solver.noise_step(j, i).forward(x, _noise_like(x, generator))
+        if trace is not None and before is not None:
+            trace.log(move, time, guided.rows - rows, before, x, e, e_w)
+        new = yield Visit(move, move.end, x, e, guided.rows)
+        x = new if isinstance(new, Tensor) else x
 
 
 class _Model:
-    """A predictor with its two conditions, which counts the rows it runs."""
+    """A predictor with its two conditions, which answers queries."""
 
     def __init__(self, eps_fn: Predictor, cond: Any, uncond: Any, doubled: Any, solver: Solver, x: Tensor) -> None:
-        self.eps_fn, self.cond, self.uncond, self.doubled = eps_fn, cond, uncond, doubled
-        self.dtype, self.state_dtype = x.dtype, torch.promote_types(x.dtype, torch.float32)
-        self.times = solver.model_times(x.device, self.state_dtype)
-        self.rows = 0
+        self.eps_fn, self.cond, self.uncond, self.doubled, self.dtype = eps_fn, cond, uncond, doubled, x.dtype
+        self.times = solver.model_times(x.device, torch.promote_types(x.dtype, torch.float32))
 
-    def __call__(self, x: Tensor, knot: int, branches: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None]:
-        """The `(conditional, unconditional)` predictions at `x` that are asked for."""
-        x, (cond, uncond) = x.to(self.dtype), branches
-        self.rows += cond + uncond
-        if cond and uncond and self.doubled is not MISSING:
-            e_u, e_c = self._predict(torch.cat([x, x]), knot, self.doubled).chunk(2)
-            return e_c, e_u
-        return (
-            self._predict(x, knot, self.cond) if cond else None,
-            self._predict(x, knot, self.uncond) if uncond else None,
+    def __call__(self, query: Query) -> Answer:
+        """The predictions asked for: in one call where the conditions could be doubled, else in two."""
+        x, t = query.x.to(self.dtype), self.times[query.knot]
+        if query.cond and query.uncond and self.doubled is not MISSING:
+            both = self._predict(torch.cat([x, x]), t, self.doubled)
+            return Answer(cond=both[len(x) :], uncond=both[: len(x)], rows=2)
+        return Answer(
+            uncond=self._predict(x, t, self.uncond) if query.uncond else None,
+            cond=self._predict(x, t, self.cond) if query.cond else None,
+            rows=query.cond + query.uncond,
         )
 
-    def _predict(self, x: Tensor, knot: int, cond: Any) -> Tensor:
-        e = self.eps_fn(x, self.times[knot].expand(len(x)), cond)
+    def _predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        e = self.eps_fn(x, t.expand(len(x)), cond)
         if not isinstance(e, Tensor):
             raise TypeError(f"eps_fn must return a tensor, got {type(e).__name__}")
         if e.shape != x.shape:
             raise ValueError(f"eps_fn must return the shape of x, {tuple(x.shape)}, got {tuple(e.shape)}")
-        return e.to(self.state_dtype)
+        return e
+
+
+def _next(moves: Traversal, reply: Answer | Tensor | None) -> Query | Visit | None:
+    try:
+        return moves.send(reply)
+    except StopIteration:
+        return None
 
 
 def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -274,9 +263,9 @@ def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
 
 
-def _replaced(x: Tensor, new: object) -> Tensor:
+def _state_like(x: Tensor, new: object) -> Tensor | None:
     if new is None:
-        return x
+        return None
     if not isinstance(new, Tensor) or new.shape != x.shape:
         got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
         raise ValueError(f"callback must return None or a state of shape {tuple(x.shape)}, got {got}")

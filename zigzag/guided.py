@@ -1,0 +1,83 @@
+"""The guided predictions that moves are made of: which branches a move asks for, and how they are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from torch import Tensor
+
+from zigzag.guidance import Guidance
+from zigzag.solvers import StepInfo
+
+__all__ = ["Answer", "Guided", "Query"]
+
+
+class Query(NamedTuple):
+    """What the loop asks: predictions at `x`, told the time of `knot`; with `weak`, of the weak predictions' model."""
+
+    x: Tensor
+    knot: int
+    cond: bool
+    uncond: bool
+    weak: bool
+
+
+class Answer(NamedTuple):
+    """The predictions asked for, in the shape of `x`, and the model rows per sample that they took."""
+
+    cond: Tensor | None
+    uncond: Tensor | None
+    rows: int
+
+
+T = TypeVar("T")
+Branches: TypeAlias = tuple[Tensor | None, Tensor | None]
+Asking: TypeAlias = Generator[Query, Any, T]
+
+
+class Guided:
+    """The predictions that the moves are made of: the branches asked for, joined by the two guidances."""
+
+    def __init__(self, strong: Guidance, weak: Guidance, separate: bool) -> None:
+        self.e_s, self.e_w, self.separate, self.rows = strong, weak, separate, 0
+        for guidance in (strong, weak):
+            if (reset := getattr(guidance, "reset", None)) is not None:
+                reset()
+
+    def weak(self, x: Tensor, at: StepInfo) -> Asking[Tensor]:
+        """`e_w` at `x`."""
+        branches = yield from self._ask(x, at, self.e_w.branches(at), weak=self.separate)
+        return _guide(self.e_w, branches, at)
+
+    def pair(self, x: Tensor, at: StepInfo) -> Asking[tuple[Tensor, Tensor]]:
+        """`e_s` and `e_w` at `x`, from one evaluation of the branches that both need."""
+        if self.separate:
+            e_s, _ = yield from self.strong(x, at)
+            return e_s, (yield from self.weak(x, at))
+        (c_s, u_s), (c_w, u_w) = self.e_s.branches(at), self.e_w.branches(at)
+        branches = yield from self._ask(x, at, (c_s or c_w, u_s or u_w))
+        return _guide(self.e_s, branches, at), _guide(self.e_w, branches, at)
+
+    def strong(self, x: Tensor, at: StepInfo, weak_too: bool = False) -> Asking[tuple[Tensor, Tensor | None]]:
+        """`e_s` at `x`, and on request `e_w` where the branches of `e_s` suffice for it."""
+        needed = self.e_s.branches(at)
+        branches = yield from self._ask(x, at, needed)
+        e_s = _guide(self.e_s, branches, at)
+        # A diagnosis must change nothing: a weak guidance with state is not called for one.
+        free = weak_too and not self.separate and not hasattr(self.e_w, "reset")
+        if not free or any(w and not s for w, s in zip(self.e_w.branches(at), needed, strict=True)):
+            return e_s, None
+        return e_s, _guide(self.e_w, branches, at)
+
+    def _ask(self, x: Tensor, at: StepInfo, needed: tuple[bool, bool], weak: bool = False) -> Asking[Branches]:
+        answer: Answer = yield Query(x, at.i, *needed, weak)
+        self.rows += answer.rows
+        # Cast before guidance: a gap in half precision would have lost its digits.
+        e_c, e_u = answer.cond, answer.uncond
+        return e_c if e_c is None else e_c.to(x.dtype), e_u if e_u is None else e_u.to(x.dtype)
+
+
+def _guide(guidance: Guidance, branches: Branches, at: StepInfo) -> Tensor:
+    (cond, uncond), (e_c, e_u) = guidance.branches(at), branches
+    return guidance(e_c if cond else None, e_u if uncond else None, at)
