@@ -22,10 +22,10 @@ def matched_cfg(
     r"""The scale of plain CFG, step by step, that equals `method` wherever the field is constant.
 
     On a field whose branches do not depend on the state, a path only adds up multiples of the gap `e_c − e_∅`. This
-    walks the path with that one number `G` in place of the state, and reads off at each step the scale at which plain
-    guidance makes the same way from knot to knot:
+    walks the path with that one number `G` in place of the state, and reads off at each knot what the zigzag injected
+    between coming down to it, with `G_i`, and leaving it for good, with `G̃_i`. Plain guidance makes the same way with
 
-    .. math:: w'_i = (G_{i+1} - a_i\,G_i)/b_i
+    .. math:: w'_i = s + (a_i/b_i)(\tilde G_i - G_i)
 
     For span 1 that is `s + rounds·(s − w)`; `ImplicitZ` and `Z2Sampling` have `2s − w`, steps that are not active `s`.
     A Renoise puts fresh noise in the place of what was removed, and so adds no gap: Resampling has `s`.
@@ -41,9 +41,10 @@ def matched_cfg(
     path = resolve_path(method, solver)
     first, last = path[0].start, path[-1].end
     zero = torch.zeros((), dtype=torch.float64)
-    # entered[j]: the knot i from which the path last came down to j, and G there.
     # left[i]: G when the path last left knot i downward.
-    G, gap, left = zero, zero, {first: zero}
+    # entered[j]: the knot i from which it last came down to j, and G there.
+    G, gap = zero, zero
+    left: dict[int, Tensor] = {first: zero}
     entered: dict[int, tuple[int, Tensor]] = {}
     for move in path:
         match move:
@@ -66,9 +67,10 @@ def matched_cfg(
     while j != first:
         if j not in entered:
             raise ValueError(f"the Denoise moves of {method!r} do not lead from knot {first} to knot {last}")
-        i, G_j = entered[j]
+        i, _ = entered[j]
         G_i = zero if i == first or i not in entered else entered[i][1]
-        scales[i, j] = float((G_j - solver.step(i, j).a * G_i) / solver.step(i, j).b)
+        step = solver.step(i, j)
+        scales[i, j] = s(solver.info(i, j)) + float((left[i] - G_i) * step.a / step.b)
         j = i
 
     def matched(step: StepInfo) -> float:

@@ -44,6 +44,7 @@ class Resampling:
 
     def __post_init__(self) -> None:
         _at_least(self, "rounds", 1)
+        _check_lambda(self)
 
     def path(self, T: int) -> tuple[Move, ...]:
         """The moves, from knot 0 to knot T."""
@@ -101,6 +102,7 @@ class ZSampling:
         _at_least(self, "rounds", 1)
         _at_least(self, "span", 1)
         _at_least(self, "refine", 0)
+        _check_lambda(self)
         if self.released and (self.span != 1 or self.refine != 0):
             raise ValueError(f"released=True needs span=1 and refine=0, got span={self.span}, refine={self.refine}")
 
@@ -141,6 +143,7 @@ class ImplicitZ:
 
     def __post_init__(self) -> None:
         _at_least(self, "start", 0)
+        _check_lambda(self)
 
     def path(self, T: int) -> tuple[Move, ...]:
         """The moves, from knot 0 to knot T."""
@@ -167,6 +170,7 @@ class Z2Sampling:
 
     def __post_init__(self) -> None:
         _at_least(self, "warmup", 0)
+        _check_lambda(self)
 
     def path(self, T: int) -> tuple[Move, ...]:
         """The moves, from knot 0 to knot T."""
@@ -193,12 +197,19 @@ def _active_steps(method: object, steps: int | None, T: int, default: int) -> in
         raise ValueError(f"a path needs T >= 1 steps, got T = {T!r}")
     if steps is None:
         return default
-    if not isinstance(steps, int) or not 0 <= steps <= T:
-        raise ValueError(f"{method!r}: steps must be an integer from 0 to T = {T}, got {steps!r}")
+    if steps > T:
+        raise ValueError(f"{method!r}: steps must be at most T = {T}, got {steps}")
     return steps
+
+
+def _check_lambda(method: Resampling | ZSampling | ImplicitZ | Z2Sampling) -> None:
+    if method.steps is not None:
+        _at_least(method, "steps", 0)
 
 
 def _at_least(method: object, name: str, least: int) -> None:
     value = getattr(method, name)
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"{type(method).__name__}: {name} must be an integer of at least {least}, got {value!r}")
+    if not isinstance(value, int):
+        raise TypeError(f"{type(method).__name__}: {name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{type(method).__name__}: {name} must be at least {least}, got {value}")

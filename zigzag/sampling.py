@@ -137,8 +137,9 @@ def walk(
     both = uses_both_branches(path, solver, strong, weak, uncond, separate=weak_fn is not None)
     doubled = doubled_condition(cond, uncond, len(x), batched) if both else MISSING
 
-    model = _Model(eps_fn, cond, uncond, doubled, solver, x)
-    weak_model = model if weak_fn is None else _Model(weak_fn, cond, uncond, doubled, solver, x)
+    conditions = (cond, uncond, doubled)
+    model = _Model("eps_fn", eps_fn, conditions, solver, x)
+    weak_model = model if weak_fn is None else _Model("weak_fn", weak_fn, conditions, solver, x)
     moves = traverse(path, x, solver, strong, weak, weak_fn is not None, generator, trace)
     return _drive(moves, model, weak_model, grad, callback, progress_bar(len(path), enabled=progress))
 
@@ -220,14 +221,18 @@ def traverse(
         if trace is not None and before is not None:
             trace.log(move, time, guided.rows - rows, before, x, e, e_w)
         new = yield Visit(move, move.end, x, e, guided.rows)
-        x = new if isinstance(new, Tensor) else x
+        if isinstance(new, Tensor):
+            x = new
+            if trace is not None:
+                trace.replaced()
 
 
 class _Model:
     """A predictor with its two conditions, which answers queries."""
 
-    def __init__(self, eps_fn: Predictor, cond: Any, uncond: Any, doubled: Any, solver: Solver, x: Tensor) -> None:
-        self.eps_fn, self.cond, self.uncond, self.doubled, self.dtype = eps_fn, cond, uncond, doubled, x.dtype
+    def __init__(self, name: str, fn: Predictor, conditions: tuple[Any, Any, Any], solver: Solver, x: Tensor) -> None:
+        self.name, self.fn, self.dtype = name, fn, x.dtype
+        self.cond, self.uncond, self.doubled = conditions
         self.times = solver.model_times(x.device, torch.promote_types(x.dtype, torch.float32))
 
     def __call__(self, query: Query) -> Answer:
@@ -243,11 +248,11 @@ class _Model:
         )
 
     def _predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
-        e = self.eps_fn(x, t.expand(len(x)), cond)
+        e = self.fn(x, t.expand(len(x)), cond)
         if not isinstance(e, Tensor):
-            raise TypeError(f"eps_fn must return a tensor, got {type(e).__name__}")
+            raise TypeError(f"{self.name} must return a tensor, got {type(e).__name__}")
         if e.shape != x.shape:
-            raise ValueError(f"eps_fn must return the shape of x, {tuple(x.shape)}, got {tuple(e.shape)}")
+            raise ValueError(f"{self.name} must return the shape of x, {tuple(x.shape)}, got {tuple(e.shape)}")
         return e
 
 

@@ -72,7 +72,12 @@ class Trace:
         self.records: list[Record] = []
         self._returns = Counter(move.end for move in path if isinstance(move, Invert | Renoise))
         self._left: dict[int, tuple[Tensor, Tensor]] = {}
+        self._last: Move | None = None
         self._zigzag: tuple[Tensor, Tensor] | None = None
+
+    def replaced(self) -> None:
+        """A callback put another state in the place of the last one: the zigzag under way has no error terms now."""
+        self._last = self._zigzag = None
 
     @property
     def awaits_weak(self) -> bool:
@@ -91,7 +96,7 @@ class Trace:
         e_w: Tensor | None,
     ) -> None:
         """Records a move from `before` to `after` with prediction `e`; `e_w` is the weak one at `before`, if known."""
-        last = self.records[-1].move if self.records else None
+        last, self._last = self._last, move
         zigzag, self._zigzag = self._zigzag, None
         delta = None
         match move:

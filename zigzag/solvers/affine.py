@@ -223,7 +223,7 @@ def grid(name: str, values: Grid) -> Tensor:
 
     Raises:
         TypeError: for what is not a tensor or a sequence of numbers.
-        ValueError: unless it is one-dimensional with at least two knots.
+        ValueError: unless it is one-dimensional with at least two knots, and finite.
     """
     try:
         g = torch.as_tensor(values, dtype=torch.float64).detach().cpu().clone()
@@ -231,6 +231,26 @@ def grid(name: str, values: Grid) -> Tensor:
         raise TypeError(f"{name} must be a tensor or a sequence of numbers, got {type(values).__name__}") from error
     if g.ndim != 1 or len(g) < 2:
         raise ValueError(f"{name} must be one-dimensional with at least two knots, got shape {tuple(g.shape)}")
+    if not torch.isfinite(g).all():
+        raise ValueError(f"{name} must be finite, got {g.tolist()}")
+    return g
+
+
+def descending(name: str, values: Grid, top: float, top_name: str) -> Tensor:
+    """A user's grid that falls strictly from at most `top` to at least 0, as a float64 host tensor.
+
+    Raises:
+        TypeError, ValueError: as `grid`, and where it leaves `[0, top]` or does not descend, naming the knot. An
+            ascending grid is not sorted silently.
+    """
+    g = grid(name, values)
+    if (g < 0).any() or (g > top).any():
+        raise ValueError(f"{name} must lie in [0, {top_name}], got {g.min():g} to {g.max():g}")
+    if not (g[1:] < g[:-1]).all():
+        i = int((g[1:] >= g[:-1]).nonzero()[0])
+        raise ValueError(
+            f"{name} must descend strictly, noise to data, got {g[i]:.6g} at knot {i} and {g[i + 1]:.6g} at {i + 1}"
+        )
     return g
 
 
@@ -255,9 +275,8 @@ def _check_grid(name: str, alphas: Tensor, sigmas: Tensor, times: Tensor) -> Non
             f"{name}: times must have {knots - 1} entries for {knots} knots, got shape {tuple(times.shape)}; "
             "the model is never evaluated at the last knot, which is data"
         )
-    for label, values in (("alphas", alphas), ("sigmas", sigmas), ("times", times)):
-        if not torch.isfinite(values).all():
-            raise ValueError(f"{name}: {label} must be finite, got {values.tolist()}")
+    if not torch.isfinite(times).all():
+        raise ValueError(f"{name}: times must be finite, got {times.tolist()}")
     if (alphas < 0).any() or (sigmas < 0).any():
         raise ValueError(f"{name}: alphas and sigmas must not be negative")
     # alpha_j·sigma_i − alpha_i·sigma_j > 0 says that the signal-to-noise ratio rises, without dividing by zero.

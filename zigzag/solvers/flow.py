@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import AffineStep, Coefficient, Grid, Solver, check_steps, grid, model_times
+from zigzag.solvers.affine import AffineStep, Coefficient, Grid, Solver, check_steps, descending, model_times
 
 __all__ = ["FlowEuler", "flow_inverse", "flow_step"]
 
@@ -56,9 +56,7 @@ class FlowEuler(Solver):
     prediction = "flow"
 
     def __init__(self, sigmas: Grid, times: Grid | None = None) -> None:
-        sigma = grid("sigmas", sigmas)
-        if (sigma < 0).any() or (sigma > 1).any():
-            raise ValueError(f"FlowEuler: sigmas must lie in [0, 1], got {sigma.min():g} to {sigma.max():g}")
+        sigma = descending("sigmas", sigmas, 1, "1")
         super().__init__(1 - sigma, sigma, sigma[:-1] if times is None else model_times(times))
 
     def _coefficients(self, i: int, j: int) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import AffineStep, Coefficient, Grid, Solver, check_steps, grid, model_times
+from zigzag.solvers.affine import AffineStep, Coefficient, Grid, Solver, check_steps, descending, model_times
 
 __all__ = ["Spherical", "spherical_inverse", "spherical_step"]
 
@@ -65,10 +65,8 @@ class Spherical(Solver):
     prediction = "v"
 
     def __init__(self, angles: Grid, times: Grid | None = None) -> None:
-        phi = grid("angles", angles)
         # A quarter turn that went through float32 may exceed π/2 by its rounding.
-        if (phi < 0).any() or (phi > math.pi / 2 + 1e-7).any():
-            raise ValueError(f"Spherical: angles must lie in [0, pi/2], got {phi.min():g} to {phi.max():g}")
+        phi = descending("angles", angles, math.pi / 2 + 1e-7, "pi/2")
         self.angles = phi
         self._phi: list[float] = phi.tolist()
         # cos(π/2) in floating point may fall a rounding below zero, which no α may.

@@ -1,0 +1,38 @@
+"""The cost of a method, counted by walking its path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from zigzag.guidance import Guidance
+from zigzag.methods import Method
+from zigzag.moves import Move
+from zigzag.sampling import sample
+from zigzag.solvers import FlowEuler
+from zigzag.trace import Trace
+
+__all__ = ["count_rows"]
+
+
+def count_rows(
+    method: Method | Sequence[Move], steps: int, strong: float | Guidance = 5.5, weak: float | Guidance = 0.0
+) -> int:
+    """The model rows per sample that a method takes on a grid of `steps` steps: those that run when it is walked.
+
+    The rows depend on the path and on the branches that the guidances need, not on the solver (a guidance whose scale
+    depends on α and σ may differ in that; walk it on its own grid with a `Trace` then).
+
+    Raises:
+        TypeError, ValueError: as `walk`.
+    """
+
+    def silent(x: Tensor, t: Tensor, cond: None) -> Tensor:
+        return x
+
+    trace = Trace()
+    x, solver = torch.zeros(1, 1), FlowEuler.uniform(steps)
+    sample(silent, x, solver, method, cond=None, uncond=None, strong=strong, weak=weak, trace=trace)
+    return trace.rows
