@@ -27,6 +27,9 @@ class Interval:
     def __init__(self, guidance: Guidance, start: int = 0, stop: int | None = None) -> None:
         if not isinstance(guidance, Guidance):
             raise TypeError(f"guidance must have branches() and be callable, got {guidance!r}; a number is CFG(number)")
+        for name, knot in (("start", start), ("stop", 0 if stop is None else stop)):
+            if not isinstance(knot, int):
+                raise TypeError(f"{name} must be an integer, got {knot!r}")
         if start < 0 or (stop is not None and stop <= start):
             raise ValueError(f"need 0 <= start < stop, got start={start}, stop={stop}")
         self.guidance, self.start, self.stop = guidance, start, stop

@@ -261,9 +261,11 @@ def model_times(values: Grid) -> Tensor:
 
 
 def check_steps(steps: int, most: int | None = None) -> None:
-    """Raises ValueError unless `steps` is an integer from 1 (to `most`)."""
-    if not isinstance(steps, int) or steps < 1 or (most is not None and steps > most):
-        raise ValueError(f"steps must be an integer from 1{f' to {most}' if most else ''}, got {steps!r}")
+    """Raises TypeError or ValueError unless `steps` is an integer from 1 (to `most`)."""
+    if not isinstance(steps, int):
+        raise TypeError(f"steps must be an integer, got {steps!r}")
+    if steps < 1 or (most is not None and steps > most):
+        raise ValueError(f"steps must be at least 1{f' and at most {most}' if most else ''}, got {steps}")
 
 
 def _check_grid(name: str, alphas: Tensor, sigmas: Tensor, times: Tensor) -> None:

@@ -158,8 +158,9 @@ class DDIM(Solver):
             ValueError: unless `0 < sigma_min < sigma_max` and `rho > 0`.
         """
         check_steps(steps)
-        if not (0 < sigma_min < sigma_max and rho > 0):
-            raise ValueError(f"need 0 < sigma_min < sigma_max and rho > 0, got {sigma_min}, {sigma_max}, {rho}")
+        if not (0 < sigma_min < sigma_max < math.inf and 0 < rho < math.inf):
+            got = f"sigma_min={sigma_min}, sigma_max={sigma_max}, rho={rho}"
+            raise ValueError(f"need 0 < sigma_min < sigma_max and 0 < rho, all finite, got {got}")
         ramp = torch.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps, dtype=torch.float64)
         sigmas = torch.cat([ramp**rho, ramp.new_zeros(1)])
         return cls(torch.ones_like(sigmas), sigmas, sigmas[:-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -78,8 +80,8 @@ class FlowEuler(Solver):
             ValueError: for steps, a shift or a time scale that is not positive.
         """
         check_steps(steps)
-        if not (shift > 0 and time_scale > 0):
-            raise ValueError(f"shift and time_scale must be positive, got {shift} and {time_scale}")
+        if not (0 < shift < math.inf and 0 < time_scale < math.inf):
+            raise ValueError(f"shift and time_scale must be positive and finite, got {shift} and {time_scale}")
         sigma = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
         sigma = shift * sigma / (1 + (shift - 1) * sigma)
         return cls(sigma, time_scale * sigma[:-1])

@@ -84,4 +84,6 @@ class Spherical(Solver):
             ValueError: for steps below 1, or `phi_max` outside (0, π/2].
         """
         check_steps(steps)
+        if not 0 < phi_max <= math.pi / 2:
+            raise ValueError(f"phi_max must lie in (0, pi/2], got {phi_max}")
         return cls(torch.linspace(phi_max, 0, steps + 1, dtype=torch.float64))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -48,7 +48,8 @@ class GaussianMixture:
             raise ValueError(f"means must be (K, ...) with at least one dimension of data, got {tuple(means.shape)}")
         K = len(means)
         self.means = means.double()
-        self.stds = torch.as_tensor(stds, dtype=torch.float64, device=means.device).expand(K)
+        self.stds = torch.as_tensor(stds, dtype=torch.float64, device=means.device)
+        self.stds = self.stds.expand(K) if self.stds.ndim == 0 else self.stds
         self.weights = torch.as_tensor(
             [1.0] * K if weights is None else weights, dtype=torch.float64, device=means.device
         )
@@ -75,7 +76,12 @@ class GaussianMixture:
         Args:
             labels: the classes asked for, `(B,)`; negative, or None for all, is unconditional.
             prediction: "epsilon", "x0", "v" or "flow".
+
+        Raises:
+            ValueError: for another prediction.
         """
+        if prediction not in get_args(Prediction):
+            raise ValueError(f"prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
         B = len(x)
         alpha, sigma = (
             torch.as_tensor(k, dtype=torch.float64, device=x.device).expand(B)[:, None] for k in (alpha, sigma)
