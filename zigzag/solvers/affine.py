@@ -29,6 +29,13 @@ def per_sample(k: Coefficient, x: Tensor) -> Coefficient:
     return k.to(x.dtype).reshape(k.shape + (1,) * (x.ndim - k.ndim))
 
 
+def _combine(p: Coefficient, x: Tensor, q: Coefficient, y: Tensor) -> Tensor:
+    """`p·x + q·y`: for numbers in one pass over memory less than the formula as it stands."""
+    if isinstance(p, Tensor) or isinstance(q, Tensor):
+        return per_sample(p, x) * x + per_sample(q, x) * y
+    return torch.add(x if p == 1 else p * x, y, alpha=q)
+
+
 @dataclass(frozen=True, slots=True)
 class AffineStep:
     r"""One solver step from knot `i` to knot `j`, and its exact algebraic inverse.
@@ -61,11 +68,11 @@ class AffineStep:
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Φ: `a·x + b·e`. `x`, `e` and the result are `(B, …)`."""
-        return per_sample(self.a, x) * x + per_sample(self.b, x) * e
+        return _combine(self.a, x, self.b, e)
 
     def inverse(self, x: Tensor, e: Tensor) -> Tensor:
         """Ψ: `c·x + d·e`, the exact inverse of `forward` for the same `e`."""
-        return per_sample(self.c, x) * x + per_sample(self.d, x) * e
+        return _combine(self.c, x, self.d, e)
 
     def shift(self, x: Tensor, gap: Tensor) -> Tensor:
         """`x − d·gap = x + (b/a)·gap`: Ψ under `e` after Φ under `e + gap` (Z²-Sampling, Theorem 1).
@@ -73,7 +80,7 @@ class AffineStep:
         `gap` is a difference of two predictions *of this solver*. The same model state gives another shift in
         another parametrisation, because `d` differs.
         """
-        return x - per_sample(self.d, x) * gap
+        return _combine(1.0, x, -self.d, gap)
 
 
 class StepInfo(NamedTuple):
