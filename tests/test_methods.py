@@ -101,7 +101,7 @@ def methods(draw: Callable[..., object]) -> tuple[object, int]:
         EndToEnd(draw(st.integers(0, 2))),
         ZSampling(steps, rounds, draw(st.integers(1, 9)), draw(st.integers(0, 2))),
         ZSampling(steps, rounds, released=True),
-        ImplicitZ(draw(st.integers(0, steps)), steps),
+        ImplicitZ(draw(st.integers(0, max(steps - 1, 0))), steps),
         Z2Sampling(draw(st.integers(0, n - 1)), None),
     ]
     return draw(st.sampled_from(any_method)), n

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
-from zigzag.rows import count_rows
+from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling, count_rows, demo
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -22,6 +21,21 @@ def test_an_example_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_readme_has_the_examples_it_promises() -> None:
     assert len(EXAMPLES) >= 3
+
+
+def test_the_table_of_the_demo_is_what_the_demo_finds() -> None:
+    """All but the seconds, line by line: name, steps, rows, share read right, distance."""
+    settings = demo.Settings()
+    figures, _ = demo.run(settings)
+    printed = [(f.name.strip(), f.steps, f.rows, f"{f.read_right:.1%}", f"{f.distance:.3f}") for f in figures]
+    block = README.split("What the demo finds")[1].split("```")[1]
+    lines = [re.match(r"(.+?)\s+(\d+)\s+(\d+)\s+[\d.]+\s+(\S+)\s+(\S+)$", line) for line in block.splitlines()]
+    table = [(m[1].strip(), int(m[2]), int(m[3]), m[4], m[5]) for m in lines if m]
+    assert table == printed
+
+
+def test_the_overhead_is_reported() -> None:
+    assert "zigzag / diffusers =" in README.split("The loop is not what costs")[1]
 
 
 @pytest.mark.parametrize("T", [10, 50])

@@ -12,6 +12,7 @@ from zigzag.guidance import CFG, CFGPlusPlus, Guidance, Interval, RescaledCFG
 from zigzag.matched import matched_cfg
 from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.rows import count_rows
 from zigzag.sampling import Visit, sample, walk
 from zigzag.solvers import DDIM, AffineStep, FlowEuler, Solver, Spherical, StepInfo
 from zigzag.trace import Record, Trace
@@ -45,6 +46,7 @@ __all__ = [
     "Visit",
     "Z2Sampling",
     "ZSampling",
+    "count_rows",
     "matched_cfg",
     "sample",
     "walk",

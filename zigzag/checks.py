@@ -39,7 +39,7 @@ def check_state(x: object) -> None:
 
 def as_guidance(name: str, value: object) -> Guidance:
     """A number as `CFG(number)`; a `Guidance` as it is."""
-    if isinstance(value, Guidance):
+    if isinstance(value, Guidance) and not isinstance(value, type):
         return value
     try:
         return CFG(finite(name, value))
@@ -66,6 +66,8 @@ def resolve_path(method: object, solver: Solver) -> tuple[Move, ...]:
     for k, move in enumerate(path):
         if not isinstance(move, Move):
             raise TypeError(f"move {k} of the path must be Denoise, Invert, Shift or Renoise, got {move!r}")
+        if not (isinstance(move.start, int) and isinstance(move.end, int)):
+            raise TypeError(f"move {k} of the path, {move!r}, must go from knot to knot by integers")
         if k and move.start != path[k - 1].end:
             raise ValueError(
                 f"the path does not connect: move {k}, {move!r}, starts at knot {move.start}, "
@@ -168,6 +170,9 @@ def _concatenate(uncond: object, cond: object, batch: int | None) -> Any:
         if isinstance(u, Tensor) and isinstance(c, Tensor):
             if u.shape != c.shape or u.ndim == 0 or (batch is not None and u.shape[0] != batch):
                 raise ValueError(f"leaf {k} of uncond and cond has shapes {tuple(u.shape)} and {tuple(c.shape)}")
+            if u.dtype != c.dtype or u.device != c.device:
+                kinds = f"{u.dtype} on {u.device} and {c.dtype} on {c.device}"
+                raise ValueError(f"leaf {k} of uncond and cond is {kinds}")
             doubled.append(torch.cat([u, c]))
         elif batch is None and _same(u, c):
             doubled.append(c)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -85,9 +87,8 @@ def _demo(args: argparse.Namespace) -> None:
     settings = demo.Settings(**{f.name: getattr(args, f.name) for f in fields(demo.Settings)})
     demo.require_plots()
     figures, images = demo.run(settings, progress=sys.stderr.isatty() and find_spec("tqdm") is not None)
-    print(demo.table(settings, figures))
     picture, data = demo.write(args.out, settings, figures, images)
-    print(f"\nwrote {picture} and {data}")
+    print(f"{demo.table(settings, figures)}\n\nwrote {picture} and {data}")
 
 
 def _path(args: argparse.Namespace) -> None:
@@ -117,10 +118,15 @@ def _path(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line; exits with 2 and one line on bad input."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without a λ still gets the rest
     parser = _parser()
     args = parser.parse_args(argv)
     try:
         args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, TypeError, OSError, ImportError) as error:
         parser.exit(2, f"zigzag {args.command}: error: {error}\n")
     return 0

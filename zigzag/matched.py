@@ -35,7 +35,9 @@ def matched_cfg(
 
     Raises:
         TypeError: if a guidance is not linear in the gap, and so has no scale.
-        ValueError: for a path as in `walk`, or one whose Denoise moves do not lead from its first knot to its last.
+        ValueError: for a path as in `walk`, one whose Denoise moves do not lead from its first knot to its last, and
+            one that inverts by other coefficients than the step's (`released=True`): it rescales the state as well,
+            and no scale of plain guidance does that.
     """
     s, w = _scale("strong", strong), _scale("weak", weak)
     path = resolve_path(method, solver)
@@ -54,7 +56,9 @@ def matched_cfg(
                 G = solver.step(i, j).forward(G, zero + s(at))
                 entered[j] = i, G
             case Invert(j, i, _, coefficients):
-                G = solver.step(*(coefficients or (i, j))).inverse(G, zero + w(solver.info(i, j)))
+                if coefficients not in (None, (i, j)):
+                    raise ValueError(f"{move!r} has no matched scale: its coefficients do not undo the step {i} -> {j}")
+                G = solver.step(i, j).inverse(G, zero + w(solver.info(i, j)))
             case Shift(i, fresh):
                 at = solver.info(i)
                 gap = zero + s(at) - w(at) if fresh else gap

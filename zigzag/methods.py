@@ -133,7 +133,7 @@ class ImplicitZ:
 
     Args:
         start: the first step that shifts.
-        steps: the paper's λ, the step at which shifting ends; by default T, all steps.
+        steps: the paper's λ, the step before which shifting ends (not how many shift); by default T. 0 is none.
 
     Source: Z²-Sampling (2026), section 3.1.
     """
@@ -144,6 +144,7 @@ class ImplicitZ:
     def __post_init__(self) -> None:
         _at_least(self, "start", 0)
         _check_lambda(self)
+        _check_interval(self, self.start, self.steps)
 
     def path(self, T: int) -> tuple[Move, ...]:
         """The moves, from knot 0 to knot T."""
@@ -160,7 +161,8 @@ class Z2Sampling:
     Args:
         warmup: plain guided steps before the first shift, while the cache fills. The papers use 5 to 10 of 50, and 1
             of 4. With 0 the first step has no gap yet, and is a plain one all the same.
-        steps: the paper's λ, the step at which shifting ends; by default T, every step that is left.
+        steps: the paper's λ, the step before which shifting ends (not how many shift); by default T, every step that
+            is left. 0 is none.
 
     Source: Z²-Sampling (2026), section 3.2 and Algorithm 3.
     """
@@ -171,6 +173,7 @@ class Z2Sampling:
     def __post_init__(self) -> None:
         _at_least(self, "warmup", 0)
         _check_lambda(self)
+        _check_interval(self, max(1, self.warmup), self.steps)
 
     def path(self, T: int) -> tuple[Move, ...]:
         """The moves, from knot 0 to knot T."""
@@ -205,6 +208,13 @@ def _active_steps(method: object, steps: int | None, T: int, default: int) -> in
 def _check_lambda(method: Resampling | ZSampling | ImplicitZ | Z2Sampling) -> None:
     if method.steps is not None:
         _at_least(method, "steps", 0)
+
+
+def _check_interval(method: object, start: int, steps: int | None) -> None:
+    if steps is not None and 0 < steps <= start:
+        raise ValueError(
+            f"{method!r} never shifts: steps is the step before which shifting ends, and it begins at {start}"
+        )
 
 
 def _at_least(method: object, name: str, least: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
@@ -91,13 +91,14 @@ def walk(
     callback: Callable[[Visit], Tensor | None] | None = None,
     progress: bool = False,
     trace: Trace | None = None,
-) -> Iterator[Visit]:
+) -> Generator[Visit, None, None]:
     """Walks a zigzag path, and yields a `Visit` after each move. All checks are made before this returns.
 
     Args:
         eps_fn: `eps_fn(x, t, cond) -> (B, …)`, predicting what `solver.prediction` says. `x` comes in the dtype passed
             here; `t` is `(B,)`, int64 where the solver's times are integers, else in the state's dtype; `cond` is what
-            was passed. In a doubled batch all have 2B rows, unconditional first.
+            was passed. In a doubled batch all have 2B rows, unconditional first. It must not write to `x`, nor return
+            memory that its next call overwrites (clone what comes out of a captured graph).
         x: `(B, …)`, the state at the first knot of the path: noise, for a method. It is carried in
             `promote(x.dtype, float32)`.
         solver: the grid and its steps.
@@ -135,7 +136,8 @@ def walk(
         raise ValueError(f"strong and weak are one object with state, {strong!r}; each role needs its own")
     path = resolve_path(method, solver)
     both = uses_both_branches(path, solver, strong, weak, uncond, separate=weak_fn is not None)
-    doubled = doubled_condition(cond, uncond, len(x), batched) if both else MISSING
+    with torch.set_grad_enabled(grad):  # conditions may want gradients too
+        doubled = doubled_condition(cond, uncond, len(x), batched) if both else MISSING
 
     conditions = (cond, uncond, doubled)
     model = _Model("eps_fn", eps_fn, conditions, solver, x)
@@ -151,7 +153,7 @@ def _drive(
     grad: bool,
     callback: Callable[[Visit], Tensor | None] | None,
     progress: AbstractContextManager[Callable[[int], None]],
-) -> Iterator[Visit]:
+) -> Generator[Visit, None, None]:
     with progress as tick:
         with torch.set_grad_enabled(grad):
             message = _next(moves, None)

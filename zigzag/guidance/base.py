@@ -21,7 +21,10 @@ class Guidance(Protocol):
     """
 
     def branches(self, step: StepInfo) -> tuple[bool, bool]:
-        """Which of `(cond, uncond)` the rule needs at this step. A branch that is not needed is not evaluated."""
+        """Which of `(cond, uncond)` the rule needs at this step. A branch that is not needed is not evaluated.
+
+        It may depend on nothing but the step: the whole path is asked for before the first model call.
+        """
         ...
 
     def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from zigzag.guidance.base import finite
@@ -24,12 +27,12 @@ class RescaledCFG:
         phi: `φ` in [0, 1]; 0 is `CFG`, the paper uses 0.7.
 
     Raises:
-        TypeError, ValueError: for a scale as in `CFG`, a `φ` outside [0, 1].
+        TypeError, ValueError: for a scale as in `CFG`, a `φ` outside [0, 1]; when called, for samples of one element.
 
     Source: Lin et al. 2023, eqs. 14–16.
     """
 
-    def __init__(self, scale: float, phi: float = 0.7) -> None:
+    def __init__(self, scale: float | Callable[[StepInfo], float], phi: float = 0.7) -> None:
         self.cfg, self.phi = CFG(scale), finite("phi", phi)
         if not 0 <= self.phi <= 1:
             raise ValueError(f"phi must lie in [0, 1], got {phi!r}")
@@ -49,6 +52,9 @@ class RescaledCFG:
             return e_w
         if e_c is None:
             raise ValueError("RescaledCFG needs the conditional branch for its spread, got None")
+        if e_w[:1].numel() < 2:
+            raise ValueError(f"RescaledCFG needs two elements a sample for a spread, got shape {tuple(e_w.shape)}")
         dims = tuple(range(1, e_w.ndim))
-        ratio = e_c.std(dims, keepdim=True) / e_w.std(dims, keepdim=True)
+        s_c, s_w = e_c.std(dims, keepdim=True), e_w.std(dims, keepdim=True)
+        ratio = torch.where(s_w > 0, s_c / s_w, 1)  # a constant prediction has no spread to bring back
         return e_w * (self.phi * ratio + (1 - self.phi))

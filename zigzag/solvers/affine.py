@@ -12,7 +12,20 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["AffineStep", "Coefficient", "Grid", "Prediction", "Solver", "StepInfo", "StepTable"]
+__all__ = [
+    "AffineStep",
+    "Coefficient",
+    "Grid",
+    "Prediction",
+    "Solver",
+    "StepInfo",
+    "StepTable",
+    "check_steps",
+    "descending",
+    "grid",
+    "model_times",
+    "per_sample",
+]
 
 Coefficient: TypeAlias = "float | Tensor"
 Prediction: TypeAlias = Literal["epsilon", "x0", "v", "flow"]

@@ -126,10 +126,10 @@ class DDIM(Solver):
                 "trailing": `round(N − k·N/T) − 1`; "linspace": evenly from `N − 1` to 0.
             steps_offset: added under "leading" only; Stable Diffusion's is 1.
             final_alpha_cumprod: `ᾱ` of the last knot. By default `ᾱ_0`, as in Stable Diffusion's own scheduler
-                (`set_alpha_to_one=False`), but 1 under "linspace", whose last time step is 0 already.
+                (`set_alpha_to_one=False`), but 1 where the last time step is 0 already (always under "linspace").
 
         Raises:
-            ValueError: for steps or a spacing out of range.
+            TypeError, ValueError: for steps, an offset or a spacing out of range.
         """
         N = num_train_timesteps
         check_steps(steps, most=N)
@@ -143,8 +143,10 @@ class DDIM(Solver):
             timesteps = [round(t) for t in torch.linspace(N - 1, 0, steps, dtype=torch.float64).tolist()]
         else:
             raise ValueError(f"spacing must be 'leading', 'trailing' or 'linspace', got {spacing!r}")
+        if not 0 <= timesteps[-1] <= timesteps[0] < N:
+            raise ValueError(f"steps={steps} and steps_offset={steps_offset} lead out of the {N} training time steps")
         if final_alpha_cumprod is None:
-            final_alpha_cumprod = 1.0 if spacing == "linspace" else float(alphas_cumprod[0])
+            final_alpha_cumprod = 1.0 if timesteps[-1] == 0 else float(alphas_cumprod[0])
         return cls.from_alphas_cumprod(alphas_cumprod, timesteps, final_alpha_cumprod)
 
     @classmethod

@@ -35,6 +35,8 @@ def flow_inverse(x: Tensor, e: Tensor, sigma_i: Coefficient, sigma_j: Coefficien
     r"""The exact inverse of `flow_step` with the *same* arguments: from `x_j` back to `x_i`.
 
     .. math:: x_i = x_j - (\sigma_j - \sigma_i)\,e
+
+    Shapes and dtypes as in `flow_step`. Singular nowhere. Source: Z²-Sampling, Appendix D.1.
     """
     return _flow(sigma_i, sigma_j).inverse(x, e)
 

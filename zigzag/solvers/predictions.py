@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
+import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import Coefficient, Prediction, per_sample
+from zigzag.solvers.affine import AffineStep, Coefficient, Prediction
 
 if TYPE_CHECKING:
     from zigzag.solvers.affine import Solver
@@ -27,7 +28,8 @@ def convert(
 
     Args:
         x, e: `(B, …)`.
-        alpha, sigma: numbers or tensors `()` or `(B,)`, cast to `x.dtype`.
+        alpha, sigma: numbers or tensors `()` or `(B,)`. The coefficients of `x` and `e` are computed in their dtype
+            (numbers in float64) and cast to `x.dtype`.
         source, target: "epsilon", "x0", "v" or "flow".
 
     Singular from "epsilon" at α = 0 (pure noise holds nothing of x₀) and from "x0" at σ = 0 (data holds nothing of ε).
@@ -42,28 +44,31 @@ def convert(
             raise ValueError(f"{name} must be one of {', '.join(get_args(Prediction))}, got {kind!r}")
     if source == target:
         return e
-    alpha, sigma = per_sample(alpha, x), per_sample(sigma, x)
+    alpha, sigma = (k if isinstance(k, Tensor) else x.new_tensor(k, dtype=torch.float64) for k in (alpha, sigma))
+    zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
+    # ε and x₀ as (coefficient of x, coefficient of e)
     if source == "epsilon":
-        epsilon, x0 = e, (x - sigma * e) / alpha
+        epsilon, x0 = (zero, one), (1 / alpha, -sigma / alpha)
     elif source == "x0":
-        epsilon, x0 = (x - alpha * e) / sigma, e
+        epsilon, x0 = (1 / sigma, -alpha / sigma), (zero, one)
     elif source == "v":
         norm = alpha**2 + sigma**2
-        epsilon, x0 = (sigma * x + alpha * e) / norm, (alpha * x - sigma * e) / norm
+        epsilon, x0 = (sigma / norm, alpha / norm), (alpha / norm, -sigma / norm)
     else:
         total = alpha + sigma
-        epsilon, x0 = (x + alpha * e) / total, (x - sigma * e) / total
-    if target == "epsilon":
-        return epsilon
-    if target == "x0":
-        return x0
-    return alpha * epsilon - sigma * x0 if target == "v" else epsilon - x0
+        epsilon, x0 = (1 / total, alpha / total), (1 / total, -sigma / total)
+    p, q = {"epsilon": (one, zero), "x0": (zero, one), "v": (alpha, -sigma), "flow": (one, -one)}[target]
+    return AffineStep(*(p * in_epsilon + q * in_x0 for in_epsilon, in_x0 in zip(epsilon, x0, strict=True))).forward(
+        x, e
+    )
 
 
 def adapt_prediction(
     fn: Callable[[Tensor, Tensor, Any], Tensor], solver: Solver, source: Prediction
 ) -> Callable[[Tensor, Tensor, Any], Tensor]:
     """A predictor of what `solver` wants, from one that predicts `source` on the same grid of (α, σ).
+
+    It returns at least float32, whatever the model's precision: guidance would multiply a rounding made here.
 
     The Shift of Z²-Sampling depends on the parametrisation: the solver's own prediction is the anchor. A v-model
     adapted to `DDIM` and the same model under `Spherical` agree under `Standard`, and differ under `Z2Sampling`.
@@ -80,6 +85,7 @@ def adapt_prediction(
 
     def predict(x: Tensor, t: Tensor, cond: Any) -> Tensor:
         alpha, sigma = solver.alpha_sigma(t)
-        return convert(x, fn(x, t, cond), alpha, sigma, source, solver.prediction)
+        e, state = fn(x, t, cond), torch.promote_types(x.dtype, torch.float32)
+        return convert(x.to(state), e.to(state), alpha, sigma, source, solver.prediction)
 
     return predict

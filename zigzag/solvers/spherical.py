@@ -40,7 +40,9 @@ def spherical_inverse(x: Tensor, e: Tensor, phi_i: Coefficient, phi_j: Coefficie
     .. math:: x_i = \frac{1}{\cos\delta}\,x_j + \tan\delta\,e
 
     It is *not* the step with its angles swapped: that has `cos δ` for `1/cos δ`, because `v` is bound to the angle
-    it was predicted at. Singular at `δ = π/2`.
+    it was predicted at (Z²-Sampling's eq. 22 makes that swap).
+
+    Shapes and dtypes as in `spherical_step`. Singular at `δ = π/2`.
     """
     return _spherical(phi_i, phi_j).inverse(x, e)
 

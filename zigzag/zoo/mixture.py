@@ -57,8 +57,11 @@ class GaussianMixture:
         for name, values in (("stds", self.stds), ("weights", self.weights), ("labels", self.labels)):
             if values.shape != (K,):
                 raise ValueError(f"{name} must be ({K},) for {K} means, got {tuple(values.shape)}")
-        if not ((self.stds > 0).all() and (self.weights > 0).all()):
-            raise ValueError("stds and weights must be positive")
+        for name, values in (("stds", self.stds), ("weights", self.weights)):
+            if not ((values > 0) & values.isfinite()).all():
+                raise ValueError(f"{name} must be positive and finite, got {values.tolist()}")
+        if not self.means.isfinite().all():
+            raise ValueError("means must be finite")
         if self.labels.is_floating_point() or (self.labels < 0).any():
             raise ValueError("labels must be non-negative integers")
         self.weights = self.weights / self.weights.sum()
@@ -78,7 +81,7 @@ class GaussianMixture:
             prediction: "epsilon", "x0", "v" or "flow".
 
         Raises:
-            ValueError: for another prediction.
+            ValueError: for another prediction, and for labels on the host that no component has.
         """
         if prediction not in get_args(Prediction):
             raise ValueError(f"prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
@@ -94,6 +97,7 @@ class GaussianMixture:
         square = (y**2).sum(-1, keepdim=True) - 2 * alpha * (y @ mu.T) + alpha**2 * (mu**2).sum(-1)
         log_p = self.weights.to(x.device).log() - 0.5 * (square / v + y.shape[-1] * v.log())
         if labels is not None:
+            self._check_labels(labels)
             other = (labels.to(x.device)[:, None] >= 0) & (labels.to(x.device)[:, None] != self.labels.to(x.device))
             log_p = log_p.masked_fill(other, -torch.inf)
         r = log_p.softmax(-1)
@@ -103,6 +107,11 @@ class GaussianMixture:
         x0 = (r * alpha * s**2 / v).sum(-1, keepdim=True) * y + (r * sigma**2 / v) @ mu
         e = {"epsilon": epsilon, "x0": x0, "v": alpha * epsilon - sigma * x0, "flow": epsilon - x0}[prediction]
         return e.to(x.dtype).reshape(x.shape)
+
+    def _check_labels(self, labels: Tensor) -> None:
+        # On the host only: elsewhere the look would wait for the device.
+        if labels.device.type == "cpu" and not torch.isin(labels[labels >= 0], self.labels.cpu()).all():
+            raise ValueError(f"labels must be classes of the mixture, or negative, got {labels.tolist()}")
 
     def predictor(self, solver: Solver) -> Callable[[Tensor, Tensor, Any], Tensor]:
         """`eps_fn(x, t, cond)` on the grid of `solver`, predicting what it wants; `cond` is `labels` of `predict`."""
