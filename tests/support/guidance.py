@@ -1,0 +1,26 @@
+"""Calling a guidance rule as the loop does."""
+
+from typing import Any
+
+from torch import Tensor
+
+from zigzag.solvers import StepInfo
+
+
+def at(i: int = 3, j: int = 4, alpha_j: float = 0.8, sigma_j: float = 0.6) -> StepInfo:
+    return StepInfo(i=i, j=j, t=0.5, alpha_i=0.6, sigma_i=0.8, alpha_j=alpha_j, sigma_j=sigma_j)
+
+
+STEP = at()
+BOTH, COND, UNCOND = (True, True), (True, False), (False, True)
+
+
+def branches(w: float) -> tuple[bool, bool]:
+    """w = 1 needs the conditional branch, w = 0 the unconditional one, any other both."""
+    return COND if w == 1 else UNCOND if w == 0 else BOTH
+
+
+def needed(rule: Any, e_c: Tensor, e_u: Tensor, step: StepInfo) -> Tensor:
+    """Call a rule as the loop does: a branch that it does not need is None."""
+    cond, uncond = rule.branches(step)
+    return rule(e_c if cond else None, e_u if uncond else None, step)
