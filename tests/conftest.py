@@ -6,6 +6,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+# Before anything imports them: the checks in these helpers then fail with the values that they compared.
+pytest.register_assert_rewrite("support")
+
 # The same examples on every run: a failure in CI is a failure at home.
 settings.register_profile("zigzag", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("zigzag")

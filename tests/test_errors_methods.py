@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 
 import pytest
+
 from support.predictors import untouched
 from support.refusals import FLOW, WRONG, C, T, U, X, refused
-
 from zigzag import EndToEnd, FlowEuler, ImplicitZ, Resampling, Z2Sampling, ZSampling, sample
 from zigzag.moves import Denoise, Invert, Renoise, Shift
 

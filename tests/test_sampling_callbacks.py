@@ -7,9 +7,9 @@ import warnings
 
 import pytest
 import torch
+
 from support.predictors import field
 from support.sampling import COND, EPS, FLOAT, UNCOND, B, T, X, each_method, each_solver, seed
-
 from zigzag import Standard, Visit, sample, walk
 from zigzag.moves import Denoise, Shift
 

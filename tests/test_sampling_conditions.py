@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
 from support.predictors import field
 from support.sampling import COND, FLOAT, UNCOND, B, T, X, both, each_method, each_solver, seed
-
 from zigzag import Standard, sample
 
 
@@ -77,12 +77,15 @@ def test_a_doubled_batch_is_unconditional_first(case: str, batched: object) -> N
 @both
 def test_a_single_branch_sees_its_own_condition_on_b_rows(batched: bool) -> None:
     for strong, want in [(1.0, COND), (0.0, UNCOND)]:
+        seen = []
 
-        def fn(x: torch.Tensor, t: torch.Tensor, cond: object, want: torch.Tensor = want) -> torch.Tensor:
-            assert x.shape[0] == t.shape[0] == B and torch.equal(cond, want)
+        def fn(x: torch.Tensor, t: torch.Tensor, cond: object, seen: list[object] = seen) -> torch.Tensor:
+            assert x.shape[0] == t.shape[0] == B
+            seen.append(cond)
             return x
 
         sample(fn, X, FLOAT, Standard(), cond=COND, uncond=UNCOND, strong=strong, batched=batched)
+        assert len(seen) == T and all(torch.equal(cond, want) for cond in seen)
 
 
 LONG, SHORT = torch.zeros(B, 5, 3), torch.zeros(B, 4, 3)

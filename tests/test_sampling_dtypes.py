@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from support.predictors import field
 from support.sampling import COND, FLOAT, INTEGER, METHODS, UNCOND, B, T, X, both, each_solver
-
 from zigzag import Standard, Trace, Visit, ZSampling, sample, walk
 
 

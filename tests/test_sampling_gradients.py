@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from support.predictors import field
 from support.sampling import COND, FLOAT, UNCOND, X, each_method, each_solver, seed
-
 from zigzag import EndToEnd, Standard, Z2Sampling, sample, walk
 
 

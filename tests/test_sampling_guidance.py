@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from support.predictors import field
 from support.sampling import COND, FLOAT, INTEGER, UNCOND, X
-
 from zigzag import CFG, Standard, ZSampling, sample
 from zigzag.moves import Denoise, Invert, Shift
 

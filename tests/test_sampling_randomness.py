@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
 from support.predictors import field
 from support.sampling import COND, FLOAT, INTEGER, METHODS, UNCOND, X, each_method, seed
-
 from zigzag import Resampling, sample
 
 NOISY = Resampling(rounds=2)

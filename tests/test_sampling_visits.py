@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 import torch
+
 from support.predictors import field
 from support.sampling import COND, EPS, FLOAT, UNCOND, B, T, X, each_method, each_solver, seed
-
 from zigzag import Resampling, Standard, Visit, sample, walk
 from zigzag.moves import Denoise, Invert
 

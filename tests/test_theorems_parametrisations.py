@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from support.mixtures import COND, MIXTURE, NOISE, UNCOND
-from support.theorems import EPS, T, check_same, size
 
+from support.mixtures import COND, MIXTURE, NOISE, UNCOND
+from support.theorems import EPS, T, size
 from zigzag import DDIM, FlowEuler, ImplicitZ, Spherical, Standard, Z2Sampling, ZSampling, sample, walk
 from zigzag.moves import Denoise, Shift
 
@@ -84,5 +84,3 @@ def test_zigzags_of_one_model_differ_between_parametrisations(pair: str, method:
     one, two = PAIRS[pair]
     x, y = draw(one, method, strong=2.0, weak=0.0), draw(two, method, strong=2.0, weak=0.0)
     assert size(x - y) > 1e-3 * size(x)
-    with pytest.raises(AssertionError):
-        check_same(x, y, 10 * T * EPS * (size(x) + size(NOISE)) / float(two.alphas[0]))

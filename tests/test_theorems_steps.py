@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from support.steps import Mutant
 from support.theorems import EPS, SOLVERS, B, T, each_solver, size
-
 from zigzag import AffineStep
 
 knots = st.integers(0, T - 1).flatmap(lambda i: st.tuples(st.just(i), st.integers(i + 1, T)))

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
 from support.predictors import LIP, field
 from support.theorems import EPS, SOLVERS, B, T, check_same, each_solver
-
 from zigzag import ImplicitZ, Standard, Z2Sampling, ZSampling, sample
 
 X = torch.linspace(-1.2, 1.2, 6, dtype=torch.float64).reshape(B, 3)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from support.mixtures import COND, NOISE, UNCOND
 from support.traces import EPS, B, Model, T, each_solver, norm, traced
-
 from zigzag import EndToEnd, ImplicitZ, Record, Resampling, Standard, Z2Sampling, ZSampling, sample
 from zigzag.moves import Denoise, Invert, Shift
 

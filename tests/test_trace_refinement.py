@@ -7,16 +7,16 @@ import math
 
 import pytest
 import torch
+
 from support.mixtures import COND, MIXTURE, NOISE, UNCOND
 from support.traces import EPS, SOLVERS, T
-
 from zigzag import DDIM, FlowEuler, Spherical, Standard, Trace, ZSampling, sample, walk
 from zigzag.moves import Denoise, Invert
 
 # Equal guidances: delta is the approximation error ------------------------------------------------
 
 
-def error_of(name: str, solver: object, i: int, refine: int = 0, scale: float = 1.0) -> torch.Tensor:
+def error_of(solver: object, i: int, refine: int = 0, scale: float = 1.0) -> torch.Tensor:
     path = (Denoise(i, i + 1), Invert(i + 1, i, refine=refine), Denoise(i, i + 1))
     trace = Trace()
     sample(
@@ -42,7 +42,7 @@ def test_with_equal_guidances_delta_is_the_approximation_error() -> None:
     steps = (8, 16, 32, 64)
     for n in steps:
         solver = FlowEuler.uniform(n)
-        logs.append(error_of("flow", solver, n // 2).sqrt().log())
+        logs.append(error_of(solver, n // 2).sqrt().log())
     slope = float((logs[-1] - logs[-2]).mean() / math.log(steps[-1] / steps[-2]))
     assert abs(slope + 2) < 0.15, slope
     trace, solver = Trace(), SOLVERS["flow"]
@@ -50,7 +50,7 @@ def test_with_equal_guidances_delta_is_the_approximation_error() -> None:
            weak=2.0, trace=trace)  # fmt: skip
     flat = [r.delta for r in trace.records if isinstance(r.move, Invert)]
     assert len(flat) == T - 1 and all(float(d.max()) <= (16 * EPS * 4) ** 2 * 2 for d in flat)
-    assert all(float(error_of("flow", solver, i).min()) > 1e-10 for i in range(T - 1))
+    assert all(float(error_of(solver, i).min()) > 1e-10 for i in range(T - 1))
 
 
 # Refinement ---------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_tau_2_falls_geometrically_with_refine(name: str) -> None:
 def test_with_equal_guidances_and_enough_refinement_a_zigzag_returns_to_where_it_began(name: str) -> None:
     """|x~ - x| falls as q^K down to rounding, and without refinement it does not go away."""
     solver, i, scale = GRIDS[name], 5, 1.5
-    off = [error_of(name, solver, i, refine=k, scale=scale).sqrt() for k in (0, 2, 4, 80)]
+    off = [error_of(solver, i, refine=k, scale=scale).sqrt() for k in (0, 2, 4, 80)]
     assert all(bool((two < 0.5 * one).all()) for one, two in itertools.pairwise(off[:3]))
     rounding = 64 * EPS * (1 + float(NOISE.abs().max()))
     assert float(off[3].max()) <= rounding

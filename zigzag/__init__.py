@@ -8,6 +8,7 @@ guidance, back under a weak one, forward again.
 """
 
 from zigzag.checks import MISSING
+from zigzag.graphs import capture
 from zigzag.guidance import CFG, CFGPlusPlus, Guidance, Interval, RescaledCFG
 from zigzag.matched import matched_cfg
 from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
@@ -46,6 +47,7 @@ __all__ = [
     "Visit",
     "Z2Sampling",
     "ZSampling",
+    "capture",
     "count_rows",
     "matched_cfg",
     "sample",

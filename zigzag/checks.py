@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,17 @@ from zigzag.methods import Method
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
 from zigzag.solvers import Solver
 
-__all__ = ["MISSING", "as_guidance", "check_state", "doubled_condition", "resolve_path", "uses_both_branches"]
+__all__ = [
+    "MISSING",
+    "Conditions",
+    "Settled",
+    "as_guidance",
+    "check_state",
+    "doubled_condition",
+    "resolve_path",
+    "settle",
+    "uses_both_branches",
+]
 
 
 class _Missing:
@@ -25,6 +35,57 @@ class _Missing:
 
 MISSING: Final = _Missing()
 """The default of `uncond`: no condition was passed. (`None` is a legitimate one: many models take it as the null.)"""
+
+
+class Conditions(NamedTuple):
+    """The two conditions, and both as the one of a doubled batch; MISSING where there is none."""
+
+    cond: Any
+    uncond: Any
+    doubled: Any
+
+
+class Settled(NamedTuple):
+    """What a walk is made of, checked."""
+
+    path: tuple[Move, ...]
+    strong: Guidance
+    weak: Guidance
+    conditions: Conditions
+
+
+def settle(
+    eps_fn: object,
+    x: Tensor,
+    solver: Solver,
+    method: object,
+    cond: Any,
+    uncond: Any,
+    strong: object,
+    weak: object,
+    weak_fn: object,
+    batched: bool | str,
+) -> Settled:
+    """Checks the arguments of `walk` and settles the path, the two rules and how the branches are evaluated.
+
+    Raises:
+        TypeError, ValueError: for arguments that do not fit, each naming what came and what is wanted.
+    """
+    check_state(x)
+    if not isinstance(solver, Solver):
+        raise TypeError(f"solver must be a Solver such as DDIM, got {solver!r}")
+    for name, fn in (("eps_fn", eps_fn), ("weak_fn", weak_fn)):
+        if not callable(fn) and (fn is not None or name == "eps_fn"):
+            raise TypeError(f"{name} must be callable, got {fn!r}")
+    if batched not in (True, False, "auto"):
+        raise ValueError(f"batched must be True, False or 'auto', got {batched!r}")
+    e_s, e_w = as_guidance("strong", strong), as_guidance("weak", weak)
+    if e_s is e_w and hasattr(e_s, "reset"):
+        raise ValueError(f"strong and weak are one object with state, {e_s!r}; each role needs its own")
+    path = resolve_path(method, solver)
+    both = uses_both_branches(path, solver, e_s, e_w, uncond, separate=weak_fn is not None)
+    doubled = doubled_condition(cond, uncond, len(x), batched) if both else MISSING
+    return Settled(path, e_s, e_w, Conditions(cond, uncond, doubled))
 
 
 def check_state(x: object) -> None:

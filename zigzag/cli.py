@@ -1,4 +1,4 @@
-"""The command line: `zigzag demo`, `zigzag path`."""
+"""The command line: `zigzag demo`, `zigzag path`, `zigzag generate`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from zigzag import __version__
+from zigzag.demo import Settings
+from zigzag.drawing import draw_path
+from zigzag.methods import METHODS, Method
+from zigzag.rows import count_rows
 
 __all__ = ["main"]
 
@@ -22,6 +26,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # One line: a usage text above it would hide what is wrong.
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,16 +43,18 @@ def _parser() -> argparse.ArgumentParser:
         help="draw real digits with all six methods from the same noise",
         description="Draws the digits 0-9 with all six methods from the same noise, with the exact predictor of "
         "scikit-learn's handwritten digits. Prints a table, and writes demo.png and demo.json.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
     )
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the picture and the figures")
-    demo.add_argument("--steps", type=int, default=4, help="steps of the grid, T")
-    demo.add_argument("--per-digit", type=int, default=20, help="samples of each digit")
-    demo.add_argument("--strong", type=float, default=5.5, help="guidance scale of Denoise")
-    demo.add_argument("--weak", type=float, default=0.0, help="guidance scale of Invert")
-    demo.add_argument("--warmup", type=int, default=1, help="plain steps of Z²-Sampling before its first shift")
-    demo.add_argument("--std", type=float, default=0.1, help="width of the Gaussian on each real digit")
-    demo.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    demo.add_argument("--steps", type=int, default=Settings.steps, help="steps of the grid, T")
+    demo.add_argument("--per-digit", type=int, default=Settings.per_digit, help="samples of each digit")
+    demo.add_argument("--strong", type=float, default=Settings.strong, help="guidance scale of Denoise")
+    demo.add_argument("--weak", type=float, default=Settings.weak, help="guidance scale of Invert")
+    demo.add_argument(
+        "--warmup", type=int, default=Settings.warmup, help="plain steps of Z²-Sampling before its first shift"
+    )
+    demo.add_argument("--std", type=float, default=Settings.std, help="width of the Gaussian on each real digit")
+    demo.add_argument("--seed", type=int, default=Settings.seed, help="seed of the noise")
     demo.set_defaults(run=_demo)
 
     path = commands.add_parser(
@@ -51,62 +62,94 @@ def _parser() -> argparse.ArgumentParser:
         help="print the path of a method as a drawing, with its rows",
         description="Prints the path of a method as a drawing in text, noise at the top, and the model rows it takes.",
     )
-    path.add_argument("method", choices=list(_methods()), help="the method")
+    path.add_argument("method", choices=list(METHODS), help="the method")
     path.add_argument("--steps", type=int, default=8, help="steps of the grid, T (default: 8)")
-    path.add_argument("--lambda", dest="lam", type=int, help="steps at which the method is active, the paper's λ")
-    path.add_argument("--rounds", type=int, help="rounds at a step (resampling, z)")
-    path.add_argument("--span", type=int, help="steps down and up again (z)")
-    path.add_argument("--refine", type=int, help="fixed-point iterations of an inversion (z, end-to-end)")
-    path.add_argument("--released", action="store_true", default=None, help="the released code's inverse (z)")
-    path.add_argument("--start", type=int, help="first step that shifts (implicit)")
-    path.add_argument(
-        "--warmup", type=int, help="plain steps before the first shift (z2; default: 5, or 1 below 6 steps)"
-    )
     path.add_argument("--strong", type=float, default=5.5, help="guidance scale of Denoise (default: 5.5)")
     path.add_argument("--weak", type=float, default=0.0, help="guidance scale of Invert (default: 0)")
+    _add_method_options(path)
     path.set_defaults(run=_path)
+
+    generate = commands.add_parser(
+        "generate",
+        help="write the standard and the zigzag image of each prompt, by a diffusers pipeline",
+        description="Writes, for each prompt, the image of standard sampling and that of the method from the same "
+        "noise, by any text-to-image pipeline of diffusers, local or from the hub. The defaults are those of the "
+        "published Z-Sampling code. Images that are there already are skipped.",
+        formatter_class=_Help,
+    )
+    model = "stabilityai/stable-diffusion-xl-base-1.0"
+    generate.add_argument("--model", default=model, help="a folder, or a name on the hub")
+    generate.add_argument("--prompt", action="append", help="a prompt; may be repeated (default: the published three)")
+    generate.add_argument("--prompt-file", type=Path, help="a text file with a prompt a line")
+    generate.add_argument("--method", choices=list(METHODS), default="z", help="the method beside standard sampling")
+    generate.add_argument("--gamma-1", type=float, default=5.5, help="guidance scale w of denoising")
+    generate.add_argument("--gamma-2", type=float, default=0.0, help="guidance scale w of inversion")
+    generate.add_argument("--infer-step", type=int, default=50, help="steps, T")
+    generate.add_argument("--image-size", type=int, default=1024, help="height and width")
+    generate.add_argument("--seed", type=int, default=42, help="seed of the noise")
+    generate.add_argument("--device", default="cuda", help="where the model runs")
+    generate.add_argument("--dtype", default="float16", help="float16, bfloat16 or float32")
+    generate.add_argument(
+        "--scheduler", default="ddim", help="'ddim', in place of any scheduler of a diffusion model, or 'keep'"
+    )
+    generate.add_argument("--save-dir", type=Path, default=Path("res"), help="folder for the images")
+    _add_method_options(generate)
+    generate.set_defaults(run=_generate)
     return parser
 
 
-def _methods() -> dict[str, Any]:
-    from zigzag import methods
+def _add_method_options(parser: argparse.ArgumentParser) -> None:
+    """Options whose destinations are the fields of the methods; None where not given."""
+    options = parser.add_argument_group("options of the methods")
 
-    return {
-        "standard": methods.Standard,
-        "resampling": methods.Resampling,
-        "end-to-end": methods.EndToEnd,
-        "z": methods.ZSampling,
-        "implicit": methods.ImplicitZ,
-        "z2": methods.Z2Sampling,
-    }
+    def add(*names: str, **given: Any) -> None:
+        # No default shown: each method has its own.
+        options.add_argument(*names, default=None, **({"type": int} | given))
+
+    add("--lambda", "--lambda-step", dest="method_steps", help="the step before which the method is active")
+    add("--rounds", "--t-max", dest="method_rounds", help="rounds at a step (resampling, z)")
+    add("--span", dest="method_span", help="steps down and up again (z)")
+    add("--refine", dest="method_refine", help="fixed-point iterations of an inversion (z, end-to-end)")
+    add("--start", dest="method_start", help="the first step that shifts (implicit)")
+    add("--warmup", dest="method_warmup", help="plain steps before the first shift (z2); 5, or 1 of fewer than 6 steps")
+    options.add_argument(
+        "--released", dest="method_released", action="store_const", const=True, help="the released code's inverse (z)"
+    )
+
+
+def _method(args: argparse.Namespace, steps: int) -> Method:
+    """The method that the arguments ask for.
+
+    Raises:
+        ValueError: for an option that means nothing to it.
+    """
+    kind = METHODS[args.method]
+    prefix = "method_"
+    given = {k.removeprefix(prefix): v for k, v in vars(args).items() if k.startswith(prefix) and v is not None}
+    if unknown := sorted(given.keys() - {f.name for f in fields(kind)}):
+        raise ValueError(f"--{'lambda' if unknown[0] == 'steps' else unknown[0]} means nothing to {args.method}")
+    if args.method == "z2" and steps < 6:
+        given.setdefault("warmup", 1)
+    method: Method = kind(**given)
+    return method
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty() and find_spec("tqdm") is not None
 
 
 def _demo(args: argparse.Namespace) -> None:
     from zigzag import demo
 
-    settings = demo.Settings(**{f.name: getattr(args, f.name) for f in fields(demo.Settings)})
+    settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
     demo.require_plots()
-    figures, images = demo.run(settings, progress=sys.stderr.isatty() and find_spec("tqdm") is not None)
+    figures, images = demo.run(settings, progress=_on_terminal())
     picture, data = demo.write(args.out, settings, figures, images)
     print(f"{demo.table(settings, figures)}\n\nwrote {picture} and {data}")
 
 
 def _path(args: argparse.Namespace) -> None:
-    from zigzag.drawing import draw_path
-    from zigzag.rows import count_rows
-
-    kind = _methods()[args.method]
-    given = {"steps": args.lam} | {
-        k: getattr(args, k) for k in ("rounds", "span", "refine", "released", "start", "warmup")
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    known = {f.name for f in fields(kind)}
-    if unknown := [name for name in given if name not in known]:
-        option = "lambda" if unknown[0] == "steps" else unknown[0]
-        raise ValueError(f"--{option} means nothing to {args.method}")
-    if args.method == "z2" and args.steps < 6:
-        given.setdefault("warmup", 1)
-    method = kind(**given)
+    method = _method(args, args.steps)
     path = method.path(args.steps)
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
     print(f"{method!r} on {args.steps} steps\n")
@@ -114,6 +157,17 @@ def _path(args: argparse.Namespace) -> None:
     rows = count_rows(method, args.steps, args.strong, args.weak)
     scales = f"w = {args.strong:g} and {args.weak:g}"
     print(f"\n{len(path)} moves, {rows} rows per sample at {scales} ({rows / args.steps:g} a step)")
+
+
+def _generate(args: argparse.Namespace) -> None:
+    from zigzag.adapters.diffusers import generate
+
+    settings = generate.Settings(**{f.name: getattr(args, f.name) for f in fields(generate.Settings)})
+    prompts = list(args.prompt or [])
+    if args.prompt_file is not None:
+        prompts += [line for line in args.prompt_file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    method = _method(args, args.infer_step)
+    generate.generate(settings, prompts or generate.PROMPTS, method, args.save_dir, progress=_on_terminal())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from zigzag.checks import MISSING, as_guidance, check_state, doubled_condition, resolve_path, uses_both_branches
+from zigzag.checks import MISSING, Conditions, settle
 from zigzag.guidance import Guidance
 from zigzag.guided import Answer, Guided, Query
 from zigzag.methods import Method
@@ -19,7 +19,7 @@ from zigzag.progress import progress_bar
 from zigzag.solvers import Solver
 from zigzag.trace import Trace
 
-__all__ = ["Predictor", "Traversal", "Visit", "sample", "traverse", "walk"]
+__all__ = ["Model", "Predictor", "Traversal", "Visit", "noise_like", "sample", "traverse", "walk"]
 
 Predictor: TypeAlias = Callable[[Tensor, Tensor, Any], Tensor]
 Traversal: TypeAlias = Generator["Query | Visit", "Answer | Tensor | None", None]
@@ -119,37 +119,23 @@ def walk(
         TypeError, ValueError: before the first model call for arguments that do not fit, each naming what came and
             what is wanted; after it for an output of `eps_fn`, or a state from `callback`, of another shape than `x`.
     """
-    check_state(x)
-    if not isinstance(solver, Solver):
-        raise TypeError(f"solver must be a Solver such as DDIM, got {solver!r}")
-    for name, fn in (("eps_fn", eps_fn), ("weak_fn", weak_fn), ("callback", callback)):
-        if not callable(fn) and (fn is not None or name == "eps_fn"):
-            raise TypeError(f"{name} must be callable, got {fn!r}")
-    if batched not in (True, False, "auto"):
-        raise ValueError(f"batched must be True, False or 'auto', got {batched!r}")
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
-    if trace is not None and not isinstance(trace, Trace):
-        raise TypeError(f"trace must be a Trace, got {trace!r}")
-    strong, weak = as_guidance("strong", strong), as_guidance("weak", weak)
-    if strong is weak and hasattr(strong, "reset"):
-        raise ValueError(f"strong and weak are one object with state, {strong!r}; each role needs its own")
-    path = resolve_path(method, solver)
-    both = uses_both_branches(path, solver, strong, weak, uncond, separate=weak_fn is not None)
+    for name, value, wanted in (("generator", generator, torch.Generator), ("trace", trace, Trace)):
+        if value is not None and not isinstance(value, wanted):
+            raise TypeError(f"{name} must be a {wanted.__name__}, got {value!r}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable, got {callback!r}")
     with torch.set_grad_enabled(grad):  # conditions may want gradients too
-        doubled = doubled_condition(cond, uncond, len(x), batched) if both else MISSING
-
-    conditions = (cond, uncond, doubled)
-    model = _Model("eps_fn", eps_fn, conditions, solver, x)
-    weak_model = model if weak_fn is None else _Model("weak_fn", weak_fn, conditions, solver, x)
+        path, strong, weak, conditions = settle(eps_fn, x, solver, method, cond, uncond, strong, weak, weak_fn, batched)
+    model = Model("eps_fn", eps_fn, conditions, solver, x)
+    weak_model = model if weak_fn is None else Model("weak_fn", weak_fn, conditions, solver, x)
     moves = traverse(path, x, solver, strong, weak, weak_fn is not None, generator, trace)
     return _drive(moves, model, weak_model, grad, callback, progress_bar(len(path), enabled=progress))
 
 
 def _drive(
     moves: Traversal,
-    model: _Model,
-    weak_model: _Model,
+    model: Model,
+    weak_model: Model,
     grad: bool,
     callback: Callable[[Visit], Tensor | None] | None,
     progress: AbstractContextManager[Callable[[int], None]],
@@ -219,7 +205,7 @@ def traverse(
                 assert gap is not None  # resolve_path has seen to it
                 x = solver.step(i).shift(x, gap)
             case Renoise(j, i):
-                x = solver.noise_step(j, i).forward(x, _noise_like(x, generator))
+                x = solver.noise_step(j, i).forward(x, noise_like(x, generator))
         if trace is not None and before is not None:
             trace.log(move, time, guided.rows - rows, before, x, e, e_w)
         new = yield Visit(move, move.end, x, e, guided.rows)
@@ -229,25 +215,27 @@ def traverse(
                 trace.replaced()
 
 
-class _Model:
+class Model:
     """A predictor with its two conditions, which answers queries."""
 
-    def __init__(self, name: str, fn: Predictor, conditions: tuple[Any, Any, Any], solver: Solver, x: Tensor) -> None:
+    def __init__(self, name: str, fn: Predictor, conditions: Conditions, solver: Solver, x: Tensor) -> None:
         self.name, self.fn, self.dtype = name, fn, x.dtype
         self.cond, self.uncond, self.doubled = conditions
         self.times = solver.model_times(x.device, torch.promote_types(x.dtype, torch.float32))
 
     def __call__(self, query: Query) -> Answer:
-        """The predictions asked for: in one call where the conditions could be doubled, else in two."""
-        x, t = query.x.to(self.dtype), self.times[query.knot]
-        if query.cond and query.uncond and self.doubled is not MISSING:
+        """The predictions asked for, and the rows they took."""
+        e_c, e_u = self.branches(query.x, self.times[query.knot], query.cond, query.uncond)
+        return Answer(e_c, e_u, query.cond + query.uncond)
+
+    def branches(self, x: Tensor, t: Tensor, cond: bool, uncond: bool) -> tuple[Tensor | None, Tensor | None]:
+        """The predictions at `x`, told `t`: in one call where the conditions could be doubled, else in two."""
+        x = x.to(self.dtype)
+        if cond and uncond and self.doubled is not MISSING:
             both = self._predict(torch.cat([x, x]), t, self.doubled)
-            return Answer(cond=both[len(x) :], uncond=both[: len(x)], rows=2)
-        return Answer(
-            uncond=self._predict(x, t, self.uncond) if query.uncond else None,
-            cond=self._predict(x, t, self.cond) if query.cond else None,
-            rows=query.cond + query.uncond,
-        )
+            return both[len(x) :], both[: len(x)]
+        e_u = self._predict(x, t, self.uncond) if uncond else None
+        return self._predict(x, t, self.cond) if cond else None, e_u
 
     def _predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         e = self.fn(x, t.expand(len(x)), cond)
@@ -265,7 +253,8 @@ def _next(moves: Traversal, reply: Answer | Tensor | None) -> Query | Visit | No
         return None
 
 
-def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+def noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise like `x`, drawn where the generator is."""
     device = x.device if generator is None else generator.device
     return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
 

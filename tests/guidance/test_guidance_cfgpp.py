@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from support.guidance import COND, UNCOND, at, branches, needed
-from support.tensors import assert_within, noise
 from torch import Tensor
 
+from support.guidance import COND, UNCOND, at, branches, needed
+from support.tensors import assert_within, noise
 from zigzag.guidance import CFG, CFGPlusPlus
 from zigzag.solvers import DDIM, FlowEuler, Solver, Spherical, StepInfo
 

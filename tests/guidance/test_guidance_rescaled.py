@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from support.guidance import BOTH, COND, STEP, needed
-from support.tensors import assert_within, noise
 from torch import Tensor
 
+from support.guidance import BOTH, COND, STEP, needed
+from support.tensors import assert_within, noise
 from zigzag.guidance import CFG, RescaledCFG
 from zigzag.solvers import StepInfo
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+
 from support.guidance import STEP, needed
 from support.tensors import noise
-
 from zigzag.guidance import CFG, CFGPlusPlus, Interval, RescaledCFG
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.guidance import BOTH, COND, STEP, UNCOND, at, branches, needed
-from support.tensors import assert_within, noise, seeds
 from torch import Tensor
 
+from support.guidance import BOTH, COND, STEP, UNCOND, at, branches, needed
+from support.tensors import assert_within, noise, seeds
 from zigzag.guidance import CFG, CFGPlusPlus, Interval, RescaledCFG
 from zigzag.solvers import StepInfo
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given
+from torch import Tensor
+
 from support.grids import Grid, pure, spans
 from support.steps import StepLike
 from support.tensors import assert_finite_within, noise, seeds
-from torch import Tensor
-
 from zigzag.solvers import (
     AffineStep,
     ddim_inverse,

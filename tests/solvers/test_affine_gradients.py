@@ -5,9 +5,9 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
-from support.tensors import noise
 from torch import Tensor
 
+from support.tensors import noise
 from zigzag.solvers import (
     AffineStep,
     Spherical,
@@ -49,7 +49,9 @@ GRADIENTS: dict[str, tuple[Callable[..., Tensor], int]] = {
 @pytest.mark.parametrize("shape", [(), (3,)], ids=["one time", "one time per sample"])
 def test_gradients_flow_to_state_prediction_and_times(name: str, shape: tuple[int, ...]) -> None:
     function, count = GRADIENTS[name]
-    times = [(0.3 + torch.rand(shape, dtype=torch.float64) / 2).requires_grad_() for _ in range(count)]
+    rng = torch.Generator().manual_seed(0)
+    draws = [torch.rand(shape, dtype=torch.float64, generator=rng) for _ in range(count)]
+    times = [(0.3 + draw / 2).requires_grad_() for draw in draws]
     x, e = noise(0, 3, 2).requires_grad_(), noise(1, 3, 2).requires_grad_()
     assert torch.autograd.gradcheck(function, (x, e, *times))
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
+
 from support.grids import Grid, grids, pure, spans
 from support.steps import Mutant, StepLike
 from support.tensors import assert_finite_within, left, noise, seeds
-from torch import Tensor
-
 from zigzag.solvers import DDIM, AffineStep, FlowEuler, Spherical
 
 EPS = torch.finfo(torch.float64).eps

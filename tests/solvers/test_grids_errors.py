@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from support.grids import ACP
 from support.tensors import f64, i64
-
 from zigzag.solvers import DDIM, FlowEuler, Spherical
 
 NAN, INF = math.nan, math.inf

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from support.grids import ACP
 from support.tensors import assert_within, f64, i64
-
 from zigzag.solvers import DDIM, FlowEuler, Solver, Spherical
 
 EPS = torch.finfo(torch.float64).eps
@@ -56,12 +56,12 @@ def spaced(steps: int, spacing: str, offset: int = 1, n: int = 1000) -> list[int
 
 
 def check_stable_diffusion(solver: Solver, timesteps: list[int], bars: list[float], final: float) -> None:
-    """A running product of t factors is good to (t + 4)·eps, and 1 − ᾱ absolutely so."""
+    """A running product of t factors is good to (t + 4)·eps, and 1 − ᾱ absolutely so; ᾱ = 1 is exact, and so σ = 0."""
     assert solver.times.tolist() == timesteps
     bar = f64(*(bars[t] for t in timesteps), final)
     count = f64(*timesteps, 0) + 4
     assert_within(solver.alphas, bar.sqrt(), count * EPS)
-    assert_within(solver.sigmas, (1 - bar).sqrt(), count * EPS / (1 - bar).sqrt().clamp_min(EPS))
+    assert_within(solver.sigmas, (1 - bar).sqrt(), torch.where(bar < 1, count * EPS / (1 - bar).sqrt(), 0.0))
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
@@ -85,6 +85,12 @@ def test_stable_diffusion_takes_its_offset_its_training_length_its_betas_and_its
     assert solver.alphas[-1] == 1 and solver.sigmas[-1] == 0
     trailing = DDIM.stable_diffusion(8, spacing="trailing", steps_offset=3, final_alpha_cumprod=1.0)
     check_stable_diffusion(trailing, spaced(8, "trailing"), scaled_linear(), 1.0)
+    sigmas = trailing.sigmas.clone()
+    sigmas[-1] = 1e-9
+    with pytest.raises(AssertionError):  # mutant: noise left at the last knot
+        check_stable_diffusion(
+            DDIM(trailing.alphas, sigmas, trailing.times), spaced(8, "trailing"), scaled_linear(), 1.0
+        )
 
 
 def check_karras(solver: Solver, steps: int, low: float, high: float, rho: float) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from support.tensors import assert_within, f64
 
+from support.tensors import assert_within, f64
 from zigzag.solvers import DDIM, FlowEuler, Solver, Spherical, StepInfo, StepTable
 
 EPS = torch.finfo(torch.float64).eps
@@ -107,13 +107,16 @@ def test_a_step_outside_the_grid_or_upwards_is_refused(name: str, i: int, j: int
 # Tables ----------------------------------------------------------------------------------------------------
 
 
-def check_table(table: StepTable, solver: Solver) -> None:
-    """Row i of the table is step i -> i+1, rounded once from float64."""
+def check_table(table: StepTable, solver: Solver, dtype: torch.dtype) -> None:
+    """Row i of the table is step i -> i+1, rounded once from float64; times int64 stay so, others take the dtype."""
     for symbol in "abcd":
         column = getattr(table, symbol)
         exact = f64(*(getattr(solver.step(i), symbol) for i in range(len(solver))))
-        assert torch.equal(column, exact.to(column.dtype)), symbol
-    assert torch.equal(table.times.double(), solver.times.to(table.times.dtype).double())
+        assert column.dtype == dtype
+        assert torch.equal(column, exact.to(dtype)), symbol
+    times = solver.times if solver.times.dtype == torch.int64 else solver.times.to(dtype)
+    assert table.times.dtype == times.dtype
+    assert torch.equal(table.times, times)
 
 
 @every_solver
@@ -123,24 +126,25 @@ def test_the_table_holds_the_steps_cast_once(name: str, dtype: torch.dtype) -> N
     table = solver.table(torch.device("cpu"), dtype)
     assert all(getattr(table, s).dtype == dtype and getattr(table, s).shape == (len(solver),) for s in "abcd")
     assert table.times.shape == (len(solver),)
-    check_table(table, solver)
+    check_table(table, solver, dtype)
+    wrong = torch.float16 if table.times.is_floating_point() else dtype
+    with pytest.raises(AssertionError):  # mutant: times of another dtype
+        check_table(table._replace(times=table.times.to(wrong)), solver, dtype)
 
 
 @every_solver
 def test_the_table_is_float64_by_default(name: str) -> None:
-    table = solvers()[name].table()
-    assert {getattr(table, s).dtype for s in "abcd"} == {torch.float64}
-    assert torch.equal(table.times.double(), solvers()[name].times.double())
+    check_table(solvers()[name].table(), solvers()[name], torch.float64)
 
 
 def test_the_table_check_refuses_the_neighbouring_step_and_a_table_computed_in_float32() -> None:
     solver = DDIM.stable_diffusion(10)
     t = solver.table()
     with pytest.raises(AssertionError):
-        check_table(StepTable(t.a, t.b, t.c.roll(-1), t.d.roll(-1), t.times), solver)
+        check_table(StepTable(t.a, t.b, t.c.roll(-1), t.d.roll(-1), t.times), solver, torch.float64)
     with pytest.raises(AssertionError):
         d = -t.b.float() / t.a.float()
-        check_table(StepTable(t.a.float(), t.b.float(), 1 / t.a.float(), d, t.times), solver)
+        check_table(StepTable(t.a.float(), t.b.float(), 1 / t.a.float(), d, t.times), solver, torch.float32)
 
 
 # alpha_sigma -----------------------------------------------------------------------------------------------

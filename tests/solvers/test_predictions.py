@@ -11,33 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from support.gaussians import KINDS
+from support.tensors import assert_within, left, noise, seeds
 from zigzag.solvers import DDIM, FlowEuler, Solver, Spherical, adapt_prediction, convert
 from zigzag.zoo import GaussianMixture
 
 EPS = torch.finfo(torch.float64).eps
-KINDS = ("epsilon", "x0", "v", "flow")
-seeds = st.integers(0, 2**31 - 1)
-
-
-def noise(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def left(c: Any, x: Tensor) -> Tensor:
-    c = torch.as_tensor(c, dtype=torch.float64)
-    return c.reshape(c.shape + (1,) * (x.ndim - c.ndim))
 
 
 def truth(kind: str, x0: Tensor, eps: Tensor, alpha: Any, sigma: Any) -> Tensor:
     """v = α·ε − σ·x₀, u = ε − x₀ (the table of DESIGN section 2)."""
     alpha, sigma = left(alpha, x0), left(sigma, x0)
     return {"epsilon": eps, "x0": x0, "v": alpha * eps - sigma * x0, "flow": eps - x0}[kind]
-
-
-def assert_within(actual: Tensor, expected: Tensor, bound: Tensor | float) -> None:
-    gap = (actual.double() - expected.double()).abs()
-    assert actual.shape == expected.shape
-    assert (gap <= torch.as_tensor(bound, dtype=torch.float64)).all(), gap.max()
 
 
 Convert = Callable[[Tensor, Tensor, Any, Any, Any, Any], Tensor]

@@ -1,11 +1,11 @@
-"""A mixture of five Gaussians in three classes, and how far rounding may take its predictions."""
+"""A mixture of five Gaussians in three classes, its true predictions, and how far rounding may take them."""
 
 from typing import Any
 
 import torch
-from support.tensors import left
 from torch import Tensor
 
+from support.tensors import left
 from zigzag.zoo import GaussianMixture
 
 EPS = torch.finfo(torch.float64).eps
@@ -24,6 +24,27 @@ def mixture() -> GaussianMixture:
 def of_class(label: int | None) -> list[int]:
     """The components of a class; all of them for None and for a negative label."""
     return [k for k in range(K) if label is None or label < 0 or LABELS[k] == label]
+
+
+def log_density(x: Tensor, alpha: float, sigma: float, label: int | None) -> Tensor:
+    """log Σ_k w_k·N(x; α·μ_k, (α²s_k² + σ²)·I) of one state x, over the components of its class."""
+    terms = []
+    for k in of_class(label):
+        normal = torch.distributions.Normal(alpha * MEANS[k], (alpha**2 * STDS[k] ** 2 + sigma**2).sqrt())
+        terms.append(WEIGHTS[k].log() + normal.log_prob(x).sum())
+    return torch.stack(terms).logsumexp(0)
+
+
+def truth(x: Tensor, alpha: Any, sigma: Any, labels: list[int | None]) -> dict[str, Tensor]:
+    """ε = −σ·∇log p, x₀ = (x + σ²·∇log p)/α, v = α·ε − σ·x₀, u = ε − x₀ (α > 0)."""
+    a, s = left(alpha, x).expand(len(x), 1), left(sigma, x).expand(len(x), 1)
+    scores = []
+    for row, al, si, label in zip(x, a.flatten().tolist(), s.flatten().tolist(), labels, strict=True):
+        point = row.clone().requires_grad_()
+        scores.append(torch.autograd.grad(log_density(point, al, si, label), point)[0])
+    score = torch.stack(scores)
+    eps, x0 = -s * score, (x + s**2 * score) / a
+    return {"epsilon": eps, "x0": x0, "v": a * eps - s * x0, "flow": eps - x0}
 
 
 def rounding(x: Tensor, alpha: Any, sigma: Any) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.predictors import untouched
 
+from support.predictors import untouched
 from zigzag import FlowEuler, ZSampling, sample, walk
 
 T, B = 4, 2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.mixtures import COND, MIXTURE, NOISE, UNCOND
 
+from support.mixtures import COND, MIXTURE, NOISE, UNCOND
 from zigzag import DDIM, FlowEuler, Spherical, Trace, Visit, walk
 
 T, B = 6, 2

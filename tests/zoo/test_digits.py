@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from support.tensors import assert_within, noise
 from zigzag.solvers import DDIM, FlowEuler, Solver, Spherical
 from zigzag.zoo import Digits, GaussianMixture
 
@@ -28,16 +29,6 @@ def source() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """scikit-learn's own pixels, 0 to 16, brought to [−1, 1], and its labels."""
     data = sklearn_datasets.load_digits()
     yield data.images / 8 - 1, data.target
-
-
-def noise(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def assert_within(actual: Tensor, expected: Tensor, bound: Tensor | float) -> None:
-    assert actual.shape == expected.shape
-    gap = (actual.double() - expected.double()).abs()
-    assert (gap <= torch.as_tensor(bound, dtype=torch.float64)).all(), gap.max()
 
 
 # The data --------------------------------------------------------------------------------------------------

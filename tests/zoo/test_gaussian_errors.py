@@ -4,9 +4,9 @@ import math
 from typing import Any
 
 import pytest
+
 from support.gaussians import LABELS, MEANS, STDS, WEIGHTS, mixture
 from support.tensors import noise
-
 from zigzag.zoo import GaussianMixture
 
 ERRORS: dict[str, tuple[tuple[Any, ...], str]] = {

@@ -8,34 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.gaussians import KINDS, LABELS, MEANS, STDS, WEIGHTS, mixture, of_class, rounding
-from support.tensors import assert_within, left, noise
 from torch import Tensor
 
+from support.gaussians import KINDS, LABELS, MEANS, STDS, WEIGHTS, mixture, of_class, rounding, truth
+from support.tensors import assert_within, noise
 from zigzag.zoo import GaussianMixture
 
 EPS = torch.finfo(torch.float64).eps
-
-
-def log_density(x: Tensor, alpha: float, sigma: float, label: int | None) -> Tensor:
-    """log Σ_k w_k·N(x; α·μ_k, (α²s_k² + σ²)·I) of one state x, over the components of its class."""
-    terms = []
-    for k in of_class(label):
-        normal = torch.distributions.Normal(alpha * MEANS[k], (alpha**2 * STDS[k] ** 2 + sigma**2).sqrt())
-        terms.append(WEIGHTS[k].log() + normal.log_prob(x).sum())
-    return torch.stack(terms).logsumexp(0)
-
-
-def truth(x: Tensor, alpha: Any, sigma: Any, labels: list[int | None]) -> dict[str, Tensor]:
-    """ε = −σ·∇log p, x₀ = (x + σ²·∇log p)/α, v = α·ε − σ·x₀, u = ε − x₀ (α > 0)."""
-    a, s = left(alpha, x).expand(len(x), 1), left(sigma, x).expand(len(x), 1)
-    scores = []
-    for row, al, si, label in zip(x, a.flatten().tolist(), s.flatten().tolist(), labels, strict=True):
-        point = row.clone().requires_grad_()
-        scores.append(torch.autograd.grad(log_density(point, al, si, label), point)[0])
-    score = torch.stack(scores)
-    eps, x0 = -s * score, (x + s**2 * score) / a
-    return {"epsilon": eps, "x0": x0, "v": a * eps - s * x0, "flow": eps - x0}
 
 
 # Against autograd ------------------------------------------------------------------------------------------

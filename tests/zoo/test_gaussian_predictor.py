@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+
 from support.gaussians import mixture, rounding
 from support.tensors import assert_within, noise
-
 from zigzag.solvers import DDIM, FlowEuler, Solver, Spherical
 
 EPS = torch.finfo(torch.float64).eps

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from support.gaussians import LABELS, MEANS, STDS, WEIGHTS, mixture, of_class
 from torch import Tensor
 
+from support.gaussians import LABELS, MEANS, STDS, WEIGHTS, mixture, of_class
 from zigzag.zoo import GaussianMixture
 
 

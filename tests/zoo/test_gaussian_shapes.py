@@ -1,12 +1,13 @@
 """GaussianMixture: any event shape, one std for all, the state's dtype, and gradients."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from support.gaussians import KINDS, MEANS, K, mixture, rounding
-from support.tensors import assert_within, noise
 
+from support.gaussians import KINDS, LABELS, MEANS, STDS, WEIGHTS, K, mixture, rounding, truth
+from support.tensors import assert_within, noise
 from zigzag.zoo import GaussianMixture
 
 EPS = torch.finfo(torch.float64).eps
@@ -32,16 +33,36 @@ def test_one_std_for_all_is_that_std_for_each_and_no_weights_are_equal_weights()
     assert_within(one, spelt.predict(x, 0.6, 0.8), 256 * EPS * (1 + x.abs()))
 
 
+def check_precision(mix: GaussianMixture, dtype: torch.dtype) -> None:
+    """Out comes the dtype that went in, within its rounding of autograd's float64 answer on the same state."""
+    x = noise(0, 6, 2).to(dtype)
+    expected = truth(x.double(), 0.6, 0.8, [None] * len(x))
+    bound = rounding(x.double(), 0.6, 0.8) * (torch.finfo(dtype).eps / EPS)
+    for kind in KINDS:
+        out = mix.predict(x, 0.6, 0.8, prediction=kind)
+        assert out.dtype == dtype
+        assert_within(out, expected[kind], bound)
+
+
+class Through(GaussianMixture):
+    """Predicts in float32, whatever comes in; hands back `out`, or what came in."""
+
+    out: torch.dtype | None = None
+
+    def predict(self, x: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
+        return super().predict(x.float(), *args, **more).to(self.out or x.dtype)
+
+
+class Widening(Through):
+    out = torch.float64
+
+
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=str)
 def test_the_prediction_has_the_states_dtype_and_its_precision(dtype: torch.dtype) -> None:
-    """float32 in, float32 out, within float32's rounding of the float64 answer on the same state."""
-    x = noise(0, 6, 2).to(dtype)
-    for kind in KINDS:
-        out = mixture().predict(x, 0.6, 0.8, prediction=kind)
-        assert out.dtype == dtype
-        expected = mixture().predict(x.double(), 0.6, 0.8, prediction=kind)
-        bound = rounding(x.double(), 0.6, 0.8) * (torch.finfo(dtype).eps / EPS)
-        assert_within(out, expected, bound)
+    check_precision(mixture(), dtype)
+    mutant = Widening if dtype == torch.float32 else Through
+    with pytest.raises(AssertionError):
+        check_precision(mutant(MEANS, STDS, WEIGHTS, LABELS), dtype)
 
 
 def test_predictions_are_differentiable_in_the_state() -> None:
