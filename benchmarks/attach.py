@@ -1,0 +1,122 @@
+"""What `attach` costs: a tiny SDXL pipeline by itself, and with a method attached that makes as many model calls.
+
+    python benchmarks/attach.py [--json FILE]
+
+All of `pipe(…)` is timed, up to the latents, and for the attached run the entering and leaving of the block as well.
+The runs alternate within one process; the figure is the median ratio of neighbouring runs. The model is small, so that
+what is added around its calls weighs more than it ever will on a real one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zigzag import Standard, Z2Sampling
+from zigzag.adapters.diffusers import attach
+from zigzag.files import replacing
+
+STEPS = 20
+
+
+def tiny_sdxl() -> tuple[Any, Callable[[], Tensor]]:
+    """An SDXL pipeline with random weights, and a call of it on 32×32 latents."""
+    import diffusers as untyped
+
+    diffusers: Any = untyped
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DConditionModel(
+        block_out_channels=(32, 64), layers_per_block=2, sample_size=32,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4), use_linear_projection=True,
+        addition_embed_type="text_time", addition_time_embed_dim=8, transformer_layers_per_block=(1, 2),
+        projection_class_embeddings_input_dim=80, cross_attention_dim=64,
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8), norm_num_groups=2, down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    scheduler = diffusers.DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+        steps_offset=1,
+    )  # fmt: skip
+    nothing: dict[str, Any] = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
+    pipe = diffusers.StableDiffusionXLPipeline(
+        vae=vae, unet=unet, scheduler=scheduler, add_watermarker=False, **nothing
+    )
+    pipe.set_progress_bar_config(disable=True)
+    embeds, pooled, latents = torch.randn(2, 1, 77, 64), torch.randn(2, 1, 32), torch.randn(1, 4, 32, 32)
+
+    def call() -> Tensor:
+        images: Tensor = pipe(
+            prompt_embeds=embeds[0], negative_prompt_embeds=embeds[1], pooled_prompt_embeds=pooled[0],
+            negative_pooled_prompt_embeds=pooled[1], latents=latents, num_inference_steps=STEPS, guidance_scale=5.5,
+            output_type="latent",
+        ).images  # fmt: skip
+        return images
+
+    return pipe, call
+
+
+def attached(pipe: Any, call: Callable[[], Tensor], method: Any) -> Callable[[], Tensor]:
+    """The same call with a method attached."""
+
+    def run() -> Tensor:
+        with attach(pipe, method):
+            return call()
+
+    return run
+
+
+def alternate(ours: Callable[[], Tensor], theirs: Callable[[], Tensor], runs: int) -> tuple[list[float], list[float]]:
+    """Seconds a run of both, taken in turns, either one first as often as the other."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for k in range(runs + 2):
+        pair = list(zip((ours, theirs), seconds, strict=True))
+        for run, into in pair if k % 2 else reversed(pair):
+            start = time.perf_counter()
+            run()
+            if k >= 2:  # the first runs warm the caches
+                into.append(time.perf_counter() - start)
+    return seconds
+
+
+def main() -> None:
+    """Runs the benchmark, prints it and writes it on request."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=20, help="runs of each side (default: 20)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    args = parser.parse_args()
+
+    results: list[dict[str, Any]] = []
+    pipe, plain = tiny_sdxl()
+    assert torch.equal(attached(pipe, plain, Standard())(), plain())  # the same work is timed
+    for method in (Standard(), Z2Sampling(warmup=5)):
+        mine, other = alternate(attached(pipe, plain, method), plain, args.runs)
+        ratio = statistics.median(a / b for a, b in zip(mine, other, strict=True))
+        ms = [1e3 * statistics.median(s) for s in (mine, other)]
+        results.append({"method": type(method).__name__, "attached_ms": ms[0], "plain_ms": ms[1], "ratio": ratio})
+        print(f"{type(method).__name__:<12}attached / plain = {ratio:.3f}   ({ms[0]:.0f} / {ms[1]:.0f} ms)")
+
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}"
+    versions = f"torch {torch.__version__}, diffusers {version('diffusers')}"
+    print(f"tiny SDXL, {STEPS} steps, {args.runs} runs each; {machine}; {versions}")
+    if args.json:
+        with replacing(args.json) as temporary:
+            temporary.write_text(
+                json.dumps({"machine": machine, "versions": versions, "results": results}, indent=1) + "\n"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Tiny random pipelines, by family."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# pytest's importlib mode puts no folder of tests on the path.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., Any]:
+    """`tiny(family, batch=1, **call)`: a Case (tiny_unets.py) of that family."""
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    import tiny_dits
+    import tiny_more
+    import tiny_packed
+    import tiny_unets
+
+    def build(family: str, batch: int = 1, **changes: Any) -> Any:
+        homes = [module for module in (tiny_unets, tiny_dits, tiny_packed, tiny_more) if hasattr(module, family)]
+        return getattr(homes[0], family)(batch, **changes)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def schedulers(tiny: Callable[..., Any]) -> Callable[..., Any]:
+    """`schedulers(kind)`: DDIM on ε ("ddim") or v ("v"), or Euler ("euler")."""
+    import diffusers
+    import tiny_unets
+
+    def build(kind: str, **config: Any) -> Any:
+        if kind == "euler":
+            return diffusers.EulerDiscreteScheduler(**{**tiny_unets.SD_BETAS, "steps_offset": 1, **config})
+        return tiny_unets.ddim(**({"prediction_type": "v_prediction"} if kind == "v" else {}), **config)
+
+    return build

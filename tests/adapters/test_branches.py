@@ -1,0 +1,129 @@
+"""Telling a pipeline's two branches apart by what it makes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+pytest.importorskip("diffusers")
+branches = pytest.importorskip("zigzag.adapters.diffusers.branches")
+Names, name_branches, split_branches = branches.Names, branches.name_branches, branches.split_branches
+
+SCALES = st.floats(1.05, 30.0)
+GAPS = st.floats(-3.0, 1.0).map(lambda power: 10.0**power)
+DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
+RULES = ["plain", "by sample", "by row"]
+
+
+def pair(gap: float, seed: int, shape: tuple[int, ...] = (2, 4, 16, 16)) -> tuple[Tensor, Tensor]:
+    """An unconditional prediction, and a conditional one that differs from it by a share of `gap`."""
+    generator = torch.Generator().manual_seed(seed)
+    e_u, d = (torch.randn(shape, generator=generator) for _ in range(2))
+    return e_u, e_u + gap * d
+
+
+def guide(e_u: Tensor, e_c: Tensor, w: float, rule: str, sign: int) -> Tensor:
+    """Guidance in the arithmetic of the branches, rescaled or renormalised as pipelines do it."""
+    e = e_u + w * (e_c - e_u)
+    if rule == "by sample":
+        dims = tuple(range(1, e.ndim))
+        e = e * (0.7 * e_c.std(dims, keepdim=True) / e.std(dims, keepdim=True) + 0.3)
+    if rule == "by row":
+        e = e * (e_c.norm(dim=-1, keepdim=True) / e.norm(dim=-1, keepdim=True))
+    return e if sign > 0 else -e
+
+
+@given(w=SCALES, gap=GAPS, seed=st.integers(0, 9), rule=st.sampled_from(RULES), sign=st.sampled_from([1, -1]))
+def test_the_branches_are_told_apart(w: float, gap: float, seed: int, rule: str, sign: int) -> None:
+    """At any scale above 1, either order, either sign, rescaled or not; and the mutants are other answers."""
+    e_u, e_c = pair(gap, seed)
+    m = guide(e_u, e_c, w, rule, sign)
+    assert name_branches(e_u, e_c, m) == Names(cond=1, sign=sign)
+    assert name_branches(e_c, e_u, m) == Names(cond=0, sign=sign)
+    named = Names(cond=1, sign=sign).of([e_u, e_c])
+    assert torch.equal(named.cond, sign * e_c) and torch.equal(named.uncond, sign * e_u)
+
+
+@given(w=st.floats(1.5, 15.0), seed=st.integers(0, 9), dtype=DTYPES, sign=st.sampled_from([1, -1]))
+def test_half_precision_is_enough(w: float, seed: int, dtype: torch.dtype, sign: int) -> None:
+    """Also where the pipeline guides in half precision, at gaps as of trained models."""
+    e_u, e_c = (e.to(dtype) for e in pair(0.1, seed, (2, 4, 32, 32)))
+    assert name_branches(e_u, e_c, guide(e_u, e_c, w, "plain", sign)) == Names(cond=1, sign=sign)
+    wide = guide(e_u.float(), e_c.float(), w, "plain", sign)  # some widen before they guide
+    assert name_branches(e_u, e_c, wide) == Names(cond=1, sign=sign)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_equal_branches_have_no_names_yet(scale: float) -> None:
+    e_u = scale * pair(0.0, 0)[0]
+    assert name_branches(e_u, e_u.clone(), e_u) is None
+
+
+@pytest.mark.parametrize("w", [0.25, 0.5, 0.75])
+def test_scales_between_0_and_1_are_refused(w: float) -> None:
+    e_u, e_c = pair(0.3, 0)
+    with pytest.raises(ValueError, match="guidance scale above 1"):
+        name_branches(e_u, e_c, guide(e_u, e_c, w, "plain", 1))
+
+
+@given(share=st.floats(1e-3, 1.0), seed=st.integers(0, 9))
+def test_guidance_that_is_no_combination_is_refused(share: float, seed: int) -> None:
+    """A third prediction in it, a clamp, a part of the channels only."""
+    e_u, e_c = pair(0.3, seed)
+    other = torch.randn(e_u.shape, generator=torch.Generator().manual_seed(seed + 100))
+    m = guide(e_u, e_c, 4.0, "plain", 1)
+    partial = torch.cat([m[:, :3], e_c[:, 3:]], 1)
+    for odd in (m + share * other, m.clamp(-1, 1), torch.tanh(m)):
+        with pytest.raises(ValueError, match="not a combination"):
+            name_branches(e_u, e_c, odd)
+    # Row by row a part of the channels is a combination, and tells the same.
+    assert name_branches(e_u, e_c, partial) == Names(cond=1, sign=1)
+
+
+def test_branches_that_are_parallel_are_refused() -> None:
+    """`e_c = 2·e_∅` fits any share: better no answer than a wrong one."""
+    e_u, _ = pair(0.0, 0)
+    with pytest.raises(ValueError, match="not a combination"):
+        name_branches(e_u, 2 * e_u, guide(e_u, 2 * e_u, 4.0, "plain", 1))
+
+
+LAYOUTS: list[tuple[Any, Tensor]] = [
+    ([torch.zeros(4, 4, 8, 8)], torch.zeros(2, 4, 8, 8)),  # a doubled batch
+    ([torch.zeros(2, 4, 8, 8)] * 2, torch.zeros(2, 4, 8, 8)),  # two calls
+    ([torch.zeros(4, 8, 8, 8)], torch.zeros(2, 4, 8, 8)),  # with a variance
+    ([[torch.zeros(4, 1, 8, 8)] * 4], torch.zeros(2, 4, 8, 8)),  # a list of single frames
+    ([torch.zeros(4, 4, 3, 8, 8)], torch.zeros(6, 4, 8, 8)),  # frames folded into the batch
+    ([torch.zeros(2, 20, 16)] * 2, torch.zeros(2, 16, 16)),  # tokens of a reference image behind
+]
+
+
+@pytest.mark.parametrize(("outputs", "guided"), LAYOUTS)
+def test_every_layout_is_cut_into_two_branches(outputs: Any, guided: Tensor) -> None:
+    parts = split_branches(outputs, guided)
+    assert len(parts) == branches.rows_per_sample(outputs, guided) == 2
+    assert all(part.shape == guided.shape for part in parts)
+
+
+def test_the_order_of_a_layout_is_kept() -> None:
+    """Entries are marked by branch, sample, frame and channel, and come out where the scheduler has them."""
+    marks = torch.arange(2 * 2 * 4 * 3).reshape(4, 4, 3, 1, 1).float()  # (branch·sample, channel, frame)
+    parts = split_branches([marks], torch.zeros(6, 4, 1, 1))
+    for branch, part in enumerate(parts):
+        for sample in range(2):
+            for frame in range(3):
+                assert torch.equal(part[sample * 3 + frame], marks[branch * 2 + sample, :, frame])
+
+
+@pytest.mark.parametrize(
+    ("outputs", "guided"),
+    [([torch.zeros(5, 4, 8, 8)], torch.zeros(2, 4, 8, 8)), ([torch.zeros(4, 2, 8, 8)], torch.zeros(2, 4, 8, 8))],
+)
+def test_other_layouts_are_refused(outputs: Any, guided: Tensor) -> None:
+    with pytest.raises(ValueError, match="attach can"):
+        split_branches(outputs, guided)
+    assert branches.rows_per_sample(outputs, guided) in (2, 3)

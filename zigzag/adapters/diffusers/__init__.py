@@ -1,0 +1,19 @@
+"""zigzag for diffusers: any pipeline with one line, and predictors, solvers and guidance from its parts.
+
+Needs the extra: `pip install 'zigzag-diffusion[diffusers]'`.
+"""
+
+try:
+    import diffusers as _diffusers  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "zigzag.adapters.diffusers needs diffusers, which is not installed: pip install 'zigzag-diffusion[diffusers]'"
+    ) from error
+
+from zigzag.adapters.diffusers.attach import Run, attach
+from zigzag.adapters.diffusers.conventions import Convention
+from zigzag.adapters.diffusers.guiders import from_guider
+from zigzag.adapters.diffusers.predictors import dit_predictor, unet_predictor
+from zigzag.adapters.diffusers.schedulers import solver_from_scheduler
+
+__all__ = ["Convention", "Run", "attach", "dit_predictor", "from_guider", "solver_from_scheduler", "unet_predictor"]

@@ -1,0 +1,83 @@
+"""Any method on any diffusers pipeline: the pipeline's own loop is led along the method's path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from zigzag.adapters.diffusers.patches import Patches
+from zigzag.adapters.diffusers.session import Run, Session
+from zigzag.checks import as_guidance
+from zigzag.guidance import Guidance
+from zigzag.methods import Method
+from zigzag.moves import Move
+from zigzag.trace import Trace
+
+__all__ = ["Run", "attach"]
+
+MODELS = ("unet", "transformer", "transformer_2")
+
+
+@contextmanager
+def attach(
+    pipe: Any,
+    method: Method | Sequence[Move],
+    *,
+    weak: float | Guidance = 0.0,
+    trace: Trace | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[Run]:
+    """Within the block `pipe(…)` samples by `method`; the pipeline's own guidance is the strong one.
+
+        with attach(pipe, Z2Sampling(warmup=5), weak=0.0) as run:
+            image = pipe(prompt, guidance_scale=5.5).images[0]
+        print(run.rows)
+
+    The pipeline makes every model call itself: its scheduler hands out a time step for each call of the path, and in
+    its `step` the predictions go to `zigzag.sampling.traverse` and the state for the next call comes back. So whatever
+    the pipeline does around a call (ControlNet, masks, packing, caches, offloading) is done for each. Steps and gap are
+    those of the scheduler, in its own prediction. `Standard()` leaves the steps to the scheduler: bit by bit what the
+    pipeline does by itself, whatever the scheduler.
+
+    Args:
+        pipe: a diffusers pipeline with a `scheduler` and a `unet` or `transformer`. On leaving the block, also by an
+            exception, it is as it was.
+        method: one of `zigzag.methods`, or moves that run from knot 0 to the last.
+        weak: the weak guidance; a number is `CFG(number)`.
+        trace: filled with the last loop of the pipeline.
+        generator: for the noise of Renoise; by default the one that the pipeline passes to its scheduler, if any, else
+            torch's global one.
+
+    A callback of the pipeline is called after every model call, not once a step. Its latents are the state of the next
+    call (shifted already, for a Shift), at knot `run.knot`, and latents that it returns replace that state.
+
+    Raises:
+        TypeError, ValueError: at once for arguments that do not fit, and for a pipeline that is attached already. From
+            within `pipe(…)`, before the first model call, for a number of steps that the method does not take and a
+            scheduler with no affine steps; after it, for guidance with no unconditional branch, or that is no
+            combination of two.
+        RuntimeError: from within `pipe(…)`, for a pipeline whose loop cannot be led.
+    """
+    scheduler, models = getattr(pipe, "scheduler", None), _models_of(pipe)
+    if not all(hasattr(scheduler, name) for name in ("step", "set_timesteps")) or not models:
+        raise TypeError(f"pipe must have a scheduler and one of {', '.join(MODELS)}, got {type(pipe).__name__}")
+    if "step" in vars(scheduler):
+        raise ValueError("pipe: its scheduler's step is replaced already, by another attach block; leave that first")
+    if isinstance(method, type | str) or not isinstance(method, Method | Sequence):
+        raise TypeError(f"method must have path(T) or be a sequence of moves, got {method!r}")
+    for name, value, wanted in (("trace", trace, Trace), ("generator", generator, torch.Generator)):
+        if value is not None and not isinstance(value, wanted):
+            raise TypeError(f"{name} must be a {wanted.__name__}, got {value!r}")
+    session = Session(pipe, models, method, as_guidance("weak", weak), trace, generator)
+    with Patches() as patches:
+        session.take_over(patches)
+        yield session.run
+
+
+def _models_of(pipe: Any) -> list[nn.Module]:
+    found = (getattr(pipe, name, None) for name in MODELS)
+    return [model for model in found if isinstance(model, nn.Module)]

@@ -1,0 +1,250 @@
+"""`zigzag generate`: the standard and the zigzag image of each prompt, by any text-to-image pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import platform
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import try_to_load_from_cache
+
+from zigzag import __version__
+from zigzag.adapters.diffusers.attach import attach
+from zigzag.files import replacing
+from zigzag.guidance.base import finite
+from zigzag.methods import METHODS, Method, Standard
+
+__all__ = ["PROMPTS", "Settings", "generate", "load_pipeline", "slug"]
+
+# The prompts of the published infer.py, spelled as there: a figure can be compared with them only by the same words.
+PROMPTS = (
+    "A Man on a Bicycle, MineScaft Style",
+    "A small yellow dog.",
+    "A Man on a Bicycle, in the style of Van Gogh's Starry Night.",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that an image depends on besides its prompt and its method.
+
+    `gamma_1` and `gamma_2` are the scales `w` of denoising and inversion, as in the released code (not the γ of the
+    paper's eq. 5).
+    """
+
+    model: str
+    gamma_1: float
+    gamma_2: float
+    infer_step: int
+    image_size: int
+    seed: int
+    device: str
+    dtype: str
+    scheduler: str
+
+    def __post_init__(self) -> None:
+        finite("gamma-1", self.gamma_1), finite("gamma-2", self.gamma_2)
+        if self.infer_step < 1:
+            raise ValueError(f"infer-step must be at least 1, got {self.infer_step}")
+        if self.image_size < 8 or self.image_size % 8:
+            raise ValueError(f"image-size must be a positive multiple of 8, got {self.image_size}")
+        if self.scheduler not in ("ddim", "keep"):
+            raise ValueError(f"scheduler must be 'ddim' or 'keep', got {self.scheduler!r}")
+        if self.dtype not in ("float32", "float16", "bfloat16"):
+            raise ValueError(f"dtype must be float32, float16 or bfloat16, got {self.dtype!r}")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise ValueError(f"device must be such as 'cuda' or 'cpu', got {self.device!r}") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device {self.device} is not to be had here; pass --device cpu --dtype float32")
+
+
+def generate(
+    settings: Settings,
+    prompts: Sequence[str],
+    method: Method,
+    save_dir: Path,
+    progress: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[Path]:
+    """Writes, for each prompt, the image of standard sampling and that of `method` from the same noise.
+
+    Each image `<slug>-<hash>-<method>.png` has a sidecar of the same name in JSON: the settings, the versions and the
+    rows. The hash is of all that the image depends on, so that no two overwrite each other; what is already there,
+    with its sidecar, is skipped.
+
+    Returns:
+        The paths of the images, in order, skipped ones included.
+
+    Raises:
+        ValueError: for an empty prompt, a number of steps that the method does not take, a pipeline without images.
+        OSError: for a model that cannot be loaded, saying which file is missing.
+    """
+    if not prompts or not all(prompt.strip() for prompt in prompts):
+        raise ValueError("prompt must not be empty")
+    method.path(settings.infer_step)
+    jobs = list(_jobs(settings, prompts, method, save_dir))
+    missing = [job for job in jobs if not job.done()]
+    for job in jobs:
+        if job not in missing:
+            say(f"skipped {job.image}: it is there")
+    if missing:
+        with _silenced(not progress):
+            pipe = load_pipeline(settings)
+        pipe.set_progress_bar_config(disable=not progress)
+        for job in missing:
+            job.write(pipe)
+            say(f"wrote {job.image}")
+    return [job.image for job in jobs]
+
+
+@dataclass(frozen=True)
+class _Job:
+    settings: Settings
+    prompt: str
+    method: Method
+    folder: Path
+
+    @property
+    def image(self) -> Path:
+        what = {**asdict(self.settings), "prompt": self.prompt, "method": repr(self.method)}
+        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
+        return self.folder / f"{slug(self.prompt)}-{digest}-{type(self.method).__name__.lower()}.png"
+
+    def done(self) -> bool:
+        return self.image.exists() and self.image.with_suffix(".json").exists()
+
+    def command(self) -> list[str]:
+        """The command line that makes this image (and the standard one beside it) again."""
+        names = {kind: name for name, kind in METHODS.items()}
+        words = ["zigzag", "generate", "--prompt", self.prompt, "--method", names[type(self.method)]]
+        for name, value in asdict(self.settings).items():
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        given = {f.name: getattr(self.method, f.name) for f in fields(self.method)}  # type: ignore[arg-type]
+        for name, value in given.items():
+            option = "--lambda" if name == "steps" else f"--{name}"
+            if value is not None and value is not False:
+                words += [option] if value is True else [option, str(value)]
+        return words
+
+    def write(self, pipe: Any) -> None:
+        s = self.settings
+        call = {
+            "prompt": self.prompt,
+            "height": s.image_size,
+            "width": s.image_size,
+            "num_inference_steps": s.infer_step,
+            # On the host: the same noise on every device.
+            "generator": torch.Generator("cpu").manual_seed(s.seed),
+            **_scale(pipe, s.gamma_1),
+        }
+        with attach(pipe, self.method, weak=s.gamma_2) as run:
+            image = pipe(**call).images[0]
+        content = {
+            **asdict(s),
+            "prompt": self.prompt,
+            "method": repr(self.method),
+            "command": self.command(),
+            "rows": run.rows,
+            "pipeline": type(pipe).__name__,
+            "scheduler_config": _plain(dict(pipe.scheduler.config)),
+            "versions": {
+                "zigzag": __version__,
+                "torch": torch.__version__,
+                "diffusers": version("diffusers"),
+                "python": platform.python_version(),
+            },
+        }
+        with replacing(self.image) as temporary:
+            image.save(temporary, format="PNG")
+        with replacing(self.image.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _silenced(bars: bool) -> Iterator[None]:
+    """No warnings of the loaders, whose errors say it all once more, and no bars of theirs where none are wanted."""
+    loggers = [diffusers_logging]
+    if find_spec("transformers") is not None:
+        from transformers.utils import logging as transformers_logging
+
+        loggers.append(transformers_logging)
+    before = [(logger, logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity_error()
+        if bars:
+            logger.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, verbosity, enabled in before:
+            logger.set_verbosity(verbosity)
+            if enabled:
+                logger.enable_progress_bar()
+
+
+def _jobs(settings: Settings, prompts: Sequence[str], method: Method, folder: Path) -> Iterator[_Job]:
+    for prompt in dict.fromkeys(prompts):
+        yield _Job(settings, prompt, Standard(), folder)
+        if method != Standard():
+            yield _Job(settings, prompt, method, folder)
+
+
+def slug(prompt: str) -> str:
+    """The words of a prompt as part of a file name: lower-case ASCII letters, digits and dashes, at most 40."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"
+
+
+def load_pipeline(settings: Settings) -> Any:
+    """The pipeline of a local folder or the hub, on its device, with the scheduler that the settings ask for.
+
+    Raises:
+        OSError: if it cannot be loaded, saying which file is missing.
+        ValueError: for a pipeline that makes no images from a prompt.
+    """
+    load: Any = DiffusionPipeline.from_pretrained
+    local = Path(settings.model).is_dir()
+    if local and not (Path(settings.model) / "model_index.json").is_file():
+        raise FileNotFoundError(f"model {settings.model} has no model_index.json: it is no diffusers pipeline")
+    try:
+        pipe = load(
+            settings.model,
+            dtype=getattr(torch, settings.dtype),
+            low_cpu_mem_usage=find_spec("accelerate") is not None,
+        )
+    except Exception as error:  # the hub's client has errors of many kinds; all mean that a file could not be had
+        reason = str(error).strip().splitlines()[0]
+        if not local and try_to_load_from_cache(settings.model, "model_index.json") is None:
+            reason = "model_index.json is not in the local cache, and the hub was not reached or has no such model"
+        raise OSError(f"cannot load model {settings.model}: {reason}") from error
+    asked = inspect.signature(type(pipe).__call__).parameters
+    if "prompt" not in asked or "height" not in asked or "num_frames" in asked:
+        raise ValueError(f"model {settings.model} is a {type(pipe).__name__}, which makes no image from a prompt alone")
+    if settings.scheduler == "ddim" and hasattr(pipe.scheduler, "alphas_cumprod"):
+        make: Any = DDIMScheduler.from_config
+        pipe.scheduler = make(pipe.scheduler.config, clip_sample=False, thresholding=False)
+    return pipe.to(settings.device)
+
+
+def _scale(pipe: Any, scale: float) -> dict[str, Any]:
+    # Pipelines of guidance-distilled models keep guidance_scale for what the model is told.
+    if "true_cfg_scale" in inspect.signature(type(pipe).__call__).parameters:
+        return {"true_cfg_scale": scale, "negative_prompt": ""}
+    return {"guidance_scale": scale}
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if isinstance(value, str | int | float | bool | None | list)}

@@ -1,0 +1,232 @@
+"""One pass of a pipeline's own loop along a path: its model calls answer what the traversal asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zigzag.adapters.diffusers.branches import Branches, Names, name_branches, split_branches
+from zigzag.checks import resolve_path
+from zigzag.guidance import Guidance
+from zigzag.guided import Answer, Query
+from zigzag.methods import Method, Standard
+from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.sampling import Traversal, Visit, traverse
+from zigzag.solvers import Solver, StepInfo
+from zigzag.trace import Trace
+
+__all__ = ["Loop", "asked_knots", "is_plain", "moved", "moves_of", "refuse_caches"]
+
+# What the names of diffusers' hooks that cache across time steps have in them.
+CACHES = ("cache", "fbc_", "broadcast")
+
+
+def moves_of(method: Method | Sequence[Move], steps: int) -> tuple[Move, ...]:
+    """The path of a method on `steps` steps; a user's own is taken if it leads from the pipeline's noise to its data.
+
+    Raises:
+        ValueError: for a number of steps that the method does not take, or moves that begin or end elsewhere.
+    """
+    path = tuple(method.path(steps)) if isinstance(method, Method) else tuple(method)
+    if not path or path[0].start != 0 or path[-1].end != steps:
+        raise ValueError(
+            f"method: a pipeline of {steps} steps begins at knot 0 and ends at knot {steps}, but the moves run from "
+            f"{path[0].start if path else 'nowhere'} to {path[-1].end if path else 'nowhere'}"
+        )
+    return path
+
+
+def calls_of(move: Move) -> int:
+    """How often a move evaluates the model."""
+    match move:
+        case Invert():
+            return 1 + move.refine
+        case Shift(_, fresh):
+            return int(fresh)
+        case Denoise():
+            return 1
+    return 0
+
+
+def asked_knots(path: Sequence[Move]) -> list[int]:
+    """The knot whose time the model is told, call by call."""
+    return [min(move.start, move.end) for move in path for _ in range(calls_of(move))]
+
+
+def is_plain(path: Sequence[Move]) -> bool:
+    """Whether the path is standard sampling, which the pipeline's own scheduler can be left to do."""
+    return tuple(path) == Standard().path(len(path))
+
+
+class _Own:
+    """The strong guidance: the pipeline's own, whatever its rule, held until the traversal calls for it."""
+
+    def __init__(self) -> None:
+        self.prediction: Tensor | None = None
+        self.both = True
+
+    def __repr__(self) -> str:
+        return "the pipeline's own guidance"
+
+    def branches(self, step: StepInfo) -> tuple[bool, bool]:
+        """`(cond, uncond)`: what the pipeline evaluates, which is not for the traversal to choose."""
+        return self.both, self.both
+
+    def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo) -> Tensor:
+        """The pipeline's prediction of this call."""
+        assert self.prediction is not None
+        return self.prediction
+
+
+class Loop:
+    """The state of one loop: the traversal, where it stands, and what was handed to the pipeline.
+
+    Args:
+        path: moves on knots of the scheduler's whole grid. solver: the steps on that grid.
+        weak: the weak guidance. The strong one is the pipeline's.
+        generator, trace: for the traversal.
+
+    Raises:
+        ValueError: for moves that the solver's steps do not allow.
+    """
+
+    def __init__(
+        self,
+        path: Sequence[Move],
+        solver: Solver,
+        weak: Guidance,
+        generator: torch.Generator | None,
+        trace: Trace | None,
+    ) -> None:
+        self.path = resolve_path(path, solver)
+        self.solver, self.weak, self.generator, self.trace = solver, weak, generator, trace
+        self.asked = asked_knots(self.path)
+        self.knot, self.made, self.calls, self.rows = self.path[0].start, 0, 0, 0
+        self._own = _Own()
+        self._names: Names | None = None
+        self._moves: Traversal | None = None
+        self._held: Query | Visit | None = None
+        self._handed: tuple[Tensor, Tensor, int | None] | None = None  # itself, what it was, its count of writes
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last move has been made."""
+        return self.made == len(self.path)
+
+    def answer(self, outputs: Sequence[Any], guided: Tensor, sample: Tensor) -> Tensor:
+        """Takes the model's outputs at `sample`, and the pipeline's prediction, on to the state for the next call.
+
+        Raises:
+            ValueError: for guidance without an unconditional branch, or that attach cannot follow.
+        """
+        branches, rows = self._branches(outputs, guided)
+        if branches is None and any(isinstance(move, Invert | Shift) for move in self.path[self.made :]):
+            raise ValueError(
+                f"the pipeline evaluates no unconditional branch at knot {self.asked[self.calls]}, and without one "
+                "there is no gap to zigzag over: raise its guidance_scale above 1 (true_cfg_scale, with a negative "
+                "prompt, where a pipeline has that); or end the zigzag before (steps=), or use method Standard()"
+            )
+        query = self._query(sample, both=branches is not None)
+        self._own.prediction = guided.to(query.x.dtype)
+        cond, uncond = branches if branches is not None else (None, None)
+        self.rows, self.calls = self.rows + rows, self.calls + 1
+        return self._hand_out(self._advance(Answer(cond, uncond, rows)), guided.dtype)
+
+    def _branches(self, outputs: Sequence[Any], guided: Tensor) -> tuple[Branches | None, int]:
+        parts = split_branches(outputs, guided)
+        if len(parts) == 1:
+            return None, 1
+        if len(parts) != 2:
+            raise ValueError(
+                f"the pipeline evaluates {len(parts)} branches a step, and attach follows two, a conditional and an "
+                "unconditional one; switch off what takes the others (perturbed-attention or skip-layer guidance)"
+            )
+        if self._names is None:
+            self._names = name_branches(parts[0], parts[1], guided)
+        # While the two are equal it does not matter which is which.
+        return (self._names or Names(cond=len(outputs) == 1, sign=1)).of(parts), 2
+
+    def _query(self, sample: Tensor, both: bool) -> Query:
+        # The traversal was left at a visit, so that a state that the pipeline or a callback has changed since can
+        # be sent to it, or at a query in the middle of a move.
+        self._own.both = both
+        if self._moves is None:
+            self._moves = traverse(
+                self.path, sample, self.solver, self._own, self.weak, generator=self.generator, trace=self.trace
+            )
+            message = next(self._moves)
+        elif isinstance(self._held, Query):
+            if self._changed(sample) is not None:
+                raise ValueError(
+                    "the latents were changed (by a callback, or an inpainting mask) within an inversion, between "
+                    "its refinements; use refine=0, or leave them alone"
+                )
+            message = self._held
+        else:
+            message = self._moves.send(self._changed(sample))
+        assert isinstance(message, Query)
+        return message
+
+    def _advance(self, answer: Answer) -> Tensor:
+        assert self._moves is not None
+        message = self._moves.send(answer)
+        while isinstance(message, Visit):
+            self.made, self.knot, self._held = self.made + 1, message.knot, message
+            if self.ended:
+                self._moves.close()
+                return message.state
+            if calls_of(self.path[self.made]):
+                return message.state
+            message = self._moves.send(None)
+        self._held, self.knot = message, message.knot
+        return message.x
+
+    def _hand_out(self, state: Tensor, dtype: torch.dtype) -> Tensor:
+        handed = state.to(dtype)  # the prediction's dtype, as schedulers do; the state itself keeps its digits
+        version = _version(handed)
+        self._handed = handed, handed if version is not None else handed.clone(), version
+        return handed
+
+    def _changed(self, sample: Tensor) -> Tensor | None:
+        """What came back, if it is not what was handed out. (A pipeline may have cast it, or reshaped it and back.)"""
+        assert self._handed is not None
+        handed, was, version = self._handed
+        if _version(handed) == version:
+            counted = sample is handed and version is not None
+            if counted or torch.equal(sample, was.to(sample.dtype)):
+                return None
+        state = self._held.x if isinstance(self._held, Query) else self._held.state  # type: ignore[union-attr]
+        return sample.to(state.dtype)
+
+
+def _version(x: Tensor) -> int | None:
+    # Tensors made under inference mode keep no count of what was done to them in place.
+    return None if x.is_inference() else x._version
+
+
+def moved(move: Move, by: int) -> Move:
+    """The same move `by` knots further down the grid."""
+    match move:
+        case Denoise(i, j) | Renoise(i, j):
+            return type(move)(i + by, j + by)
+        case Invert(j, i, _, coefficients):
+            k = None if coefficients is None else (coefficients[0] + by, coefficients[1] + by)
+            return replace(move, j=j + by, i=i + by, coefficients=k)
+        case Shift(i, _):
+            return replace(move, i=i + by)
+
+
+def refuse_caches(models: Sequence[nn.Module]) -> None:
+    """Raises ValueError for a model that reuses what it computed at another time step (`enable_cache`, `apply_…`)."""
+    for model in models:
+        registries = (getattr(module, "_diffusers_hook", None) for module in model.modules())
+        hooks = [name for registry in registries if registry is not None for name in registry.hooks]
+        if getattr(model, "is_cache_enabled", False) or any(part in name for name in hooks for part in CACHES):
+            raise ValueError(
+                f"{type(model).__name__} has a cache enabled, which assumes that each time is visited once; call "
+                "disable_cache() first"
+            )
