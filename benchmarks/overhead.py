@@ -1,121 +1,132 @@
-"""The loop's own cost per step, without the model, beside diffusers' DDIM step and the CFG line of every pipeline.
+"""The loop's own cost per step, without the model, beside diffusers, k-diffusion and azula.
 
-    python benchmarks/overhead.py [--json FILE]
+    python benchmarks/overhead.py [--peers FOLDER] [--json FILE]
 
 The model is a function that hands out predictions made beforehand, so that what is timed is the loop alone: for zigzag
-all of `sample(..., Standard())`, for diffusers the lines that a pipeline runs between two model calls. Both are taken
-twice: with two calls for the two branches, and with one doubled batch, where each side also pays for the doubling.
-The two sides alternate within one process; the figure is the median ratio of neighbouring runs.
+all of `sample(…)`, for diffusers the lines that a pipeline runs between two model calls, for the others `sample_euler`
+and `DDIMSampler`; each unguided, with two calls for the two branches, and with one doubled batch, where each side also
+pays for the doubling. zigzag and the peer take turns within one process and must arrive at the same sample; the figure
+is the median ratio of neighbouring runs, with its quartiles. On a shared machine take `--clock cpu`, with
+OMP_NUM_THREADS=1.
+
+k-diffusion and azula run in an environment of their own, made in FOLDER by the first run (default: out/peers), by this
+script under that environment's Python with zigzag from this checkout. `--without-peers` leaves the two out.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
-import statistics
-import time
+import os
+import subprocess
+import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import arguments, in_turns, median, ratio, write
+from peers import CALLS, PEERS, SCALE, STEPS, VERSIONS, Calls, Peer, environment
 from torch import Tensor
 
-from zigzag import DDIM, Standard, Z2Sampling, sample
-from zigzag.files import replacing
+from zigzag import MISSING, Standard, Z2Sampling, sample
 
-STEPS, SCALE = 50, 5.5
-
-
-def diffusers_loop(x: Tensor, e_u: Tensor, e_c: Tensor, doubled: bool) -> Callable[[], Tensor]:
-    """What a diffusers pipeline does around its model calls."""
-    from diffusers import DDIMScheduler
-
-    make: Any = DDIMScheduler
-    scheduler = make(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-        steps_offset=1,
-    )  # fmt: skip
-    scheduler.set_timesteps(STEPS)
-    both = torch.cat([e_u, e_c])
-
-    @torch.no_grad()
-    def loop() -> Tensor:
-        latents = x
-        for t in scheduler.timesteps:
-            if doubled:
-                scheduler.scale_model_input(torch.cat([latents] * 2), t)
-                noise_u, noise_c = both.chunk(2)
-            else:
-                noise_u, noise_c = e_u, e_c
-            noise = noise_u + SCALE * (noise_c - noise_u)
-            latents = scheduler.step(noise, t, latents, return_dict=False)[0]
-        return latents
-
-    return loop
+SIZES = ((1, 4, 128, 128), (2, 16, 64, 64))
+QUICK = ((1, 4, 8, 8),)
 
 
-def zigzag_loop(x: Tensor, e_u: Tensor, e_c: Tensor, doubled: bool, method: Any) -> Callable[[], Tensor]:
+def zigzag_loop(peer: Peer, calls: Calls, method: Any) -> Callable[[], Tensor]:
     """`sample`, all of it, with a model that costs nothing."""
-    solver = DDIM.stable_diffusion(STEPS)
-    both = torch.cat([e_u, e_c])
+    e_u, e_c, both = peer.e_u, peer.e_c, torch.cat([peer.e_u, peer.e_c])
+    doubled, guided = calls == "one doubled batch", calls != "unguided"
 
     def eps_fn(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         # In a doubled batch the answer is `both`; in two calls the conditions, shaped alike, are the answers.
         return both if doubled else cond
 
     def loop() -> Tensor:
-        return sample(eps_fn, x, solver, method, cond=e_c, uncond=e_u, strong=SCALE, batched=doubled)
+        return sample(
+            eps_fn, peer.x, peer.solver, method, cond=e_c, uncond=e_u if guided else MISSING,
+            strong=SCALE if guided else 1.0, batched=doubled,
+        )  # fmt: skip
 
     return loop
 
 
-def alternate(ours: Callable[[], Tensor], theirs: Callable[[], Tensor], runs: int) -> tuple[list[float], list[float]]:
-    """Seconds a step of both, taken in turns."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for k in range(runs + 3):
-        for loop, into in zip((ours, theirs), seconds, strict=True):
-            start = time.perf_counter()
-            loop()
-            if k >= 3:  # the first runs warm the caches
-                into.append((time.perf_counter() - start) / STEPS)
-    return seconds
+def measure(name: str, shape: tuple[int, ...], calls: Calls, runs: int, clock: str) -> dict[str, Any]:
+    """Standard sampling and Z² by zigzag, and standard sampling by the peer, in turns."""
+    peer = PEERS[name](shape, calls)
+    loops = {"Standard": zigzag_loop(peer, calls, Standard())}
+    if calls != "unguided":  # a gap needs both branches
+        loops["Z2Sampling"] = zigzag_loop(peer, calls, Z2Sampling(warmup=5))
+    mine, theirs = loops["Standard"](), peer.loop()
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))  # the same work is timed
+    *seconds, other = in_turns([*loops.values(), peer.loop], runs, warm=3, clock=clock)
+    return {
+        "peer": name, "shape": shape, "calls": calls, "peer_us": 1e6 * median(other, per=STEPS),
+        "methods": [
+            {"method": method, "zigzag_us": 1e6 * median(own, per=STEPS), "ratio": ratio(own, other)._asdict()}
+            for method, own in zip(loops, seconds, strict=True)
+        ],
+    }  # fmt: skip
+
+
+def measure_all(name: str, runs: int, clock: str, quick: bool) -> list[dict[str, Any]]:
+    """All sizes and ways to call the model that the peer has."""
+    ways = [calls for calls in CALLS if (name, calls) != ("azula", "one doubled batch")]
+    return [measure(name, shape, calls, runs, clock) for shape in (QUICK if quick else SIZES) for calls in ways]
+
+
+def in_its_environment(names: list[str], python: Path, runs: int, clock: str, quick: bool) -> list[dict[str, Any]]:
+    """`measure_all` of these peers under another Python, with zigzag from this checkout."""
+    command: list[str | Path] = [
+        python,
+        __file__,
+        "--only",
+        *names,
+        "--runs",
+        str(runs),
+        *(["--quick"] if quick else []),
+    ]
+    checkout = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    done = subprocess.run(command, env=checkout, check=True, stdout=subprocess.PIPE, text=True)
+    results: list[dict[str, Any]] = json.loads(done.stdout)
+    return results
+
+
+def show(result: dict[str, Any]) -> None:
+    """One line a method."""
+    for row in result["methods"]:
+        r, shape = row["ratio"], "×".join(map(str, result["shape"]))
+        print(
+            f"{shape:<12}{result['calls']:<19}{row['method']:<12}zigzag / {result['peer']:<12}= {r['median']:.2f} "
+            f"[{r['low']:.2f}, {r['high']:.2f}]   ({row['zigzag_us']:.0f} / {result['peer_us']:.0f} us a step)"
+        )
 
 
 def main() -> None:
     """Runs the benchmark, prints it and writes it on request."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=60, help="runs of each side (default: 60)")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser = arguments(__doc__, runs=60, clock=True)
+    parser.add_argument("--peers", type=Path, default=Path("out/peers"), help="environment of k-diffusion and azula")
+    parser.add_argument("--without-peers", action="store_true", help="diffusers alone")
+    parser.add_argument("--only", nargs="+", choices=PEERS, help="these, in this process, as JSON on standard output")
     args = parser.parse_args()
+    runs = 2 if args.quick else args.runs
 
-    results = []
-    shape = (1, 4, 128, 128)
-    generator = torch.Generator().manual_seed(0)
-    x, e_u, e_c = (torch.randn(shape, generator=generator) for _ in range(3))
-    for method in (Standard(), Z2Sampling(warmup=5)):
-        for doubled in (False, True):
-            ours = zigzag_loop(x, e_u, e_c, doubled, method)
-            theirs = diffusers_loop(x, e_u, e_c, doubled)
-            if isinstance(method, Standard):
-                torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-4)  # the same work is timed
-            mine, other = alternate(ours, theirs, args.runs)
-            ratio = statistics.median(a / b for a, b in zip(mine, other, strict=True))
-            us = [1e6 * statistics.median(s) for s in (mine, other)]
-            name, calls = type(method).__name__, "one doubled batch" if doubled else "two calls"
-            results.append({"method": name, "calls": calls, "zigzag_us": us[0], "diffusers_us": us[1], "ratio": ratio})
-            print(f"{name:<12}{calls:<19}zigzag / diffusers = {ratio:.2f}   ({us[0]:.0f} / {us[1]:.0f} us a step)")
-
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}"
-    versions = f"torch {torch.__version__}, diffusers {version('diffusers')}"
-    print(f"latent {shape} float32, {STEPS} steps, {args.runs} runs each; {machine}; {versions}")
-    if args.json:
-        with replacing(args.json) as temporary:
-            temporary.write_text(
-                json.dumps({"machine": machine, "versions": versions, "results": results}, indent=1) + "\n"
-            )
+    if args.only:
+        json.dump(
+            [result for name in args.only for result in measure_all(name, runs, args.clock, args.quick)], sys.stdout
+        )
+        return
+    python = None if args.without_peers else environment(args.peers)
+    results = measure_all("diffusers", runs, args.clock, args.quick)
+    if python is not None:
+        elsewhere = [name for name in PEERS if name != "diffusers"]
+        results += in_its_environment(elsewhere, python, runs, args.clock, args.quick)
+    for result in results:
+        show(result)
+    others = VERSIONS if python is not None else ()
+    print(", ".join([f"float32, {STEPS} steps, {runs} runs each, {args.clock} time", *others]))
+    write(args.json, results, ["diffusers"], steps=STEPS, runs=runs, clock=args.clock, peers=others)
 
 
 if __name__ == "__main__":

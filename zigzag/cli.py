@@ -162,10 +162,13 @@ def _path(args: argparse.Namespace) -> None:
 def _generate(args: argparse.Namespace) -> None:
     from zigzag.adapters.diffusers import generate
 
-    settings = generate.Settings(**{f.name: getattr(args, f.name) for f in fields(generate.Settings)})
     prompts = list(args.prompt or [])
     if args.prompt_file is not None:
-        prompts += [line for line in args.prompt_file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = args.prompt_file.read_text(encoding="utf-8-sig").splitlines()
+        prompts += [line for line in lines if line.strip()]
+        if not prompts:
+            raise ValueError(f"prompt-file {args.prompt_file} holds no prompt")
+    settings = generate.Settings(**{f.name: getattr(args, f.name) for f in fields(generate.Settings)})
     method = _method(args, args.infer_step)
     generate.generate(settings, prompts or generate.PROMPTS, method, args.save_dir, progress=_on_terminal())
 
@@ -181,6 +184,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         parser.exit(2, f"zigzag {args.command}: error: {error}\n")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import torch
 from torch import Tensor
 
 from zigzag.guidance import Guidance
@@ -59,6 +60,11 @@ class Guided:
         branches = yield from self._ask(x, at, (c_s or c_w, u_s or u_w))
         return _guide(self.e_s, branches, at), _guide(self.e_w, branches, at)
 
+    def gap(self, x: Tensor, at: StepInfo) -> Asking[Tensor]:
+        """`e_s − e_w` at `x`."""
+        e_s, e_w = yield from self.pair(x, at)
+        return e_s - e_w
+
     def strong(self, x: Tensor, at: StepInfo, weak_too: bool = False) -> Asking[tuple[Tensor, Tensor | None]]:
         """`e_s` at `x`, and on request `e_w` where the branches of `e_s` suffice for it."""
         needed = self.e_s.branches(at)
@@ -75,7 +81,11 @@ class Guided:
         self.rows += answer.rows
         # Cast before guidance: a gap in half precision would have lost its digits.
         e_c, e_u = answer.cond, answer.uncond
-        return e_c if e_c is None else e_c.to(x.dtype), e_u if e_u is None else e_u.to(x.dtype)
+        return _cast(e_c, x.dtype), _cast(e_u, x.dtype)
+
+
+def _cast(e: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return e if e is None or e.dtype == dtype else e.to(dtype)
 
 
 def _guide(guidance: Guidance, branches: Branches, at: StepInfo) -> Tensor:

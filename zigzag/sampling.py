@@ -71,6 +71,7 @@ def sample(
         generator=generator, grad=grad, callback=callback, progress=progress, trace=trace,
     ):  # fmt: skip
         state = visit.state
+        del visit  # or its prediction would be held through the next model call
     return state.to(x.dtype)
 
 
@@ -197,11 +198,11 @@ def traverse(
                 for _ in range(1 + refine):  # first at x_j, then at each result
                     e = yield from guided.weak(x, at)
                     x, time = step.inverse(x_j, e), at.t
+                del x_j
             case Shift(i, fresh):
                 if fresh:
                     at = solver.info(i)
-                    e_s, e_w = yield from guided.pair(x, at)
-                    gap, time = e_s - e_w, at.t
+                    gap, time = (yield from guided.gap(x, at)), at.t
                 assert gap is not None  # resolve_path has seen to it
                 x = solver.step(i).shift(x, gap)
             case Renoise(j, i):

@@ -110,6 +110,81 @@ def test_the_command_in_a_sidecar_makes_the_image_again(folder: Path, tmp_path: 
     assert again.read_bytes() == sidecar.with_suffix(".png").read_bytes()
 
 
+@pytest.mark.parametrize("prompt", ["-dog", "--help", "a=b"])
+def test_a_prompt_may_look_like_an_option(folder: Path, tmp_path: Path, prompt: str) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(f"\ufeff{prompt}\n", encoding="utf-8")
+    small = ["--infer-step", "2", "--image-size", "16", "--device", "cpu", "--dtype", "float32"]
+    given = ["generate", "--model", str(folder), "--prompt-file", str(prompts), "--save-dir", str(tmp_path / "one")]
+    main([*given, *small, "--gamma-2=-1e-05"])
+    for sidecar in (tmp_path / "one").glob("*.json"):
+        content = json.loads(sidecar.read_text())
+        assert content["prompt"] == prompt
+        main([*content["command"][1:], "--save-dir", str(tmp_path / "two")])
+        assert (tmp_path / "two" / sidecar.name).exists()
+
+
+def test_a_file_without_prompts_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "none.txt").write_text("\n \n")
+    with pytest.raises(SystemExit):
+        main(["generate", "--model", str(folder), "--prompt-file", str(tmp_path / "none.txt")])
+    assert "holds no prompt" in capsys.readouterr().err
+
+
+def test_a_folder_that_changed_is_another_model(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    model = tmp_path / "model"
+    shutil.copytree(folder, model)
+    generate(model, tmp_path / "out", "--method", "standard")
+    weights = model / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes())  # as good as trained again
+    generate(model, tmp_path / "out", "--method", "standard")
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "steps", "made", "spacing"),
+    [
+        ("DDIMScheduler", {"timestep_spacing": "leading"}, 7, "DDIMScheduler", "leading"),
+        ("DDIMScheduler", {"timestep_spacing": "trailing"}, 50, "DDIMScheduler", "trailing"),
+        ("DDIMScheduler", {"timestep_spacing": "trailing"}, 7, "DDIMScheduler", "leading"),
+        ("DPMSolverMultistepScheduler", {"timestep_spacing": "linspace"}, 20, "DDIMScheduler", "leading"),
+        ("DPMSolverMultistepScheduler", {"solver_order": 2}, 20, "DDIMScheduler", "leading"),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "leading"}, 30, "DDIMScheduler", "leading"),
+        (
+            "DPMSolverMultistepScheduler",
+            {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0},
+            20,
+            "FlowMatchEulerDiscreteScheduler",
+            None,
+        ),
+        ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, 20, "FlowMatchEulerDiscreteScheduler", None),
+    ],
+)
+def test_the_scheduler_that_takes_over_has_steps_with_an_inverse(
+    kind: str, config: dict[str, Any], steps: int, made: str, spacing: str | None
+) -> None:
+    from zigzag.adapters.diffusers import solver_from_scheduler
+    from zigzag.adapters.diffusers.generate import first_order
+
+    # As from a file of the hub, where every key stands written out.
+    before = getattr(diffusers, kind)(**config)
+    before = type(before).from_config({**before.config, "_use_default_values": []})
+    after = first_order(before, steps)
+    assert type(after).__name__ == made
+    assert spacing is None or after.config.timestep_spacing == spacing
+    assert after.config.get("shift", 3.0) == 3.0
+    assert len(solver_from_scheduler(after, steps)) == steps
+
+
+def test_z_image_counts_its_scale_from_one() -> None:
+    from zigzag.adapters.diffusers.generate import _scale
+
+    pipe = diffusers.ZImagePipeline.__new__(diffusers.ZImagePipeline)
+    assert _scale(pipe, 5.5) == {"guidance_scale": 4.5}
+
+
 def test_prompts_come_from_a_file_too(folder: Path, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a dog\n\na cat\n")

@@ -137,6 +137,9 @@ class Solver(ABC):
         self.alphas, self.sigmas, self.times = alphas, sigmas, times
         # Filled by `alpha_sigma`: the grid on each device it was asked for on, so that no step copies from the host.
         self._lookup: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor, Tensor]] = {}
+        # A grid never changes: each step is computed and checked once.
+        self._steps: dict[tuple[int, int], AffineStep] = {}
+        self._infos: dict[tuple[int, int], StepInfo] = {}
 
     def __len__(self) -> int:
         return len(self.times)
@@ -160,14 +163,18 @@ class Solver(ABC):
             ValueError: unless `0 ≤ i < j ≤ T`, or where the step does not exist (`a` not finite: a zero-SNR knot
                 under an ε-prediction). The way back is `step(i, j).inverse`, never `step(j, i)`.
         """
-        i, j = self._interval(i, j)
+        j = i + 1 if j is None else j
+        if (i, j) in self._steps:
+            return self._steps[i, j]
+        self._check_interval(i, j)
         a, b = self._coefficients(i, j)
         if not math.isfinite(a):
             raise ValueError(
                 f"{self!r} has no step from knot {i} to {j}: alpha is {self._knots[0][i]:g} at knot {i}, where "
                 f"{self.prediction!r} says nothing of the data; begin at a later knot, or use Spherical on v"
             )
-        return AffineStep(a, b)
+        self._steps[i, j] = AffineStep(a, b)
+        return self._steps[i, j]
 
     def invertible_step(self, i: int, j: int | None = None) -> AffineStep:
         """`step(i, j)`, checked to have an inverse.
@@ -175,7 +182,7 @@ class Solver(ABC):
         Raises:
             ValueError: where `|a| < 1e-12`, naming the knots.
         """
-        i, j = self._interval(i, j)
+        j = i + 1 if j is None else j
         step = self.step(i, j)
         if abs(float(step.a)) < SMALLEST_A:
             raise ValueError(
@@ -189,16 +196,19 @@ class Solver(ABC):
 
         .. math:: x_i = r\,x_j + \sqrt{\sigma_i^2 - r^2\sigma_j^2}\;z, \qquad r = \alpha_i/\alpha_j
         """
-        i, j = self._interval(i, j)
+        self._check_interval(i, j)
         alphas, sigmas, _ = self._knots
         r = alphas[i] / alphas[j]
         return AffineStep(r, math.sqrt((sigmas[i] - r * sigmas[j]) * (sigmas[i] + r * sigmas[j])))
 
     def info(self, i: int, j: int | None = None) -> StepInfo:
         """The step `i → j` as guidance rules see it: host numbers."""
-        i, j = self._interval(i, j)
-        alphas, sigmas, times = self._knots
-        return StepInfo(i, j, times[i], alphas[i], sigmas[i], alphas[j], sigmas[j])
+        j = i + 1 if j is None else j
+        if (i, j) not in self._infos:
+            self._check_interval(i, j)
+            alphas, sigmas, times = self._knots
+            self._infos[i, j] = StepInfo(i, j, times[i], alphas[i], sigmas[i], alphas[j], sigmas[j])
+        return self._infos[i, j]
 
     def table(self, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64) -> StepTable:
         """The coefficients of all steps `i → i + 1`, computed in float64 and cast once, for captured loops.
@@ -228,14 +238,12 @@ class Solver(ABC):
         knot = (t.double().unsqueeze(-1) - times).abs().argmin(-1)
         return alphas[knot], sigmas[knot]
 
-    def _interval(self, i: int, j: int | None) -> tuple[int, int]:
-        j = i + 1 if j is None else j
+    def _check_interval(self, i: int, j: int) -> None:
         if not 0 <= i < j <= len(self):
             raise ValueError(
                 f"no step from knot {i} to {j}: a step runs toward the data, 0 <= i < j <= T = {len(self)}; "
                 "the way back is step(i, j).inverse"
             )
-        return i, j
 
 
 def grid(name: str, values: Grid) -> Tensor:

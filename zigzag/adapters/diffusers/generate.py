@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import try_to_load_from_cache
 
@@ -83,7 +83,8 @@ def generate(
     """Writes, for each prompt, the image of standard sampling and that of `method` from the same noise.
 
     Each image `<slug>-<hash>-<method>.png` has a sidecar of the same name in JSON: the settings, the versions and the
-    rows. The hash is of all that the image depends on, so that no two overwrite each other; what is already there,
+    rows, and the command that makes it again. The hash is of the settings, the prompt, the method and, for a model in
+    a folder, of its place and its files' sizes and dates, so that no two overwrite each other; what is already there,
     with its sidecar, is skipped.
 
     Returns:
@@ -121,6 +122,7 @@ class _Job:
     @property
     def image(self) -> Path:
         what = {**asdict(self.settings), "prompt": self.prompt, "method": repr(self.method)}
+        what |= {"files": _files(Path(self.settings.model))}
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
         return self.folder / f"{slug(self.prompt)}-{digest}-{type(self.method).__name__.lower()}.png"
 
@@ -130,14 +132,14 @@ class _Job:
     def command(self) -> list[str]:
         """The command line that makes this image (and the standard one beside it) again."""
         names = {kind: name for name, kind in METHODS.items()}
-        words = ["zigzag", "generate", "--prompt", self.prompt, "--method", names[type(self.method)]]
-        for name, value in asdict(self.settings).items():
-            words += [f"--{name.replace('_', '-')}", str(value)]
+        # One word an option: a prompt, or a number, may begin with a dash.
+        words = ["zigzag", "generate", f"--prompt={self.prompt}", f"--method={names[type(self.method)]}"]
+        words += [f"--{name.replace('_', '-')}={value}" for name, value in asdict(self.settings).items()]
         given = {f.name: getattr(self.method, f.name) for f in fields(self.method)}  # type: ignore[arg-type]
         for name, value in given.items():
             option = "--lambda" if name == "steps" else f"--{name}"
             if value is not None and value is not False:
-                words += [option] if value is True else [option, str(value)]
+                words.append(option if value is True else f"{option}={value}")
         return words
 
     def write(self, pipe: Any) -> None:
@@ -203,6 +205,14 @@ def _jobs(settings: Settings, prompts: Sequence[str], method: Method, folder: Pa
             yield _Job(settings, prompt, method, folder)
 
 
+def _files(folder: Path) -> list[tuple[str, int, int]]:
+    """The files of a local model, with sizes and dates; of one on the hub none, it is known by its name."""
+    if not folder.is_dir():
+        return []
+    files = sorted(path for path in folder.resolve().rglob("*") if path.is_file())
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
 def slug(prompt: str) -> str:
     """The words of a prompt as part of a file name: lower-case ASCII letters, digits and dashes, at most 40."""
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"
@@ -233,13 +243,32 @@ def load_pipeline(settings: Settings) -> Any:
     asked = inspect.signature(type(pipe).__call__).parameters
     if "prompt" not in asked or "height" not in asked or "num_frames" in asked:
         raise ValueError(f"model {settings.model} is a {type(pipe).__name__}, which makes no image from a prompt alone")
-    if settings.scheduler == "ddim" and hasattr(pipe.scheduler, "alphas_cumprod"):
-        make: Any = DDIMScheduler.from_config
-        pipe.scheduler = make(pipe.scheduler.config, clip_sample=False, thresholding=False)
+    if settings.scheduler == "ddim":
+        pipe.scheduler = first_order(pipe.scheduler, settings.infer_step)
     return pipe.to(settings.device)
 
 
+def first_order(scheduler: Any, steps: int) -> Any:
+    """DDIM on the noise schedule of a diffusion model's scheduler, FlowMatchEuler on that of a flow's.
+
+    The spacing of the time steps is kept where DDIM's steps chain on it, and else is Stable Diffusion's "leading".
+    Schedulers that are neither a diffusion's nor a DPM-Solver's of a flow are left as they are.
+    """
+    config = scheduler.config
+    make_ddim, make_flow = (cast(Any, kind) for kind in (DDIMScheduler, FlowMatchEulerDiscreteScheduler))
+    if config.get("prediction_type") == "flow_prediction":
+        return make_flow(shift=config.get("flow_shift", 1.0))
+    if not hasattr(scheduler, "alphas_cumprod"):
+        return scheduler
+    chains = {"leading": True, "trailing": config.num_train_timesteps % steps == 0}
+    keeps = chains.get(config.get("timestep_spacing"), False)
+    spacing = {} if keeps else {"timestep_spacing": "leading", "steps_offset": 1}
+    return make_ddim.from_config(config, clip_sample=False, thresholding=False, **spacing)
+
+
 def _scale(pipe: Any, scale: float) -> dict[str, Any]:
+    if type(pipe).__name__.startswith("ZImage"):  # counts the scale from the conditional prediction
+        return {"guidance_scale": scale - 1}
     # Pipelines of guidance-distilled models keep guidance_scale for what the model is told.
     if "true_cfg_scale" in inspect.signature(type(pipe).__call__).parameters:
         return {"true_cfg_scale": scale, "negative_prompt": ""}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers.conventions import CONVENTIONS, UNET, Convention, convention_of
+from zigzag.adapters.diffusers.loop import refuse_caches
 from zigzag.adapters.diffusers.probing import input_factors, name_of
 from zigzag.adapters.diffusers.schedulers import prediction_of
 from zigzag.sampling import Predictor
@@ -98,24 +99,23 @@ def dit_predictor(
 
 
 def _predictor(model: Any, convention: Convention, scheduler: Any, common: Mapping[str, Any] | None) -> Predictor:
-    if getattr(_bare(model), "is_cache_enabled", False):
-        raise ValueError(
-            f"{name_of(_bare(model))} has a cache enabled, which assumes that each time is visited once; call "
-            "disable_cache() first"
-        )
+    refuse_caches([_bare(model)])
     channels = convention.channels
     N = 1000 if scheduler is None else scheduler.config.num_train_timesteps
     scale = None if scheduler is None else _input_scaling(scheduler)
     merged = _argument_check(model, convention, dict(common or {}))
     compiled = _bare(model) is not model or getattr(model, "_compiled_call_impl", None) is not None
 
+    home = _home(model)
+
     def predict(x: Tensor, t: Tensor, cond: Any) -> Any:
         arguments = merged(cond)
         concat = arguments.pop(CONCAT, None)
         sample = x if scale is None else scale(x, t)
         # An offloaded model moves its inputs itself, from wherever they are; its own device is that of its rest.
-        device = x.device if hasattr(model, "_hf_hook") else model.device
-        sample, t = sample.to(device, model.dtype), t.to(device)
+        device, dtype = home()
+        device = x.device if hasattr(model, "_hf_hook") else device
+        sample, t = sample.to(device, dtype), t.to(device)
         if concat is not None:
             sample = torch.cat([sample, concat.to(sample)], channels)
         arguments[convention.state] = list(sample.unsqueeze(2)) if convention.listed else sample
@@ -130,6 +130,24 @@ def _predictor(model: Any, convention: Convention, scheduler: Any, common: Mappi
         return (-e if convention.negated else e).to(x.device)
 
     return predict
+
+
+def _home(model: Any) -> Callable[[], tuple[torch.device, torch.dtype]]:
+    """The device and the dtype of a model, as its own properties say, which walk all of its modules for it.
+
+    For SDXL that takes milliseconds. They are asked again only where the first parameter says that the model moved.
+    """
+    known: dict[tuple[torch.device, torch.dtype], tuple[torch.device, torch.dtype]] = {}
+
+    def home() -> tuple[torch.device, torch.dtype]:
+        first = next(model.parameters())
+        key = (first.device, first.dtype)
+        if key not in known:
+            known.clear()
+            known[key] = (model.device, model.dtype)
+        return known[key]
+
+    return home
 
 
 def _input_scaling(scheduler: Any) -> Callable[[Tensor, Tensor], Tensor] | None:

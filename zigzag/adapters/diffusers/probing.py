@@ -17,9 +17,9 @@ __all__ = ["TOLERANCE", "detached", "first_mismatch", "input_factors", "name_of"
 TOLERANCE = 1e-6
 
 
-def name_of(scheduler: Any) -> str:
-    """The scheduler's class, for messages."""
-    return type(scheduler).__name__
+def name_of(part: Any) -> str:
+    """The class of a scheduler or a model, for messages."""
+    return type(part).__name__
 
 
 def detached(scheduler: Any) -> Any:

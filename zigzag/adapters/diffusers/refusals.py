@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Final, NamedTuple
 
 __all__ = ["Refusal", "refusal_of"]
@@ -72,7 +73,9 @@ def refusal_of(scheduler: Any) -> Refusal | None:
 
 
 def _by_configuration(scheduler: Any) -> Refusal | None:
-    config = scheduler.config
+    # A configuration made from another class's keeps that class's keys, which say nothing of this one.
+    own = inspect.signature(type(scheduler).__init__).parameters
+    config = {key: value for key, value in scheduler.config.items() if key in own}
     changed = f"{type(scheduler).__name__}.from_config(scheduler.config, {{}})"
     if config.get("algorithm_type", "").startswith("sde-"):
         algorithm = config["algorithm_type"].removeprefix("sde-")

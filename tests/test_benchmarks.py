@@ -1,0 +1,157 @@
+"""Every benchmark runs with its quickest settings, prints its ratios and writes its figures."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def python(*arguments: Any, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """A run of this Python with one thread, from the root of the checkout."""
+    paths = os.pathsep.join([str(ROOT), str(BENCHMARKS)])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def figures(name: str, folder: Path, *arguments: Any) -> tuple[str, list[dict[str, Any]]]:
+    """What a benchmark prints, and the results that it writes."""
+    done = python(BENCHMARKS / f"{name}.py", "--quick", "--json", folder / "figures.json", *arguments)
+    record = json.loads((folder / "figures.json").read_text())
+    assert {"command", "date", "machine", "versions", "results"} <= record.keys()
+    assert record["versions"] in done.stdout
+    assert f"torch {torch.__version__}" in record["versions"]
+    assert all(math.isfinite(value) for value in numbers(record["results"]))
+    assert [path.name for path in folder.iterdir()] == ["figures.json"]
+    return done.stdout, record["results"]
+
+
+def numbers(tree: Any) -> Iterator[float]:
+    if isinstance(tree, dict | list):
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            yield from numbers(value)
+    elif isinstance(tree, int | float):
+        yield tree
+
+
+def test_overhead(tmp_path: Path) -> None:
+    printed, results = figures("overhead", tmp_path, "--without-peers")
+    assert [(r["peer"], r["calls"]) for r in results] == [
+        ("diffusers", "unguided"),
+        ("diffusers", "two calls"),
+        ("diffusers", "one doubled batch"),
+    ]
+    assert printed.count("zigzag / diffusers") == sum(len(r["methods"]) for r in results) == 5
+    assert all(row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"] for row in results[0]["methods"])
+
+
+@pytest.mark.skipif(not (ROOT / "out/peers/installed.txt").exists(), reason="needs the environment of overhead.py")
+def test_overhead_beside_k_diffusion_and_azula(tmp_path: Path) -> None:
+    printed, results = figures("overhead", tmp_path)
+    assert {r["peer"] for r in results} == {"diffusers", "k-diffusion", "azula"}
+    assert "zigzag / k-diffusion" in printed
+    assert "zigzag / azula" in printed
+
+
+def test_overhead_makes_no_environment_in_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("ten years of work")
+    done = python(BENCHMARKS / "overhead.py", "--quick", "--peers", tmp_path, code=1)
+    assert f"{tmp_path} is not an environment of this script" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_memory(tmp_path: Path) -> None:
+    printed, results = figures("memory", tmp_path)
+    by_name = {(r["calls"], r["method"]): r for r in results}
+    for calls in ("two calls", "one doubled batch"):
+        z2 = by_name[calls, "Z2Sampling"]
+        # One latent more than standard sampling, the cached gap, and no more; a fraction would be a miscount.
+        assert set(z2["over_standard"].values()) <= {0.0, 1.0}
+        assert by_name[calls, "Standard"]["over_standard"] == {"held": 0.0, "peak": 0.0}
+        assert calls in printed
+
+
+def test_methods(tmp_path: Path) -> None:
+    printed, results = figures("methods", tmp_path)
+    assert [r["network"] for r in results] == ["small-unet", "small-hunyuan"]
+    rows = {row["method"]: row["rows"] for row in results[0]["methods"]}
+    # Of 3 steps of two rows: two rows more a step, resampled at two of three; five for six; five on average.
+    assert rows == {
+        "Z2Sampling": 1,
+        "ImplicitZ": 2,
+        "Resampling": pytest.approx(5 / 3),
+        "EndToEnd": 2.5,
+        "ZSampling": 2.5,
+    }
+    for result in results:
+        assert result["wanted"] == pytest.approx((2 + result["r"]["median"]) / 3)
+    assert printed.count("explicit Z over released") == 2
+
+
+def test_batching(tmp_path: Path) -> None:
+    printed, results = figures("batching", tmp_path)
+    assert [(r["network"], r["size"], r["batch"]) for r in results] == [("small-unet", 8, 1), ("small-hunyuan", 8, 1)]
+    assert printed.count("doubled / two calls = ") == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what it says without a GPU")
+def test_gpu_says_that_it_needs_one(tmp_path: Path) -> None:
+    done = python(BENCHMARKS / "gpu.py", "--json", tmp_path / "figures.json", code=2)
+    assert "gpu.py needs a CUDA device" in done.stderr
+    assert not done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.gpu
+def test_gpu(tmp_path: Path) -> None:
+    printed, results = figures("gpu", tmp_path)
+    assert {r["measured"] for r in results} == {"speed", "methods", "memory", "host syncs", "speed, compiled"}
+    assert "Z2Sampling / Standard, captured" in printed
+
+
+def test_gpu_networks_and_loop() -> None:
+    """The published networks have their published sizes, and the plain loop samples what zigzag samples."""
+    script = """
+import torch
+from gpu import METHODS, Case, diffusers_loop, eager_loop
+from models import build, parameters
+for name in ("small-unet", "small-hunyuan"):
+    case = Case(build(name, 8), batch=2, steps=5)
+    ours, theirs = eager_loop(case, METHODS["Standard"])(), diffusers_loop(case)()
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+    assert not torch.allclose(eager_loop(case, METHODS["Z2Sampling"])(), ours, rtol=1e-2)
+print(parameters("sdxl"), parameters("hunyuan"))
+"""
+    assert python("-c", script).stdout.split() == ["2567463684", "1499952032"]
+
+
+def test_loops_take_turns() -> None:
+    spec = importlib.util.spec_from_file_location("benchmarks_common", BENCHMARKS / "common.py")
+    assert spec is not None
+    assert spec.loader is not None
+    common = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(common)
+    order: list[str] = []
+    seconds = common.in_turns([lambda: order.append("a"), lambda: order.append("b")], runs=3, warm=1)
+    assert "".join(order) == "abbabaab"
+    assert [len(s) for s in seconds] == [3, 3]
+    assert common.ratio([2.0, 6.0, 4.0], [1.0, 1.0, 1.0]) == (4.0, 3.0, 5.0)
+    assert common.ratio([3.0], [2.0]) == (1.5, 1.5, 1.5)
