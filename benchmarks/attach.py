@@ -9,22 +9,15 @@ what is added around its calls weighs more than it ever will on a real one.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
+from common import arguments, in_turns, median, ratio, write
 from torch import Tensor
 
 from zigzag import Standard, Z2Sampling
 from zigzag.adapters.diffusers import attach
-from zigzag.files import replacing
 
 STEPS = 20
 
@@ -78,44 +71,22 @@ def attached(pipe: Any, call: Callable[[], Tensor], method: Any) -> Callable[[],
     return run
 
 
-def alternate(ours: Callable[[], Tensor], theirs: Callable[[], Tensor], runs: int) -> tuple[list[float], list[float]]:
-    """Seconds a run of both, taken in turns, either one first as often as the other."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for k in range(runs + 2):
-        pair = list(zip((ours, theirs), seconds, strict=True))
-        for run, into in pair if k % 2 else reversed(pair):
-            start = time.perf_counter()
-            run()
-            if k >= 2:  # the first runs warm the caches
-                into.append(time.perf_counter() - start)
-    return seconds
-
-
 def main() -> None:
     """Runs the benchmark, prints it and writes it on request."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=20, help="runs of each side (default: 20)")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    args = parser.parse_args()
+    args = arguments(__doc__, runs=20, clock=True).parse_args()
+    runs = 3 if args.quick else args.runs
 
     results: list[dict[str, Any]] = []
     pipe, plain = tiny_sdxl()
     assert torch.equal(attached(pipe, plain, Standard())(), plain())  # the same work is timed
     for method in (Standard(), Z2Sampling(warmup=5)):
-        mine, other = alternate(attached(pipe, plain, method), plain, args.runs)
-        ratio = statistics.median(a / b for a, b in zip(mine, other, strict=True))
-        ms = [1e3 * statistics.median(s) for s in (mine, other)]
-        results.append({"method": type(method).__name__, "attached_ms": ms[0], "plain_ms": ms[1], "ratio": ratio})
-        print(f"{type(method).__name__:<12}attached / plain = {ratio:.3f}   ({ms[0]:.0f} / {ms[1]:.0f} ms)")
-
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}"
-    versions = f"torch {torch.__version__}, diffusers {version('diffusers')}"
-    print(f"tiny SDXL, {STEPS} steps, {args.runs} runs each; {machine}; {versions}")
-    if args.json:
-        with replacing(args.json) as temporary:
-            temporary.write_text(
-                json.dumps({"machine": machine, "versions": versions, "results": results}, indent=1) + "\n"
-            )
+        mine, other = in_turns([attached(pipe, plain, method), plain], runs, clock=args.clock)
+        of = ratio(mine, other)
+        ms = [median(seconds, per=1e-3) for seconds in (mine, other)]
+        results.append({"method": type(method).__name__, "attached_ms": ms[0], "plain_ms": ms[1], "ratio": of})
+        print(f"{type(method).__name__:<12}attached / plain = {of}   ({ms[0]:.0f} / {ms[1]:.0f} ms)")
+    print(f"tiny SDXL, {STEPS} steps, {runs} runs each, {args.clock} clock")
+    write(args.json, results, packages=["diffusers"])
 
 
 if __name__ == "__main__":

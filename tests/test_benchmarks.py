@@ -155,3 +155,9 @@ def test_loops_take_turns() -> None:
     assert [len(s) for s in seconds] == [3, 3]
     assert common.ratio([2.0, 6.0, 4.0], [1.0, 1.0, 1.0]) == (4.0, 3.0, 5.0)
     assert common.ratio([3.0], [2.0]) == (1.5, 1.5, 1.5)
+
+
+def test_attach(tmp_path: Path) -> None:
+    printed, results = figures("attach", tmp_path)
+    assert [r["method"] for r in results] == ["Standard", "Z2Sampling"]
+    assert printed.count("attached / plain = ") == 2
