@@ -113,11 +113,18 @@ def test_batching(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what it says without a GPU")
-def test_gpu_says_that_it_needs_one(tmp_path: Path) -> None:
-    done = python(BENCHMARKS / "gpu.py", "--json", tmp_path / "figures.json", code=2)
-    assert "gpu.py needs a CUDA device" in done.stderr
+@pytest.mark.parametrize("name", ["gpu.py", "kernel.py"])
+def test_what_needs_a_gpu_says_so(name: str, tmp_path: Path) -> None:
+    done = python(BENCHMARKS / name, "--json", tmp_path / "figures.json", code=2)
+    assert f"{name} needs a CUDA device" in done.stderr
     assert not done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.gpu
+def test_kernel(tmp_path: Path) -> None:
+    printed, _ = figures("kernel", tmp_path)
+    assert printed.count("fused / copy = ") == 2
 
 
 @pytest.mark.gpu
