@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
-from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Trace, Z2Sampling, ZSampling
+from zigzag import CFG, EndToEnd, ImplicitZ, Resampling, Standard, StepInfo, Trace, Z2Sampling, ZSampling
 from zigzag.moves import Denoise, Invert, Renoise, Shift
 
 pytest.importorskip("diffusers")
@@ -177,21 +179,73 @@ def test_a_state_that_nobody_changed_is_never_rounded(family: str, tiny: Tiny, m
     assert sent and all(reply is None for reply in sent)
 
 
-@pytest.mark.parametrize("family", ["sd", "sd3", "wan"])
-def test_half_precision_keeps_its_state_in_float32(family: str, tiny: Tiny) -> None:
-    """In bfloat16 the zigzag goes as near to its float32 self as the pipeline does; in and out are bfloat16."""
-    method, case = ZSampling(steps=3), tiny(family)
-    with attach(case.pipe, method):
-        exact = case.run()
-    plain = case.run()
+class HalfCFG(CFG):
+    """Plain guidance in the arithmetic of the pipelines, which is that of the branches."""
+
+    def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo) -> Tensor:
+        assert e_c is not None and e_u is not None
+        cond, uncond = e_c.bfloat16(), e_u.bfloat16()
+        return (uncond + self.at(step) * (cond - uncond)).to(e_c.dtype)
+
+
+def halves(tree: Any) -> Any:
+    return tree_map(lambda e: e.bfloat16() if isinstance(e, Tensor) and e.is_floating_point() else e, tree)
+
+
+@pytest.mark.parametrize("method", [ZSampling(steps=3), Z2Sampling(warmup=1)], ids=["z", "z2"])
+@pytest.mark.parametrize("family", ["sd", "flux", "wan"])
+def test_half_precision_keeps_its_state_in_float32(
+    family: str, method: Any, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit by bit `zigzag.sample` in float32, of a model and guidance in bfloat16; in and out are bfloat16."""
+    adapters, case = pytest.importorskip("zigzag.adapters.diffusers"), tiny(family)
     case.pipe.to(torch.bfloat16)
     try:
-        case.latents = case.latents.bfloat16()
-        halves = {name: e.bfloat16() for name, e in case.call.items() if isinstance(e, Tensor)}
-        rough = case.run(**halves)
+        case.latents, case.call = case.latents.bfloat16(), halves(case.call)
         with attach(case.pipe, method):
-            x = case.run(**halves)
+            x = case.run()
+        loop, predict = pytest.importorskip("zigzag.adapters.diffusers.loop"), case.predict
+        monkeypatch.setattr(loop.Loop, "_changed", lambda self, sample: sample.float())
+        with attach(case.pipe, method):
+            rounded = case.run()
+        case.cond, case.uncond = halves(case.cond), halves(case.uncond)
+        case.predict = lambda x, t, cond: predict(x.bfloat16(), t, cond)
+        solver = adapters.solver_from_scheduler(case.pipe.scheduler)
+        one = family == "sd"  # of the calls: where it is one of both branches, it is here, for the same roundings
+        given = {"solver": solver, "strong": HalfCFG(4.0), "batched": one}
+        y = case.sampled(method, start=case.latents.float(), **given)
     finally:
         case.pipe.to(torch.float32)
-    assert x.dtype == rough.dtype
-    assert distance(x.float(), exact) < 4 * distance(rough.float(), plain) + 2**-7
+    assert x.dtype == torch.bfloat16 and torch.equal(x, y.bfloat16())
+    assert not torch.equal(rounded, y.bfloat16())  # the mutant that goes on from the rounded state
+
+
+def test_any_number_of_calls_a_step_is_counted(tiny: Tiny) -> None:
+    """Under Standard(), of a loop of one's own, rows are those that ran, however many; and no output is kept."""
+    case, kept = tiny("sd"), []
+    with torch.no_grad(), attach(case.pipe, Standard()) as run, case.counted() as rows:
+        case.pipe.scheduler.set_timesteps(2)
+        x = case.latents
+        for t in case.pipe.scheduler.timesteps:
+            for _ in range(20):
+                e = case.pipe.unet(x, t, case.call["prompt_embeds"]).sample
+                kept.append(weakref.ref(e))
+            assert sum(ref() is not None for ref in kept) == 1
+            x = case.pipe.scheduler.step(e, t, x).prev_sample
+    assert run.rows == sum(rows) == 40
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_euler_on_v(family: str, batch: int, tiny: Tiny, schedulers: Tiny) -> None:
+    """In the σ-space of Euler the prediction of `v` is a step of its own (`EulerV`)."""
+    solver_of = pytest.importorskip("zigzag.adapters.diffusers").solver_from_scheduler
+    case = tiny(family, batch, scheduler=schedulers("euler", prediction_type="v_prediction"))
+    plain = case.run()
+    with attach(case.pipe, Standard()) as run:
+        assert torch.equal(case.run(), plain)
+    assert run.rows == 12
+    for method in (ZSampling(steps=3), Z2Sampling(warmup=1), ZSampling(steps=2, span=2, refine=1)):
+        with attach(case.pipe, method):
+            x = case.run()
+        check_same(x, case.sampled(method, solver=solver_of(case.pipe.scheduler)))

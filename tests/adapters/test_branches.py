@@ -13,6 +13,7 @@ from torch import Tensor
 pytest.importorskip("diffusers")
 branches = pytest.importorskip("zigzag.adapters.diffusers.branches")
 Names, name_branches, split_branches = branches.Names, branches.name_branches, branches.split_branches
+shape_of, sign_of = branches.shape_of, branches.sign_of
 
 SCALES = st.floats(1.05, 30.0)
 GAPS = st.floats(-3.0, 1.0).map(lambda power: 10.0**power)
@@ -64,6 +65,14 @@ def test_equal_branches_have_no_names_yet(scale: float) -> None:
     assert name_branches(e_u, e_u.clone(), e_u) is None
 
 
+@given(w=SCALES, seed=st.integers(0, 9), rule=st.sampled_from(RULES), sign=st.sampled_from([1, -1]), dtype=DTYPES)
+def test_equal_branches_have_the_sign_of_the_pipeline(w: float, seed: int, rule: str, sign: int, dtype: Any) -> None:
+    """`k·(e + w·(e − e)) = k·e`, at any scale, rescaled or not: the sign of k is that of `<e, k·e>`."""
+    e = pair(0.0, seed)[0].to(dtype)
+    assert sign_of(e, guide(e, e, w, rule, sign)) == sign
+    assert sign_of(0 * e, 0 * e) == 1
+
+
 @pytest.mark.parametrize("w", [0.25, 0.5, 0.75])
 def test_scales_between_0_and_1_are_refused(w: float) -> None:
     e_u, e_c = pair(0.3, 0)
@@ -106,6 +115,7 @@ LAYOUTS: list[tuple[Any, Tensor]] = [
 def test_every_layout_is_cut_into_two_branches(outputs: Any, guided: Tensor) -> None:
     parts = split_branches(outputs, guided)
     assert len(parts) == branches.rows_per_sample(outputs, guided) == 2
+    assert branches.rows_per_sample([shape_of(output) for output in outputs], guided) == 2
     assert all(part.shape == guided.shape for part in parts)
 
 

@@ -54,12 +54,15 @@ def attach(
 
     A callback of the pipeline is called after every model call, not once a step. Its latents are the state of the next
     call (shifted already, for a Shift), at knot `run.knot`, and latents that it returns replace that state.
+    `scheduler.add_noise` (or `scale_noise`), called for the time of the next call, noises to that knot: so a pipeline's
+    own blend fits the state. For any other time it noises to that time.
 
     Raises:
         TypeError, ValueError: at once for arguments that do not fit, and for a pipeline that is attached already. From
-            within `pipe(…)`, before the first model call, for a number of steps that the method does not take and a
-            scheduler with no affine steps; after it, for guidance with no unconditional branch, or that is no
-            combination of two.
+            within `pipe(…)`, before the first model call, for a number of steps that the method does not take, a
+            scheduler with no affine steps, a model with a cache, perturbed-attention guidance, and, with more calls
+            than steps, a modular pipeline or SDXL's T2I-Adapter; after it, for `eta > 0`, and guidance with no
+            unconditional branch, or that is no combination of two.
         RuntimeError: from within `pipe(…)`, for a pipeline whose loop cannot be led.
     """
     scheduler, models = getattr(pipe, "scheduler", None), _models_of(pipe)

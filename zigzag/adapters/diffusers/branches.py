@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
-__all__ = ["Branches", "Names", "name_branches", "rows_per_sample", "split_branches"]
+__all__ = ["Branches", "Names", "name_branches", "rows_per_sample", "shape_of", "sign_of", "split_branches"]
 
 # How many roundings of its arithmetic a pipeline's guidance may be from a combination of the branches.
 ROUNDINGS = 4
@@ -41,6 +42,11 @@ def rows_per_sample(outputs: Sequence[Any], guided: Tensor) -> int:
         return len(_parts(outputs, guided))
     except ValueError:  # a layout of the pipeline's own, as of windows of frames
         return -(-sum(len(output) for output in outputs) // len(guided))
+
+
+def shape_of(output: Any) -> Any:
+    """What stands for an output of the model where only its rows count: it holds no memory."""
+    return tree_map(lambda part: torch.empty(part.shape, device="meta"), output)
 
 
 def split_branches(outputs: Sequence[Any], guided: Tensor) -> list[Tensor]:
@@ -110,6 +116,12 @@ def name_branches(p: Tensor, q: Tensor, guided: Tensor) -> Names | None:
         "cannot tell them apart; switch off what else takes part in it (skip-layer, perturbed-attention or partial "
         "guidance, a guider), or use method Standard()"
     )
+
+
+def sign_of(p: Tensor, guided: Tensor) -> int:
+    """The pipeline's sign, ±1, where both branches are `p`, and its guidance `k·p` whatever the scale: that of `k`."""
+    dtype = torch.float64 if p.device.type != "mps" else torch.float32
+    return -1 if float((p.to(dtype) * guided.to(dtype)).sum()) < 0 else 1
 
 
 def _fit(p: Tensor, q: Tensor, m: Tensor, eps: float) -> Names | None:

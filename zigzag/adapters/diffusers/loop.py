@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from zigzag.adapters.diffusers.branches import Branches, Names, name_branches, split_branches
+from zigzag.adapters.diffusers.branches import Branches, Names, name_branches, sign_of, split_branches
 from zigzag.checks import resolve_path
 from zigzag.guidance import Guidance
 from zigzag.guided import Answer, Query
@@ -19,10 +19,7 @@ from zigzag.sampling import Traversal, Visit, traverse
 from zigzag.solvers import Solver, StepInfo
 from zigzag.trace import Trace
 
-__all__ = ["Loop", "asked_knots", "is_plain", "moved", "moves_of", "refuse_caches"]
-
-# What the names of diffusers' hooks that cache across time steps have in them.
-CACHES = ("cache", "fbc_", "broadcast")
+__all__ = ["Loop", "asked_knots", "is_led", "is_plain", "moved", "moves_of"]
 
 
 def moves_of(method: Method | Sequence[Move], steps: int) -> tuple[Move, ...]:
@@ -31,6 +28,8 @@ def moves_of(method: Method | Sequence[Move], steps: int) -> tuple[Move, ...]:
     Raises:
         ValueError: for a number of steps that the method does not take, or moves that begin or end elsewhere.
     """
+    if not steps and isinstance(method, Standard):  # a strength that leaves no step, and no method more than that
+        return ()
     path = tuple(method.path(steps)) if isinstance(method, Method) else tuple(method)
     if not path or path[0].start != 0 or path[-1].end != steps:
         raise ValueError(
@@ -59,7 +58,15 @@ def asked_knots(path: Sequence[Move]) -> list[int]:
 
 def is_plain(path: Sequence[Move]) -> bool:
     """Whether the path is standard sampling, which the pipeline's own scheduler can be left to do."""
-    return tuple(path) == Standard().path(len(path))
+    return not path or tuple(path) == Standard().path(len(path))
+
+
+def is_led(method: Method | Sequence[Move], steps: int) -> bool:
+    """Whether a method has a path on so many steps that is not standard sampling."""
+    try:
+        return not is_plain(moves_of(method, steps))
+    except ValueError:
+        return False
 
 
 class _Own:
@@ -147,8 +154,8 @@ class Loop:
             )
         if self._names is None:
             self._names = name_branches(parts[0], parts[1], guided)
-        # While the two are equal it does not matter which is which.
-        return (self._names or Names(cond=len(outputs) == 1, sign=1)).of(parts), 2
+        # While the two are equal it does not matter which is which, but their sign does.
+        return (self._names or Names(cond=1, sign=sign_of(parts[0], guided))).of(parts), 2
 
     def _query(self, sample: Tensor, both: bool) -> Query:
         # The traversal was left at a visit, so that a state that the pipeline or a callback has changed since can
@@ -218,15 +225,3 @@ def moved(move: Move, by: int) -> Move:
             return replace(move, j=j + by, i=i + by, coefficients=k)
         case Shift(i, _):
             return replace(move, i=i + by)
-
-
-def refuse_caches(models: Sequence[nn.Module]) -> None:
-    """Raises ValueError for a model that reuses what it computed at another time step (`enable_cache`, `apply_…`)."""
-    for model in models:
-        registries = (getattr(module, "_diffusers_hook", None) for module in model.modules())
-        hooks = [name for registry in registries if registry is not None for name in registry.hooks]
-        if getattr(model, "is_cache_enabled", False) or any(part in name for name in hooks for part in CACHES):
-            raise ValueError(
-                f"{type(model).__name__} has a cache enabled, which assumes that each time is visited once; call "
-                "disable_cache() first"
-            )

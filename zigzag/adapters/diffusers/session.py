@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +12,12 @@ import torch
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch import Tensor, nn
 
-from zigzag.adapters.diffusers.branches import rows_per_sample
-from zigzag.adapters.diffusers.loop import Loop, asked_knots, is_plain, moved, moves_of, refuse_caches
+from zigzag.adapters.diffusers.branches import rows_per_sample, shape_of
+from zigzag.adapters.diffusers.loop import Loop, asked_knots, is_led, is_plain, moved, moves_of
 from zigzag.adapters.diffusers.patches import Patches
 from zigzag.adapters.diffusers.schedulers import solver_from_scheduler
-from zigzag.adapters.diffusers.timesteps import Times, spread
+from zigzag.adapters.diffusers.timesteps import Times, is_tail, plain, spread
+from zigzag.adapters.diffusers.unfit import refuse_perturbed, refuse_unfit
 from zigzag.guidance import Guidance
 from zigzag.methods import Method
 from zigzag.moves import Move, Renoise
@@ -57,7 +57,7 @@ class Session:
         self.pipe, self.scheduler, self.models = pipe, pipe.scheduler, models
         self.method, self.weak, self.trace, self.generator = method, weak, trace, generator
         self.run = Run()
-        self.outputs: deque[Any] = deque(maxlen=16)  # of the calls since the last step
+        self.outputs: list[Any] = []  # of the calls since the last step; their shapes, where those are enough
         self.grid: dict[str, Tensor] = {}  # the scheduler's own timesteps and sigmas
         self.loop: Loop | None = None  # of a path that is not plain
         self.path: tuple[Move, ...] = ()
@@ -94,7 +94,9 @@ class Session:
     def _saw(self, output: Any) -> None:
         if self.pipe.scheduler is not self.scheduler:
             raise RuntimeError("pipe.scheduler was replaced within the attach block; replace it before the block")
-        self.outputs.append(output if isinstance(output, Tensor) else output[0])
+        seen = output if isinstance(output, Tensor) else output[0]
+        led = self.loop is not None and not self.loop.ended
+        self.outputs.append(seen if led else shape_of(seen))
 
     # The grid: the scheduler's own is kept, and the pipeline is shown one drawn out to the calls of the path.
 
@@ -116,6 +118,8 @@ class Session:
         names = [name for name in ("timesteps", "sigmas") if isinstance(getattr(self.scheduler, name, None), Tensor)]
         self.grid = {name: getattr(self.scheduler, name) for name in names}
         self.loop, self.stepped, self._tick = None, None, None
+        if is_led(self.method, len(self.grid["timesteps"])):
+            refuse_perturbed(self.pipe)
         self.scheduler.timesteps = spread(self.grid["timesteps"], 0, self)
 
     def _get_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -124,14 +128,13 @@ class Session:
             return original(*args, **kwargs)
         call, whole = inspect.signature(original).bind(*args, **kwargs), self.grid["timesteps"]
         for name, value in call.arguments.items():
-            if isinstance(value, Times):
-                call.arguments[name] = value.grid
-            elif name == "num_inference_steps" and value == len(self.scheduler.timesteps):
+            call.arguments[name] = plain(value)
+            if name == "num_inference_steps" and value == len(self.scheduler.timesteps):
                 call.arguments[name] = len(whole)  # counted by the pipeline, for timesteps or sigmas of the user
         with self._own_grid():
             result = original(*call.args, **call.kwargs)
         parts = result if isinstance(result, tuple) else (result,)
-        drawn = tuple(spread(x, len(whole) - len(x), self) if _is_tail(x, whole) else x for x in parts)
+        drawn = tuple(spread(x, len(whole) - len(x), self) if is_tail(x, whole) else x for x in parts)
         return drawn if isinstance(result, tuple) else drawn[0]
 
     def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -179,7 +182,7 @@ class Session:
                 self.trace.begin(path)
                 self._hosts = times.grid.tolist()
             return
-        refuse_caches(self.models)
+        refuse_unfit(self.pipe, self.models, steps=len(times.grid), calls=len(asked_knots(path)))
         with self._own_grid():
             solver = solver_from_scheduler(self.scheduler)
         self.loop = Loop([moved(move, times.start) for move in path], solver, self.weak, self.generator, self.trace)
@@ -274,21 +277,18 @@ class Session:
             return original(*args, **kwargs)
 
     def _add_noise(self, original: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """A pipeline that blends a noised image into its latents gets it noised to the knot where they are."""
+        """A blend of a noised image into the latents, asked for at the next call's time: at the knot where they are."""
         call = inspect.signature(original).bind(*args, **kwargs)
-        times = self.grid.get("timesteps")
+        name = "timesteps" if "timesteps" in call.arguments else "timestep"
+        asked = call.arguments[name] = plain(call.arguments[name])
         with self._own_grid():
-            if self.loop is None or not self.stepped or times is None:
-                return original(*args, **kwargs)
-            name = "timesteps" if "timesteps" in call.arguments else "timestep"
-            if self.loop.knot == len(times):
-                clean: Tensor = call.args[0]
-                return clean
-            self._stand_at(self.loop.knot)
-            call.arguments[name] = times[self.loop.knot].expand(call.arguments[name].shape)
+            if self.loop is None or not self.stepped:
+                return original(*call.args, **call.kwargs)
+            times, knot = self.grid["timesteps"], self.loop.knot
+            self._stand_at(knot)
+            if bool((asked == times[self.loop.asked[self.stepped]].to(asked.device)).all()):  # not a callback's own
+                if knot == len(times):
+                    clean: Tensor = call.args[0]
+                    return clean
+                call.arguments[name] = times[knot].expand(asked.shape)
             return original(*call.args, **call.kwargs)
-
-
-def _is_tail(part: Any, whole: Tensor) -> bool:
-    same = isinstance(part, Tensor) and part.ndim == 1 and len(part) <= len(whole) and part.dtype == whole.dtype
-    return same and torch.equal(part, whole[len(whole) - len(part) :])

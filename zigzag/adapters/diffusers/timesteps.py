@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Times", "Tour", "spread"]
+__all__ = ["Times", "Tour", "is_tail", "plain", "spread"]
 
 
 class Tour(Protocol):
@@ -30,11 +30,17 @@ class Times(Tensor):
     with its loop's counter stays in line. A slice cuts the *grid*, as `strength` and `denoising_end` mean it, and is
     spread anew. Iteration is the tour's, so that the loop goes where the path goes.
 
+    A slice with an end is a loop that ends early (`denoising_end`), or the time of one knot for every sample
+    (`timesteps[:1].repeat(batch)`, to noise an image to): it loops like any other, but as a tensor it is as long as
+    the slice of the grid.
+
     Attributes:
-        grid: `(T,)`, the plain times of the grid. start: the knot of the scheduler's whole grid that it begins at.
+        grid: `(T,)`, the plain times of the grid. calls: `(N,)`, those of the calls. start: the knot of the scheduler's
+            whole grid that it begins at.
     """
 
     grid: Tensor
+    calls: Tensor
     start: int
     tour: Tour
 
@@ -44,29 +50,47 @@ class Times(Tensor):
     def __iter__(self) -> Iterator[Tensor]:
         return self.tour.begin(self)
 
+    def __len__(self) -> int:
+        return len(self.calls)
+
     def __getitem__(self, index: Any) -> Tensor:
         if not isinstance(index, slice):
-            return self.as_subclass(Tensor)[index]
+            return self.calls[index]
         if index.step not in (None, 1):
             return self.grid[index]
-        return spread(self.grid[index], self.start + range(len(self.grid))[index].start, self.tour)
+        start = self.start + range(len(self.grid))[index].start
+        return spread(self.grid[index], start, self.tour, ended=index.stop is not None)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        return repr(self.as_subclass(Tensor))
+        return repr(self.calls)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         return self.grid.clone()
 
 
-def spread(grid: Tensor, start: int, tour: Tour) -> Times:
-    """The times of the calls that `tour` makes on the part `grid` of a scheduler's grid, from knot `start` on."""
+def spread(grid: Tensor, start: int, tour: Tour, *, ended: bool = False) -> Times:
+    """The times of the calls that `tour` makes on the part `grid` of a scheduler's grid, from knot `start` on.
+
+    ended: whether the part was cut out by its end, so that as a tensor it is `grid`.
+    """
     try:
-        times = _at(grid, tour.asks(len(grid)))
+        calls = _at(grid, tour.asks(len(grid)))
     except ValueError:  # no path on so short a part; said when a loop begins, for a part may just be looked at
-        times = grid
-    new: Times = torch.Tensor._make_subclass(Times, times)
-    new.grid, new.start, new.tour = grid, start, tour
+        calls = grid
+    new: Times = torch.Tensor._make_subclass(Times, grid if ended else calls)
+    new.grid, new.calls, new.start, new.tour = grid, calls, start, tour
     return new
+
+
+def plain(value: Any) -> Any:
+    """The plain grid in place of a `Times`, for a scheduler that goes through it; anything else as it is."""
+    return value.grid if isinstance(value, Times) else value
+
+
+def is_tail(part: Any, whole: Tensor) -> bool:
+    """Whether `part` is the last time steps of `whole`, or all or none of them."""
+    same = isinstance(part, Tensor) and part.ndim == 1 and len(part) <= len(whole) and part.dtype == whole.dtype
+    return same and torch.equal(part, whole[len(whole) - len(part) :])
 
 
 def _at(grid: Tensor, knots: Sequence[int]) -> Tensor:

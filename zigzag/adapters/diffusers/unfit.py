@@ -1,0 +1,83 @@
+"""Pipelines, and models in them, that a path leads wrong: refused before the first model call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Final
+
+from torch import nn
+
+__all__ = ["refuse_caches", "refuse_perturbed", "refuse_unfit"]
+
+# What the names of diffusers' hooks that cache across time steps have in them.
+CACHES: Final = ("cache", "fbc_", "broadcast")
+
+# What a guider of diffusers (`diffusers.guiders`) evaluates, where it joins a conditional and an unconditional branch.
+BRANCHES: Final = {"pred_cond", "pred_uncond"}
+GUIDERS: Final = ("guider", "guider_2", "ocr_guider")  # as pipelines name them
+
+
+def refuse_unfit(pipe: Any, models: Sequence[nn.Module], *, steps: int, calls: int) -> None:
+    """Raises ValueError for a pipeline that a path of so many `calls` on so many `steps` would lead wrong.
+
+    Those are: a model with a cache; perturbed-attention guidance, which without an unconditional branch evaluates two
+    branches all the same; and, where there are more calls than steps, pipelines that hold the counter of their loop
+    against the number of steps, and so switch something off at the call of that number.
+    """
+    refuse_caches(models)
+    refuse_perturbed(pipe)
+    if calls > steps:
+        _refuse_counting(pipe, f"and the method makes {calls} calls on {steps} steps")
+
+
+def refuse_caches(models: Sequence[nn.Module]) -> None:
+    """Raises ValueError for a model that reuses what it computed at another time step (`enable_cache`, `apply_…`)."""
+    for model in models:
+        registries = (getattr(module, "_diffusers_hook", None) for module in model.modules())
+        hooks = [name for registry in registries if registry is not None for name in registry.hooks]
+        if getattr(model, "is_cache_enabled", False) or any(part in name for name in hooks for part in CACHES):
+            raise ValueError(
+                f"{type(model).__name__} has a cache enabled, which assumes that each time is visited once; call "
+                "disable_cache() first"
+            )
+
+
+def refuse_perturbed(pipe: Any) -> None:
+    """Raises ValueError for a pipeline whose second branch may be no unconditional one.
+
+    Said when the grid is set, for then a pipeline with perturbed attention has not replaced its model's parts yet.
+    """
+    if getattr(pipe, "do_perturbed_attention_guidance", False):
+        raise ValueError(
+            "the pipeline does perturbed-attention guidance, whose perturbed prediction would be taken for the "
+            "unconditional one; set pag_scale=0, or use method Standard()"
+        )
+    for name in GUIDERS:
+        guider = getattr(pipe, name, None)
+        others = set(getattr(guider, "_input_predictions", None) or ()) - BRANCHES
+        if others:
+            raise ValueError(
+                f"the pipeline's {name}, {type(guider).__name__}, also takes {', '.join(sorted(others))}, which would "
+                "be taken for the unconditional prediction; use a guider of two branches (ClassifierFreeGuidance), or "
+                "method Standard()"
+            )
+
+
+def _refuse_counting(pipe: Any, so: str) -> None:
+    if any(cls.__name__ == "ModularPipeline" for cls in type(pipe).__mro__):
+        raise ValueError(
+            f"a modular pipeline tells its guider the call's number and the number of steps, {so}: in the calls "
+            "beyond that number guidance would be off; use a method of one call a step (Z2Sampling, Standard), or the "
+            "pipeline of the model that is not modular"
+        )
+    if getattr(pipe, "adapter", None) is not None and _takes(pipe, "adapter_conditioning_factor"):
+        raise ValueError(
+            f"{type(pipe).__name__} drops its adapter at the call whose number is adapter_conditioning_factor times "
+            f"the number of steps, {so}: the last of them would run without it; use a method of one call a step "
+            "(Z2Sampling, Standard), or ControlNet"
+        )
+
+
+def _takes(pipe: Any, name: str) -> bool:
+    return name in inspect.signature(type(pipe).__call__).parameters
