@@ -1,0 +1,182 @@
+"""Text-conditioned models of the world of shapes, as ordinary predictors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zigzag.solvers import DDIM, FlowEuler, Solver, convert
+from zigzag.zoo.shapes.grammar import tokenize
+from zigzag.zoo.shapes.scenes import SIDE
+
+__all__ = ["MODELS", "LearnedModel", "create", "load", "noise_table", "to_image", "to_state"]
+
+MODELS = ("shapes-unet", "shapes-dit")
+# States have mean 0 and a deviation of a third. Things are so bright on so empty a ground that with unit variance they
+# would still be seen at the last training time, where sampling starts from pure noise.
+MEAN, SCALE = 0.136, 0.5
+
+
+def to_state(images: Tensor) -> Tensor:
+    """Images in [0, 1] as states of the models."""
+    return (images - MEAN) / SCALE
+
+
+def to_image(x: Tensor) -> Tensor:
+    """States of the models as images, clipped to [0, 1]."""
+    return (x * SCALE + MEAN).clamp(0, 1)
+
+
+def create(name: str) -> nn.Module:
+    """A fresh network; it maps `(x, t, tokens)` to v ("shapes-unet") or to the velocity u = ε − x₀ ("shapes-dit").
+
+    Raises:
+        ValueError: for a name that is none of `MODELS`.
+        ImportError: without diffusers, naming the extra that brings it.
+    """
+    _check_name(name)
+    from zigzag.zoo.networks import ShapesDiT, ShapesUNet
+
+    return ShapesUNet() if name == "shapes-unet" else ShapesDiT()
+
+
+def _check_name(name: str) -> None:
+    if name not in MODELS:
+        raise ValueError(f"name must be one of {', '.join(MODELS)}, got {name!r}")
+
+
+@cache
+def noise_table(device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Stable Diffusion's α and σ by training time 0 to 999, float64 `(1000,)` each; copied to a device once."""
+    every = DDIM.stable_diffusion(1000, spacing="trailing", final_alpha_cumprod=1.0)
+    return every.alphas[:-1].flip(0).to(device), every.sigmas[:-1].flip(0).to(device)
+
+
+class LearnedModel:
+    """A trained network with what belongs to it: solver, words, and the way from a state to an image.
+
+    Attributes:
+        name: one of `MODELS`. network: the module. shape: `(3, 32, 32)`, of one state.
+    """
+
+    shape = (3, SIDE, SIDE)
+
+    def __init__(self, name: str, network: nn.Module) -> None:
+        _check_name(name)
+        self.name, self.network = name, network
+
+    def eps_fn(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """What `solver` wants at states `(B, 3, 32, 32)`: ε of "shapes-unet", u of "shapes-dit".
+
+        Args:
+            t: `(B,)`, the solver's times. cond: what `encode` gave, `(B, 8)` or `(1, 8)`.
+
+        "shapes-unet" predicts `v = α·ε − σ·x₀`, from which `ε = α·v + σ·x` loses nothing at any noise.
+        """
+        dtype = next(self.network.parameters()).dtype
+        e: Tensor = self.network(x.to(dtype), t, cond.expand(len(x), -1)).to(x.dtype)
+        if self.name == "shapes-dit":
+            return e
+        alphas, sigmas = noise_table(x.device)
+        return convert(x, e, alphas[t], sigmas[t], "v", "epsilon")
+
+    def solver(self, steps: int) -> Solver:
+        """DDIM on Stable Diffusion's grid with trailing spacing, or Euler on an even grid of the flow.
+
+        Raises:
+            ValueError: for steps out of range.
+        """
+        if self.name == "shapes-unet":
+            # Trailing, because sampling starts from pure noise: that is nearest to the last training time.
+            return DDIM.stable_diffusion(steps, spacing="trailing", final_alpha_cumprod=1.0)
+        return FlowEuler.uniform(steps, time_scale=1000.0)
+
+    def encode(self, prompt: str | Sequence[str]) -> Tensor:
+        """Captions as conditions, int64 `(B, 8)` on the network's device; `""` is the unconditional one.
+
+        Raises:
+            ValueError: for an unknown word, listing those known, and for a prompt that is too long.
+        """
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        return tokenize(texts).to(next(self.network.parameters()).device)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """The images of states, `(B, 3, 32, 32)` in [0, 1]."""
+        return to_image(x)
+
+
+def load(name: str, weights: str | Path | None = None, device: torch.device | str = "cpu") -> LearnedModel:
+    """A learned model: with the weights in the package, or with those that `python -m zigzag.zoo.train` wrote.
+
+    Args:
+        name: "shapes-unet" or "shapes-dit".
+        weights: a `weights.safetensors`; by default the file in the package, whose SHA-256 is verified.
+
+    Raises:
+        ValueError: for another name, for a file of another model, and for one that is not what was recorded.
+        FileNotFoundError: if the package has no weights of this model, saying how to train them.
+        ImportError: without diffusers or safetensors, naming the extra that brings them.
+    """
+    network = create(name)
+    data = _shipped(name) if weights is None else Path(weights).read_bytes()
+    state, metadata = parse_weights(data)
+    if metadata.get("name") != name:
+        raise ValueError(f"weights must be of {name}, got those of {metadata.get('name')!r}")
+    network.load_state_dict({key: value.float() for key, value in state.items()})
+    return LearnedModel(name, network.to(device).eval().requires_grad_(False))
+
+
+def parse_weights(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the text fields of a safetensors file.
+
+    Raises:
+        ValueError: if it is no such file.
+        ImportError: without safetensors, naming the extra that brings it.
+    """
+    safetensors = require_safetensors()
+    try:
+        length = int.from_bytes(data[:8], "little")
+        metadata: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        return safetensors.load(data), metadata
+    except Exception as error:
+        raise ValueError(f"weights must be a safetensors file: {error}") from error
+
+
+def require_safetensors() -> Any:
+    """`safetensors.torch`.
+
+    Raises:
+        ImportError: if it is missing, naming the extra that brings it.
+    """
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise ImportError("weights need safetensors: pip install 'zigzag-diffusion[shapes]'") from error
+    return safetensors.torch
+
+
+def recorded() -> dict[str, Any]:
+    """What is on record of the weights in the package, by model: SHA-256, training, accuracy."""
+    record = files("zigzag.zoo").joinpath("data/weights.json")
+    known: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
+    return known
+
+
+def _shipped(name: str) -> bytes:
+    if name not in recorded():
+        raise FileNotFoundError(
+            f"no weights of {name} come with zigzag yet: train them with `python -m zigzag.zoo.train {name} --out DIR` "
+            f"and load them with zoo.load({name!r}, 'DIR/weights.safetensors')"
+        )
+    data = files("zigzag.zoo").joinpath(f"data/{name}.safetensors").read_bytes()
+    if hashlib.sha256(data).hexdigest() != recorded()[name]["sha256"]:
+        raise ValueError(f"the weights of {name} in the package are damaged: their SHA-256 is not the one recorded")
+    return data
