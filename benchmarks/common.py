@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import platform
 import statistics
 import sys
@@ -16,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import torch
 
-from zigzag.files import replacing
+from zigzag.files import write_json
 
 __all__ = ["Loop", "Ratio", "arguments", "in_turns", "machine", "median", "ratio", "write"]
 
@@ -107,8 +106,7 @@ def write(path: Path | None, results: Any, packages: Sequence[str] = (), *, anno
         **more,
         "results": results,
     }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
+    write_json(path, record)
 
 
 def _processor() -> str:

@@ -159,12 +159,13 @@ def _check_move(move: Move, solver: Solver) -> None:
 
 def _check_cache(path: Sequence[Move]) -> None:
     cached = False
-    for k, (move, filled) in enumerate(zip(path, gap_is_read(path), strict=True)):
+    for k, move in enumerate(path):
         if isinstance(move, Shift) and not move.fresh and not cached:
             raise ValueError(
                 f"move {k} of the path, {move!r}, needs a cached gap, but no Denoise or fresh Shift comes before it"
             )
-        cached = cached or (isinstance(move, Denoise) and filled) or (isinstance(move, Shift) and move.fresh)
+        # A Denoise leaves a gap for the next cached Shift, unless a fresh one comes between, which leaves its own.
+        cached = cached or isinstance(move, Denoise | Shift)
 
 
 def uses_both_branches(

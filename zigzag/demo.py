@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zigzag import __version__
-from zigzag.files import replacing
+from zigzag.files import replacing, write_json
 from zigzag.guidance import Guidance
 from zigzag.matched import matched_cfg
 from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
@@ -182,10 +181,7 @@ def write(out: Path, s: Settings, figures: list[Figures], images: dict[str, Tens
     picture, data = out / "demo.png", out / "demo.json"
     draw(picture, images, figures)
     content = {"settings": asdict(s), "machine": machine(), "figures": [asdict(f) for f in figures]}
-    with replacing(data) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
+    write_json(data, content, allow_nan=False)
     return picture, data
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["replacing"]
+__all__ = ["replacing", "write_json"]
 
 
 @contextmanager
@@ -24,3 +26,15 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any, *, allow_nan: bool = True) -> None:
+    """Writes `content` as JSON, as `replacing` does.
+
+    Raises:
+        ValueError: for a number that is not finite, where `allow_nan` is False.
+        OSError: as `replacing`.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=allow_nan)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from zigzag.checks import MISSING, Conditions, settle
+from zigzag.checks import MISSING, Conditions, Settled, settle
 from zigzag.guidance import Guidance
 from zigzag.methods import Method
 from zigzag.moves import Move
 from zigzag.sampling import Model, Predictor, noise_like
 from zigzag.solvers import Solver
+from zigzag.solvers.affine import state_dtype
 from zigzag.steps import Carry, Kind, Plan, plan_rows, step_function
 
 __all__ = ["CapturedLoop", "TableLoop", "capture"]
@@ -46,7 +47,7 @@ class TableLoop:
         self.shape, self.dtype, self.device, self.solver = x.shape, x.dtype, x.device, solver
         self.separate = weak_fn is not None
         self.plan = self._planned(settled)
-        state = torch.promote_types(x.dtype, torch.float32)
+        state = state_dtype(x.dtype)
         self.carry = Carry(*(torch.zeros(x.shape, dtype=state, device=x.device) for _ in Carry._fields))
         self.noise = torch.zeros_like(self.carry.x)
         self.k = torch.zeros(1, dtype=torch.int64, device=x.device)
@@ -108,9 +109,9 @@ class TableLoop:
                 getattr(self.carry, name).copy_(getattr(new, name))
         self.k.add_(1)
 
-    def _planned(self, settled: Any) -> Plan:
-        state = torch.promote_types(self.dtype, torch.float32)
-        return Plan.of(plan_rows(settled, self.solver, self.separate), self.solver, self.device, state)
+    def _planned(self, settled: Settled) -> Plan:
+        rows = plan_rows(settled, self.solver, self.separate)
+        return Plan.of(rows, self.solver, self.device, state_dtype(self.dtype))
 
     def _rescale(self, strong: float | Guidance | None, weak: float | Guidance | None) -> None:
         given = list(self._given)

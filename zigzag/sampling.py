@@ -17,6 +17,7 @@ from zigzag.methods import Method
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
 from zigzag.progress import progress_bar
 from zigzag.solvers import Solver
+from zigzag.solvers.affine import state_dtype
 from zigzag.trace import Trace
 
 __all__ = ["Model", "Predictor", "Traversal", "Visit", "noise_like", "sample", "traverse", "walk"]
@@ -174,7 +175,7 @@ def traverse(
     their own. Grad mode is the driver's.
     """
     guided = Guided(strong, weak, separate)
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    x = x.to(state_dtype(x.dtype))
     gap: Tensor | None = None
     if trace is not None:
         trace.begin(path)
@@ -222,7 +223,7 @@ class Model:
     def __init__(self, name: str, fn: Predictor, conditions: Conditions, solver: Solver, x: Tensor) -> None:
         self.name, self.fn, self.dtype = name, fn, x.dtype
         self.cond, self.uncond, self.doubled = conditions
-        self.times = solver.model_times(x.device, torch.promote_types(x.dtype, torch.float32))
+        self.times = solver.model_times(x.device, state_dtype(x.dtype))
 
     def __call__(self, query: Query) -> Answer:
         """The predictions asked for, and the rows they took."""

@@ -172,16 +172,14 @@ class _Table:
         uses_strong, uses_weak = strong != 0 or evaluate_weak, weak != 0 or evaluate_weak
         c_s, u_s = self.s.branches(at) if uses_strong else (False, False)
         c_w, u_w = self.w.branches(at) if uses_weak else (False, False)
-        e_s, e_w = (s, 1 - s), (w, 1 - w)  # of (e_c, e_u)
         in_s, in_w = strong + gap, weak - gap
-        kept = (s - w, w - s, 0.0, 0.0)
+        # e_s is s·e_c + (1 − s)·e_u, and e_w likewise: of the same branches, unless they are another model's.
+        c, u, c_own, u_own = in_s * s, in_s * (1 - s), in_w * w, in_w * (1 - w)
         if self.separate:
-            kind = Kind(c_s, u_s, c_w, u_w, keeps_gap=keeps_gap)
-            c, u, c_own, u_own = in_s * e_s[0], in_s * e_s[1], in_w * e_w[0], in_w * e_w[1]
-            kept = (s, 1 - s, -w, w - 1)
+            kind, kept = Kind(c_s, u_s, c_w, u_w, keeps_gap=keeps_gap), (s, 1 - s, -w, w - 1)
         else:
-            kind = Kind(c_s or c_w, u_s or u_w, keeps_gap=keeps_gap)
-            c, u, c_own, u_own = in_s * e_s[0] + in_w * e_w[0], in_s * e_s[1] + in_w * e_w[1], 0.0, 0.0
+            kind, kept = Kind(c_s or c_w, u_s or u_w, keeps_gap=keeps_gap), (s - w, w - s, 0.0, 0.0)
+            c, u, c_own, u_own = c + c_own, u + u_own, 0.0, 0.0
         self.rows.append(Row(kind, at.t, p, c, u, c_own, u_own, gap=kept))
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "grid",
     "model_times",
     "per_sample",
+    "state_dtype",
 ]
 
 Coefficient: TypeAlias = "float | Tensor"
@@ -40,6 +41,11 @@ def per_sample(k: Coefficient, x: Tensor) -> Coefficient:
     if not isinstance(k, Tensor):
         return k
     return k.to(x.dtype).reshape(k.shape + (1,) * (x.ndim - k.ndim))
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that a state passed in `dtype` is carried in: at least float32."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _combine(p: Coefficient, x: Tensor, q: Coefficient, y: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import AffineStep, Coefficient, Prediction
+from zigzag.solvers.affine import AffineStep, Coefficient, Prediction, state_dtype
 
 if TYPE_CHECKING:
     from zigzag.solvers.affine import Solver
@@ -85,7 +85,7 @@ def adapt_prediction(
 
     def predict(x: Tensor, t: Tensor, cond: Any) -> Tensor:
         alpha, sigma = solver.alpha_sigma(t)
-        e, state = fn(x, t, cond), torch.promote_types(x.dtype, torch.float32)
+        e, state = fn(x, t, cond), state_dtype(x.dtype)
         return convert(x.to(state), e.to(state), alpha, sigma, source, solver.prediction)
 
     return predict

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from zigzag import __version__
 from zigzag.adapters.diffusers.attach import attach
-from zigzag.files import replacing
+from zigzag.files import replacing, write_json
 from zigzag.guidance.base import finite
 from zigzag.methods import METHODS, Method, Standard
 
@@ -97,11 +98,12 @@ def generate(
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise ValueError("prompt must not be empty")
     method.path(settings.infer_step)
-    jobs = list(_jobs(settings, prompts, method, save_dir))
-    missing = [job for job in jobs if not job.done()]
+    jobs, missing = list(_jobs(settings, prompts, method, save_dir)), []
     for job in jobs:
-        if job not in missing:
+        if job.done():
             say(f"skipped {job.image}: it is there")
+        else:
+            missing.append(job)
     if missing:
         with _silenced(not progress):
             pipe = load_pipeline(settings)
@@ -118,11 +120,11 @@ class _Job:
     prompt: str
     method: Method
     folder: Path
+    files: list[tuple[str, int, int]]
 
-    @property
+    @cached_property
     def image(self) -> Path:
-        what = {**asdict(self.settings), "prompt": self.prompt, "method": repr(self.method)}
-        what |= {"files": _files(Path(self.settings.model))}
+        what = {**asdict(self.settings), "prompt": self.prompt, "method": repr(self.method), "files": self.files}
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
         return self.folder / f"{slug(self.prompt)}-{digest}-{type(self.method).__name__.lower()}.png"
 
@@ -172,8 +174,7 @@ class _Job:
         }
         with replacing(self.image) as temporary:
             image.save(temporary, format="PNG")
-        with replacing(self.image.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(self.image.with_suffix(".json"), content)
 
 
 @contextmanager
@@ -199,10 +200,11 @@ def _silenced(bars: bool) -> Iterator[None]:
 
 
 def _jobs(settings: Settings, prompts: Sequence[str], method: Method, folder: Path) -> Iterator[_Job]:
+    files = _files(Path(settings.model))
     for prompt in dict.fromkeys(prompts):
-        yield _Job(settings, prompt, Standard(), folder)
+        yield _Job(settings, prompt, Standard(), folder, files)
         if method != Standard():
-            yield _Job(settings, prompt, method, folder)
+            yield _Job(settings, prompt, method, folder, files)
 
 
 def _files(folder: Path) -> list[tuple[str, int, int]]:
