@@ -48,17 +48,18 @@ class Guided:
 
     def weak(self, x: Tensor, at: StepInfo) -> Asking[Tensor]:
         """`e_w` at `x`."""
-        branches = yield from self._ask(x, at, self.e_w.branches(at), weak=self.separate)
-        return _guide(self.e_w, branches, at)
+        needed = self.e_w.branches(at)
+        branches = yield from self._ask(x, at, needed, weak=self.separate)
+        return _guide(self.e_w, needed, branches, at)
 
     def pair(self, x: Tensor, at: StepInfo) -> Asking[tuple[Tensor, Tensor]]:
         """`e_s` and `e_w` at `x`, from one evaluation of the branches that both need."""
         if self.separate:
             e_s, _ = yield from self.strong(x, at)
             return e_s, (yield from self.weak(x, at))
-        (c_s, u_s), (c_w, u_w) = self.e_s.branches(at), self.e_w.branches(at)
-        branches = yield from self._ask(x, at, (c_s or c_w, u_s or u_w))
-        return _guide(self.e_s, branches, at), _guide(self.e_w, branches, at)
+        n_s, n_w = self.e_s.branches(at), self.e_w.branches(at)
+        branches = yield from self._ask(x, at, (n_s[0] or n_w[0], n_s[1] or n_w[1]))
+        return _guide(self.e_s, n_s, branches, at), _guide(self.e_w, n_w, branches, at)
 
     def gap(self, x: Tensor, at: StepInfo) -> Asking[Tensor]:
         """`e_s − e_w` at `x`."""
@@ -67,14 +68,15 @@ class Guided:
 
     def strong(self, x: Tensor, at: StepInfo, weak_too: bool = False) -> Asking[tuple[Tensor, Tensor | None]]:
         """`e_s` at `x`, and on request `e_w` where the branches of `e_s` suffice for it."""
-        needed = self.e_s.branches(at)
-        branches = yield from self._ask(x, at, needed)
-        e_s = _guide(self.e_s, branches, at)
+        n_s = self.e_s.branches(at)
+        branches = yield from self._ask(x, at, n_s)
+        e_s = _guide(self.e_s, n_s, branches, at)
         # A diagnosis must change nothing: a weak guidance with state is not called for one.
-        free = weak_too and not self.separate and not hasattr(self.e_w, "reset")
-        if not free or any(w and not s for w, s in zip(self.e_w.branches(at), needed, strict=True)):
+        if not weak_too or self.separate or hasattr(self.e_w, "reset"):
             return e_s, None
-        return e_s, _guide(self.e_w, branches, at)
+        n_w = self.e_w.branches(at)
+        suffices = all(s or not w for s, w in zip(n_s, n_w, strict=True))
+        return e_s, _guide(self.e_w, n_w, branches, at) if suffices else None
 
     def _ask(self, x: Tensor, at: StepInfo, needed: tuple[bool, bool], weak: bool = False) -> Asking[Branches]:
         answer: Answer = yield Query(x, at.i, *needed, weak)
@@ -88,6 +90,6 @@ def _cast(e: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return e if e is None or e.dtype == dtype else e.to(dtype)
 
 
-def _guide(guidance: Guidance, branches: Branches, at: StepInfo) -> Tensor:
-    (cond, uncond), (e_c, e_u) = guidance.branches(at), branches
+def _guide(guidance: Guidance, needed: tuple[bool, bool], branches: Branches, at: StepInfo) -> Tensor:
+    (cond, uncond), (e_c, e_u) = needed, branches
     return guidance(e_c if cond else None, e_u if uncond else None, at)

@@ -171,12 +171,13 @@ def recorded() -> dict[str, Any]:
 
 
 def _shipped(name: str) -> bytes:
-    if name not in recorded():
+    record = recorded().get(name)
+    if record is None:
         raise FileNotFoundError(
             f"no weights of {name} come with zigzag yet: train them with `python -m zigzag.zoo.train {name} --out DIR` "
             f"and load them with zoo.load({name!r}, 'DIR/weights.safetensors')"
         )
     data = files("zigzag.zoo").joinpath(f"data/{name}.safetensors").read_bytes()
-    if hashlib.sha256(data).hexdigest() != recorded()[name]["sha256"]:
+    if hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise ValueError(f"the weights of {name} in the package are damaged: their SHA-256 is not the one recorded")
     return data

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import torch
 from torch import Tensor
 
 from zigzag.solvers.affine import Prediction
@@ -35,8 +36,8 @@ class Convention:
     state: str = "hidden_states"
     time_name: str = "timestep"
 
-    def told(self, t: Tensor, N: int, model: Any) -> Tensor:
-        """What the model is told at the scheduler's time steps `t` `(B,)`."""
+    def told(self, t: Tensor, N: int, model: Any, dtype: torch.dtype) -> Tensor:
+        """What the model, of a `dtype`, is told at the scheduler's time steps `t` `(B,)`."""
         if self.time == "t":
             return t
         if self.time == "t/N":
@@ -46,7 +47,7 @@ class Convention:
         if self.time == "(N - t)/N":
             return (N - t) / N
         if self.time == "float t":
-            return t.to(model.dtype)
+            return t.to(dtype)
         return t * float(model.config.timestep_scale)
 
 

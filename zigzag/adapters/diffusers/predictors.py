@@ -14,6 +14,7 @@ from zigzag.adapters.diffusers.probing import input_factors, name_of
 from zigzag.adapters.diffusers.schedulers import prediction_of
 from zigzag.adapters.diffusers.unfit import refuse_caches
 from zigzag.sampling import Predictor
+from zigzag.solvers.affine import state_dtype
 
 __all__ = ["dit_predictor", "unet_predictor"]
 
@@ -119,7 +120,7 @@ def _predictor(model: Any, convention: Convention, scheduler: Any, common: Mappi
         if concat is not None:
             sample = torch.cat([sample, concat.to(sample)], channels)
         arguments[convention.state] = list(sample.unsqueeze(2)) if convention.listed else sample
-        arguments[convention.time_name] = convention.told(t, N, model)
+        arguments[convention.time_name] = convention.told(t, N, model, dtype)
         e = model(**arguments, return_dict=False)[0]
         if convention.listed:
             e = torch.stack(e).squeeze(2)
@@ -161,7 +162,7 @@ def _input_scaling(scheduler: Any) -> Callable[[Tensor, Tensor], Tensor] | None:
     def scale(x: Tensor, t: Tensor) -> Tensor:
         key = (t.device, t.dtype)
         if key not in on_device:
-            on_device[key] = (times.to(*key), factors.to(t.device, torch.promote_types(t.dtype, torch.float32)))
+            on_device[key] = (times.to(*key), factors.to(t.device, state_dtype(t.dtype)))
         grid, factor = on_device[key]
         here = t.unsqueeze(-1) == grid
         # Wrong without a word would be worse than NaN, and an error would have to wait for the device.
