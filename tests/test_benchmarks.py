@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,6 +120,13 @@ def test_what_needs_a_gpu_says_so(name: str, tmp_path: Path) -> None:
     assert f"{name} needs a CUDA device" in done.stderr
     assert not done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_kernel_on_a_cpu(tmp_path: Path) -> None:
+    printed, results = figures("kernel", tmp_path, "--device", "cpu")
+    assert [r["numbers"] for r in results] == [2**14, 2**14]
+    assert printed.count("compiled / plain = ") == 2
 
 
 @pytest.mark.gpu

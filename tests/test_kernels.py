@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from zigzag.kernels import combine
+from zigzag.kernels import combine, compiled_combine
 
 SCRIPT = """
 import sys, torch
@@ -54,3 +55,17 @@ def test_plain_torch_does_the_same_in_any_dtype() -> None:
     torch.testing.assert_close(combine(p, y, [(c, e), (u, f)]), p * y + c * e + u * f)
     torch.testing.assert_close(combine(p, y, []), p * y)
     assert combine(p.float(), y.float(), [(c.float(), e.half())]).dtype == torch.float32
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_the_compiled_combination_is_exact_to_rounding_whatever_the_sizes() -> None:
+    """|compiled − exact| ≤ 4·eps·(|p·y| + Σ|c·e|), for sizes and numbers of terms that come one after another."""
+    for shape, count in (((2, 4, 8, 8), 2), ((1, 4, 33, 17), 2), ((3, 5), 1)):
+        y, *es = torch.randn(1 + count, *shape)
+        p, *cs = torch.randn(1 + count, 1)
+        exact, size = p.double() * y, (p * y).abs()
+        for c, e in zip(cs, es, strict=True):
+            exact, size = exact + c.double() * e, size + (c * e).abs()
+        out = compiled_combine(p, y, list(zip(cs, es, strict=True)))
+        assert out.dtype == torch.float32
+        assert ((out - exact).abs() <= 4 * torch.finfo(torch.float32).eps * size).all()

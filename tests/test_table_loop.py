@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -102,6 +103,13 @@ def test_the_loop_on_tables_is_sample(name: str, method: str, weak_fn: Any, scal
     check_same(first, expected)
     assert torch.equal(first, second)
     assert run.rows == trace.rows
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.parametrize("method", ["z2", "z", "resampling"])
+def test_the_compiled_loop_is_sample(method: str) -> None:
+    run = loop("ddim", method, compiled=True)
+    check_same(run(X, generator=generator()), sampled("ddim", method))
 
 
 def test_the_comparison_fails_on_another_path() -> None:

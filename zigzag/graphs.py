@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from zigzag.checks import MISSING, Conditions, Settled, settle
 from zigzag.guidance import Guidance
+from zigzag.kernels import combine, compiled_combine
 from zigzag.methods import Method
 from zigzag.moves import Move
 from zigzag.sampling import Model, Predictor, noise_like
@@ -26,6 +27,10 @@ class TableLoop:
 
     It is what `CapturedLoop` captures, and gives the same bits. State, conditions and coefficients live in buffers of
     its own; a run writes its inputs into them.
+
+    Args:
+        compiled: combine predictions and state by `zigzag.kernels.compiled_combine`, which pays for large latents on
+            a CPU. The others are those of `sample`.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class TableLoop:
         weak: float | Guidance = 0.0,
         weak_fn: Predictor | None = None,
         batched: bool | Literal["auto"] = "auto",
+        compiled: bool = False,
     ) -> None:
         self._given = (eps_fn, x, solver, method, cond, uncond, strong, weak, weak_fn, batched)
         settled = settle(*self._given)
@@ -54,8 +60,9 @@ class TableLoop:
         self.conditions = Conditions(*(_cloned(c) for c in settled.conditions))
         model = Model("eps_fn", eps_fn, self.conditions, solver, x)
         weak_model = model if weak_fn is None else Model("weak_fn", weak_fn, self.conditions, solver, x)
+        how = compiled_combine if compiled else combine
         self.steps = {
-            kind: step_function(kind, self.plan, model, weak_model) for kind in dict.fromkeys(self.plan.kinds)
+            kind: step_function(kind, self.plan, model, weak_model, how) for kind in dict.fromkeys(self.plan.kinds)
         }
 
     @property

@@ -1,15 +1,15 @@
-"""The arithmetic of a step in one pass over the latents: a Triton kernel on CUDA, plain torch elsewhere."""
+"""The arithmetic of a step in one pass over the latents: a Triton kernel on CUDA, plain or compiled torch elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["combine"]
+__all__ = ["combine", "compiled_combine"]
 
 
 def combine(p: Tensor, y: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -28,10 +28,35 @@ def combine(p: Tensor, y: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> Ten
     """
     if _fusable(y, [e for _, e in terms]):
         return _fused(p, y, terms)
+    return _plain(p, y, [c for c, _ in terms], [e for _, e in terms])
+
+
+def compiled_combine(p: Tensor, y: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """`combine`, with plain torch compiled into one pass; the same result to rounding.
+
+    The first call compiles for seconds, and needs a C++ compiler on a CPU. Compiled code has a fixed cost a call: on
+    a CPU it is the slower one for small latents (`benchmarks/kernel.py --device cpu`).
+
+    Raises:
+        RuntimeError: where torch cannot compile.
+    """
+    if _fusable(y, [e for _, e in terms]):
+        return _fused(p, y, terms)
+    out: Tensor = _compiled()(p, y, [c for c, _ in terms], [e for _, e in terms])
+    return out
+
+
+def _plain(p: Tensor, y: Tensor, cs: list[Tensor], es: list[Tensor]) -> Tensor:
     out = p * y
-    for c, e in terms:
+    for c, e in zip(cs, es, strict=True):
         out = torch.addcmul(out, c, e.to(y.dtype))
     return out
+
+
+@cache
+def _compiled() -> Callable[..., Any]:
+    compiled: Callable[..., Any] = torch.compile(_plain, fullgraph=True, dynamic=True)
+    return compiled
 
 
 def _fusable(y: Tensor, es: Sequence[Tensor]) -> bool:

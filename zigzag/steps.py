@@ -209,7 +209,9 @@ class Carry(NamedTuple):
     anchor: Tensor
 
 
-def step_function(kind: Kind, plan: Plan, model: Model, weak_model: Model) -> Callable[[Tensor, Carry, Tensor], Carry]:
+def step_function(
+    kind: Kind, plan: Plan, model: Model, weak_model: Model, combine: Callable[..., Tensor] = combine
+) -> Callable[[Tensor, Carry, Tensor], Carry]:
     """The step of a kind as a pure function `(k, carry, noise) -> carry`; `k` is the row of the plan, `(1,)` int64.
 
     It reads no value on the host and draws no noise, so that it can be captured, and traced with `fullgraph=True`.
