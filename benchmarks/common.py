@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
-import torch
-
 from zigzag.files import write_json
+from zigzag.machine import machine, versions
 
-__all__ = ["Loop", "Ratio", "arguments", "in_turns", "machine", "median", "ratio", "write"]
+__all__ = ["Loop", "Ratio", "arguments", "in_turns", "median", "ratio", "write"]
 
 Loop: TypeAlias = Callable[[], object]
 CLOCKS: Final[dict[str, Callable[[], float]]] = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -83,35 +80,18 @@ def arguments(doc: str | None, runs: int | None = None, clock: bool = False) -> 
     return parser
 
 
-def machine() -> str:
-    """Where this runs: processor or GPU, threads, Python."""
-    parts = [_processor(), f"{torch.get_num_threads()} threads", f"Python {platform.python_version()}"]
-    if torch.cuda.is_available():
-        parts.insert(0, torch.cuda.get_device_name())
-    return ", ".join(parts)
-
-
 def write(path: Path | None, results: Any, packages: Sequence[str] = (), *, announce: bool = True, **more: Any) -> None:
     """Prints where the figures were taken, and with a path writes them there, all at once or not at all."""
-    versions = ", ".join([f"torch {torch.__version__}", *(f"{name} {version(name)}" for name in packages)])
     if announce:
-        print(f"{machine()}; {versions}")
+        print(f"{machine()}; {versions(packages)}")
     if path is None:
         return
     record = {
         "command": " ".join(sys.argv),
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
-        "versions": versions,
+        "versions": versions(packages),
         **more,
         "results": results,
     }
     write_json(path, record)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

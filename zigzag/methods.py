@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
 
-__all__ = ["METHODS", "EndToEnd", "ImplicitZ", "Method", "Resampling", "Standard", "Z2Sampling", "ZSampling"]
+__all__ = ["EndToEnd", "ImplicitZ", "Method", "Resampling", "Standard", "Z2Sampling", "ZSampling"]
 
 
 @runtime_checkable
@@ -184,17 +184,6 @@ class Z2Sampling:
                 "for few-step models the paper takes warmup=1 of 4 steps"
             )
         return _shifting(T, max(1, self.warmup), active, fresh=False)
-
-
-METHODS: Final[dict[str, Any]] = {
-    "standard": Standard,
-    "resampling": Resampling,
-    "end-to-end": EndToEnd,
-    "z": ZSampling,
-    "implicit": ImplicitZ,
-    "z2": Z2Sampling,
-}
-"""The methods by the names that the command line gives them."""
 
 
 def _shifting(T: int, start: int, stop: int, fresh: bool) -> tuple[Move, ...]:

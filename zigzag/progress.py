@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["progress_bar"]
+__all__ = ["on_terminal", "progress_bar", "rows_bar"]
 
 
 def progress_bar(moves: int, enabled: bool) -> AbstractContextManager[Callable[[int], None]]:
@@ -15,13 +17,35 @@ def progress_bar(moves: int, enabled: bool) -> AbstractContextManager[Callable[[
     Raises:
         ImportError: if tqdm is missing, naming the extra that brings it.
     """
-    if not enabled:
-        return nullcontext(lambda rows: None)
+    return _bar(_tqdm()(total=moves, unit="move")) if enabled else nullcontext(lambda rows: None)
+
+
+def rows_bar(rows: int, enabled: bool) -> AbstractContextManager[Callable[[int], object]]:
+    """Gives a function to call with the rows that ran since the last call, of `rows`; a silent one unless `enabled`.
+
+    Raises:
+        ImportError: if tqdm is missing, naming the extra that brings it.
+    """
+    return _plain(_tqdm()(total=rows, unit="row", unit_scale=True)) if enabled else nullcontext(lambda rows: None)
+
+
+def on_terminal() -> bool:
+    """Whether a bar would be seen: on a terminal, where tqdm is installed."""
+    return sys.stderr.isatty() and find_spec("tqdm") is not None
+
+
+def _tqdm() -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
         raise ImportError("progress=True needs tqdm: pip install 'zigzag-diffusion[progress]'") from error
-    return _bar(tqdm(total=moves, unit="move"))
+    return tqdm
+
+
+@contextmanager
+def _plain(bar: Any) -> Iterator[Callable[[int], object]]:
+    with bar:
+        yield bar.update
 
 
 @contextmanager

@@ -18,12 +18,19 @@ __all__ = ["count_rows"]
 
 
 def count_rows(
-    method: Method | Sequence[Move], steps: int, strong: float | Guidance = 5.5, weak: float | Guidance = 0.0
+    method: Method | Sequence[Move],
+    steps: int,
+    strong: float | Guidance = 5.5,
+    weak: float | Guidance = 0.0,
+    own_weak: bool = False,
 ) -> int:
     """The model rows per sample that a method takes on a grid of `steps` steps: those that run when it is walked.
 
     The rows depend on the path and on the branches that the guidances need, not on the solver (a guidance whose scale
     depends on α and σ may differ in that; walk it on its own grid with a `Trace` then).
+
+    Args:
+        own_weak: whether weak predictions are of another predictor, `weak_fn`.
 
     Raises:
         TypeError, ValueError: as `walk`.
@@ -34,5 +41,6 @@ def count_rows(
 
     trace = Trace()
     x, solver = torch.zeros(1, 1), FlowEuler.uniform(steps)
-    sample(silent, x, solver, method, cond=None, uncond=None, strong=strong, weak=weak, trace=trace)
+    weak_fn = silent if own_weak else None
+    sample(silent, x, solver, method, cond=None, uncond=None, strong=strong, weak=weak, weak_fn=weak_fn, trace=trace)
     return trace.rows

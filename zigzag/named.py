@@ -1,0 +1,83 @@
+"""Methods by name: what the command line calls them, and what tables and pictures do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Final, get_type_hints
+
+from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
+
+__all__ = ["METHODS", "label", "make_method", "parse_method"]
+
+METHODS: Final[dict[str, Any]] = {
+    "standard": Standard,
+    "resampling": Resampling,
+    "end-to-end": EndToEnd,
+    "z": ZSampling,
+    "implicit": ImplicitZ,
+    "z2": Z2Sampling,
+}
+"""The methods by the names that the command line gives them."""
+
+_LABELS: Final = {
+    Standard: "Standard",
+    Resampling: "Resampling",
+    EndToEnd: "End-to-End",
+    ZSampling: "Z-Sampling",
+    ImplicitZ: "Implicit Z",
+    Z2Sampling: "Z²-Sampling",
+}
+
+
+def label(method: Method, options: bool = True) -> str:
+    """The name of a method in a table, with those of its options that are not the defaults."""
+    kind = type(method)
+    if kind not in _LABELS:
+        return repr(method)
+    changed = {k: v for k, v in vars(method).items() if options and v != getattr(kind, k)}
+    texts = [k if v is True else f"{'λ' if k == 'steps' else k} {v}" for k, v in changed.items()]
+    return f"{_LABELS[kind]} ({', '.join(texts)})" if texts else _LABELS[kind]
+
+
+def make_method(name: str, T: int, options: Mapping[str, Any]) -> Method:
+    """A method of `METHODS` for a grid of T steps.
+
+    Without a warm-up, "z2" has its default of 5 steps, or the 1 that the paper takes for few-step models where T < 6.
+
+    Raises:
+        ValueError: for an unknown method or option, listing those known; as the method, for a value out of range.
+    """
+    if name not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
+    kind = METHODS[name]
+    known = [field.name for field in fields(kind)]
+    if unknown := sorted(options.keys() - set(known)):
+        raise ValueError(f"{name} has no option {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
+    few = {"warmup": 1} if kind is Z2Sampling and T < 6 else {}
+    method: Method = kind(**{**few, **options})
+    method.path(T)
+    return method
+
+
+def parse_method(text: str, T: int) -> Method:
+    """A method as one word: its name, and options after a colon: "z", "z:span=2,rounds=3", "z:released", "z2:warmup=2".
+
+    Raises:
+        ValueError: as `make_method`, and for a value that is no integer, or of a flag.
+    """
+    name, _, rest = text.partition(":")
+    flags = [key for key, kind in get_type_hints(METHODS[name]).items() if kind is bool] if name in METHODS else []
+    options: dict[str, Any] = {}
+    for item in filter(None, rest.split(",")):
+        key, given, value = item.partition("=")
+        if key in flags:
+            if given:
+                raise ValueError(f"{name}: {key} takes no value, got {value!r}")
+            options[key] = True
+            continue
+        try:
+            options[key] = int(value)
+        except ValueError:
+            raise ValueError(f"{name}: {key} must be an integer, got {value!r}") from None
+    return make_method(name, T, options)
