@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-from random import Random
-
 import pytest
 import torch
-from torch import Tensor, nn
 
 pytest.importorskip("scipy")
+from support.painters import painter
 from zigzag.zoo.accuracy import Score, accuracy, noise, prompts, table, wilson
-from zigzag.zoo.learned import LearnedModel, to_state
-from zigzag.zoo.shapes import CATEGORIES, WORDS, draw_scene, parse, render
-
-
-class Draws(nn.Module):
-    """A flow model that draws the caption it reads; read backward, a caption is often another or none."""
-
-    def __init__(self, wrong: str | None = None) -> None:
-        super().__init__()
-        self.anchor, self.wrong = nn.Parameter(torch.zeros(())), wrong
-
-    def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        texts = [" ".join(WORDS[k - 1] for k in row if k) for row in tokens.tolist()]
-        scenes = [draw_scene(parse(self.wrong or text), Random(0)) if text else () for text in texts]
-        return (x - to_state(render(scenes))) / (t / 1000)[:, None, None, None].float()
+from zigzag.zoo.shapes import CATEGORIES
 
 
 def test_a_model_that_draws_what_it_is_told_is_always_right() -> None:
-    scores = accuracy(LearnedModel("shapes-dit", Draws()), count=32, steps=2, scale=1.0)
+    scores = accuracy(painter(), count=32, steps=2, scale=1.0)
     assert list(scores) == list(CATEGORIES)
     assert [score.count for score in scores.values()] == [6, 6, 5, 5, 5, 5]
     assert all(score.right == score.count for score in scores.values())
 
 
 def test_a_model_that_draws_one_thing_only_is_right_about_that() -> None:
-    scores = accuracy(LearnedModel("shapes-dit", Draws("a red circle")), count=30, steps=2, scale=1.0)
+    scores = accuracy(painter("a red circle"), count=30, steps=2, scale=1.0)
     wanted = {c: sum(p in ("a circle", "a red circle") for p in prompts(c, 5)) for c in CATEGORIES}
     assert {category: score.right for category, score in scores.items()} == wanted
     with pytest.raises(ValueError, match="count must be at least 6, got 5"):
-        accuracy(LearnedModel("shapes-dit", Draws()), count=5)
+        accuracy(painter(), count=5)
 
 
 def test_noise_and_prompts_are_those_of_the_seed_and_the_number() -> None:
@@ -58,6 +42,13 @@ def test_noise_and_prompts_are_those_of_the_seed_and_the_number() -> None:
 def test_the_interval_is_wilsons(right: int, count: int, low: float, high: float) -> None:
     got = wilson(Score(right, count))
     assert got == pytest.approx((low, high), abs=5e-5)
+
+
+def test_the_interval_holds_the_share_and_nothing_that_is_no_share() -> None:
+    for count in range(1, 700):
+        for right in {0, 1, count // 2, count - 1, count}:
+            low, high = wilson(score := Score(right, count))
+            assert 0 <= low <= score.share <= high <= 1, score
 
 
 def test_the_table_has_the_categories_and_the_whole() -> None:

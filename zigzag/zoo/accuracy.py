@@ -44,7 +44,9 @@ def wilson(score: Score, z: float = 1.959964) -> tuple[float, float]:
     """
     n, p = score.count, score.share
     centre, spread = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return (centre - spread) / (1 + z**2 / n), (centre + spread) / (1 + z**2 / n)
+    low, high = ((centre + sign * spread) / (1 + z**2 / n) for sign in (-1, 1))
+    # In exact arithmetic it holds the share, and ends there where that is 0 or 1.
+    return min(max(low, 0.0), p), max(min(high, 1.0), p)
 
 
 def prompts(category: str, count: int, seed: int = 0) -> list[str]:
@@ -78,13 +80,12 @@ def accuracy(
     if count < len(CATEGORIES):
         raise ValueError(f"count must be at least {len(CATEGORIES)}, got {count}")
     scores, solver = {}, model.solver(steps)
-    device = next(model.network.parameters()).device
     for k, category in enumerate(CATEGORIES):
         texts = prompts(category, count // len(CATEGORIES) + (k < count % len(CATEGORIES)), seed)
         right = 0
         for start in range(0, len(texts), BATCH):
             part = texts[start : start + BATCH]
-            x = noise(category, start, start + len(part), seed).to(device)
+            x = noise(category, start, start + len(part), seed).to(model.device)
             cond, uncond = model.encode(part), model.encode([""] * len(part))
             images = model.decode(sample(model.eps_fn, x, solver, Standard(), cond=cond, uncond=uncond, strong=scale))
             right += sum(check(part, images))

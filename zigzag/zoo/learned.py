@@ -73,6 +73,11 @@ class LearnedModel:
         _check_name(name)
         self.name, self.network = name, network
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
     def eps_fn(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """What `solver` wants at states `(B, 3, 32, 32)`: ε of "shapes-unet", u of "shapes-dit".
 
@@ -106,7 +111,7 @@ class LearnedModel:
             ValueError: for an unknown word, listing those known, and for a prompt that is too long.
         """
         texts = [prompt] if isinstance(prompt, str) else prompt
-        return tokenize(texts).to(next(self.network.parameters()).device)
+        return tokenize(texts).to(self.device)
 
     def decode(self, x: Tensor) -> Tensor:
         """The images of states, `(B, 3, 32, 32)` in [0, 1]."""

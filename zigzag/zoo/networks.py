@@ -16,7 +16,9 @@ try:
     diffusers = import_module("diffusers")
     attention = import_module("diffusers.models.attention")
 except ImportError as error:
-    raise ImportError("the learned models need diffusers: pip install 'zigzag-diffusion[shapes]'") from error
+    raise ImportError(
+        "the learned models need diffusers, which needs Python 3.11: pip install 'zigzag-diffusion[shapes]'"
+    ) from error
 
 __all__ = ["ShapesDiT", "ShapesUNet", "TokenEncoder"]
 

@@ -72,14 +72,15 @@ def loss(network: nn.Module, name: str, x0: Tensor, tokens: Tensor, noise: Tenso
     r"""The mean squared error of the prediction at `x = α·x₀ + σ·ε`, as a number.
 
     "shapes-unet": `v = α·ε − σ·x₀` on Stable Diffusion's schedule, with half of the times above 630, where it is
-    settled what is drawn. "shapes-dit": `u = ε − x₀` on `α = 1 − σ`, with σ logit-normal (Esser et al. 2024, eq. 19).
+    settled what is drawn. "shapes-dit": `u = ε − x₀` on `α = 1 − σ`, with σ logit-normal (Esser et al. 2024, eq. 19)
+    around 0.79: things of this size are seen at any less noise, and a model that rarely sees more draws too few of them.
     """
     if name == "shapes-unet":
         t = (1000 * u ** (2 / 3)).long().clamp(max=999)  # u may have been rounded up to 1
         alpha, sigma = (table[t].to(x0.dtype)[:, None, None, None] for table in noise_table(x0.device))
         target = alpha * noise - sigma * x0
     else:
-        sigma = torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4)).sigmoid()
+        sigma = (1.3 + 1.3 * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))).sigmoid()
         t, sigma = 1000 * sigma, sigma[:, None, None, None]
         alpha = 1 - sigma
         target = noise - x0

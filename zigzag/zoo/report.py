@@ -1,0 +1,48 @@
+"""A comparison of samplers from the first model call to the table on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zigzag.files import replacing, write_json
+from zigzag.machine import machine, versions
+from zigzag.zoo.compare import Line, Results, duels, errors, figures, table
+from zigzag.zoo.evaluation import Evaluation, Trial
+
+__all__ = ["report"]
+
+
+def report(
+    evaluation: Evaluation,
+    stem: str,
+    title: str,
+    lines: Sequence[Line],
+    trials: Sequence[Trial],
+    terms: bool = False,
+    progress: bool = False,
+) -> tuple[str, Results]:
+    """Samples what is not on record, and writes `stem.txt` and `stem.json` into the evaluation's folder.
+
+    Args:
+        terms: with a table of δ, τ₁ and τ₂.
+
+    Returns:
+        The text, and the results it is made of.
+
+    Raises:
+        ValueError, ImportError, OSError: as `Evaluation.run`; where the folder cannot be written.
+    """
+    results = evaluation.run(dict.fromkeys(line.sampler for line in lines), trials, progress)
+    seconds = sum(result.seconds * len(result.verdicts) for result in results.values())
+    note = (
+        f"{evaluation.model.name}, {sum(trial.prompts for trial in trials)} prompts a line, "
+        f"seed {', '.join(str(trial.seed) for trial in trials)}, "
+        f"{'bfloat16 products' if trials[0].amp else 'float32'}; ms are of one sample, differences in points with 95 % "
+        f"intervals; {seconds:.0f} s of sampling in all.\n{machine()}; {versions(['diffusers'])}"
+    )
+    parts = [title, table(lines, results), errors(lines, results) if terms else "", duels(lines, results), note]
+    text = "\n\n".join(part for part in parts if part)
+    with replacing(evaluation.folder / f"{stem}.txt") as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(evaluation.folder / f"{stem}.json", figures(lines, results))
+    return text, results

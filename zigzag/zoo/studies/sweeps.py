@@ -1,0 +1,193 @@
+"""What the studies of the papers sample: the paths, scales and steps of each, fixed before anything was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
+from zigzag.named import label
+from zigzag.zoo.compare import Line, lines
+from zigzag.zoo.samplers import Sampler
+
+__all__ = ["HEADLINE", "STUDIES", "Point", "Study"]
+
+STEPS = 10
+STRONG = 4.0  # the best scale of standard sampling on record for shapes-unet
+WARMUP = 2  # a fifth of the steps, as the Z² paper's 10 of 50
+_STANDARD = Standard()
+HEADLINE: tuple[Method, ...] = (Resampling(), EndToEnd(), ZSampling(), ImplicitZ(), Z2Sampling(warmup=WARMUP))
+
+
+class Point(NamedTuple):
+    """A point of a picture: on the curve `series`, at `x` of the swept quantity."""
+
+    series: str
+    x: float
+    sampler: Sampler
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study of a paper.
+
+    Attributes:
+        title: what is swept. source: where the papers have it. axis: the swept quantity, with its symbol.
+        points: what is sampled, and where it stands in the picture. lines: the table.
+        rows: whether x is the rows, or the seconds, of the sampler itself, `Point.x` being unused.
+        errors: whether the table has δ, τ₁ and τ₂. exact: whether the model runs in float32 even where others do not.
+    """
+
+    title: str
+    source: str
+    axis: str
+    points: list[Point]
+    lines: list[Line] = field(default_factory=list)
+    rows: bool = False
+    errors: bool = False
+    exact: bool = False
+
+
+def _plain(method: Method = _STANDARD, strong: float = STRONG, weak: float = 0.0, steps: int = STEPS) -> Sampler:
+    return Sampler(method, steps, strong, weak)
+
+
+def _scale_of(sampler: Sampler) -> Sampler:
+    return Sampler(Standard(), sampler.steps, sampler.strong, sampler.weak, matched=sampler.method)
+
+
+def _table(points: list[Point], rival: Callable[[Point], Sampler] = lambda point: _plain()) -> list[Line]:
+    """Standard sampling, then a line for each point, against a rival."""
+    first = Line("Standard", _plain())
+    return [first] + [
+        Line(f"{point.series}, {point.x:g}", point.sampler, () if point.sampler == rival(point) else (rival(point),))
+        for point in points
+    ]
+
+
+def guidance_gap() -> Study:
+    """γ₂ from none to more than γ₁; at γ₂ = γ₁ the gap is nothing."""
+    z2, points = Z2Sampling(warmup=WARMUP), []
+    for method, series in ((ZSampling(), "Z-Sampling"), (z2, "Z²-Sampling")):
+        points += [Point(series, weak, _plain(method, weak=weak)) for weak in (0, 1, 2, 3, 4, 5, 6)]
+    points += [Point("CFG, same scale as Z", w, _scale_of(_plain(ZSampling(), weak=w))) for w in (0, 1, 2, 3)]
+    return Study(
+        "The guidance gap",
+        "Z-Sampling, Figure 7",
+        f"w of the inversion (γ₂), at γ₁ = {STRONG:g}",
+        points,
+        _table(points),
+    )
+
+
+def zigzag_steps() -> Study:
+    """λ, the number of steps that are active."""
+    points = [Point("Z-Sampling", n, _plain(ZSampling(steps=n))) for n in (1, 2, 3, 5, 7, 9)]
+    points += [Point("Implicit Z", n, _plain(ImplicitZ(steps=n))) for n in (1, 3, 5, 10)]
+    points += [Point("Z²-Sampling", n, _plain(Z2Sampling(warmup=WARMUP, steps=n))) for n in (3, 5, 7, 9, 10)]
+    return Study(
+        "Zigzag steps", "Z-Sampling, Figure 9; Z², Figure 7a", "λ: active before this step", points, _table(points)
+    )
+
+
+def span() -> Study:
+    """k steps down and k up; the last is the end-to-end zigzag at the first step only."""
+    points = [Point("Z-Sampling", k, _plain(ZSampling(span=k))) for k in (1, 2, 3, 4)]
+    points += [Point("CFG, same scale as Z", k, _scale_of(_plain(ZSampling(span=k)))) for k in (1, 2, 3, 4)]
+    points += [Point("End-to-End", STEPS, _plain(EndToEnd()))]
+    return Study("Span", "Z-Sampling, Table 12", "span k", points, _table(points))
+
+
+def strong_scale() -> Study:
+    """γ₁, with each method beside standard sampling at the same scale."""
+    scales = (1.5, 2.5, 4.0, 6.0, 9.0)
+    points = [Point("Standard", s, _plain(strong=s)) for s in scales]
+    points += [Point("Z-Sampling", s, _plain(ZSampling(), s)) for s in scales]
+    points += [Point("CFG, same scale as Z", s, _scale_of(_plain(ZSampling(), s))) for s in scales]
+    points += [Point("Z²-Sampling", s, _plain(Z2Sampling(warmup=WARMUP), s)) for s in scales]
+    return Study(
+        "The strong scale", "Z-Sampling, Table 13", "w of denoising (γ₁), at γ₂ = 0", points,
+        _table(points, lambda point: _plain(strong=point.sampler.strong)),
+    )  # fmt: skip
+
+
+def cost() -> Study:
+    """Accuracy against rows and seconds, by the number of steps."""
+    points = [Point("Standard", T, _plain(steps=T)) for T in (5, 10, 20, 40)]
+    for method in (Resampling(), EndToEnd(), ImplicitZ()):
+        points += [Point(label(method), T, _plain(method, steps=T)) for T in (5, 10)]
+    points += [Point("Z-Sampling", T, _plain(ZSampling(), steps=T)) for T in (5, 10, 20)]
+    # The paper's own way to compare at equal time: half the steps, the first half of them zigzags.
+    points += [Point("Z-Sampling, λ = T/2", T, _plain(ZSampling(steps=T // 2), steps=T)) for T in (5, 10, 20)]
+    points += [Point("Z²-Sampling", T, _plain(Z2Sampling(warmup=T // 5), steps=T)) for T in (5, 10, 20, 40)]
+    return Study(
+        "Cost", "Z-Sampling, Figure 10; Z², Figure 7b", "model rows a sample", points, _table(points), rows=True
+    )
+
+
+def warmup() -> Study:
+    """Plain steps of Z² before its first shift."""
+    points = [Point("Z²-Sampling", n, _plain(Z2Sampling(warmup=n))) for n in (0, 1, 2, 3, 5, 7)]
+    return Study("Warm-up", "Z², Table 5", "warm-up steps", points, _table(points))
+
+
+def inversion_error() -> Study:
+    """End to end against step by step, with and without a gap; x is the refinements."""
+    points = []
+    for weak, gap in ((0.0, "gap"), (STRONG, "no gap")):
+        points += [Point(f"Z-Sampling, {gap}", k, _plain(ZSampling(refine=k), weak=weak)) for k in (0, 2)]
+        points += [Point(f"End-to-End, {gap}", k, _plain(EndToEnd(refine=k), weak=weak)) for k in (0, 2)]
+    return Study(
+        "End to end, step by step", "Z-Sampling, Tables 16 and 17", "refinements of the inversion", points,
+        _table(points), errors=True, exact=True,
+    )  # fmt: skip
+
+
+def gaussian_error() -> Study:
+    """A Gaussian error of relative size s in the inversion."""
+    points = [Point("Z-Sampling", s, Sampler(ZSampling(), STEPS, STRONG, error=s)) for s in (0.0, 0.1, 0.25, 0.5, 1.0)]
+    return Study(
+        "A Gaussian error", "Z-Sampling, Table 18", "relative size s of the error", points, _table(points), errors=True
+    )
+
+
+def stochastic() -> Study:
+    """Ancestral against deterministic steps; x is η."""
+    points = []
+    for method in (Standard(), ZSampling()):
+        points += [Point(label(method), eta, Sampler(method, STEPS, STRONG, ancestral=bool(eta))) for eta in (0, 1)]
+    return Study(
+        "Ancestral steps", "Z-Sampling, Table 15", "η: 0 deterministic, 1 ancestral", points,
+        _table(points, lambda point: Sampler(Standard(), STEPS, STRONG, ancestral=point.sampler.ancestral)),
+    )  # fmt: skip
+
+
+def released() -> Study:
+    """The exact inverse against the one of the authors' code; x is 1 for the latter."""
+    points = [Point("Z-Sampling", k, _plain(ZSampling(released=bool(k)))) for k in (0, 1)]
+    return Study(
+        "Exact and released inverse", "DESIGN.md, trap 1", "0 the exact inverse, 1 the released code's", points,
+        _table(points), errors=True,
+    )  # fmt: skip
+
+
+def headline() -> Study:
+    """Every method against standard sampling, plain CFG at the same scale and plain CFG with the same rows."""
+    every = lines(HEADLINE, STEPS, STRONG)
+    return Study("Every method", "both papers", "model rows a sample", [], every, rows=True)
+
+
+STUDIES: dict[str, Callable[[], Study]] = {
+    "headline": headline,
+    "gap": guidance_gap,
+    "lambda": zigzag_steps,
+    "span": span,
+    "scale": strong_scale,
+    "cost": cost,
+    "warmup": warmup,
+    "inversion": inversion_error,
+    "error": gaussian_error,
+    "ancestral": stochastic,
+    "released": released,
+}
