@@ -1,4 +1,4 @@
-# make demo   draw the digits with every method        make test   lint, types and tests
+# make demo   draw a page of prompts with every method        make test   lint, types and tests
 # Both make .venv on the first run. PYTHON=python3.12 make test chooses the interpreter.
 
 PYTHON ?= python3
@@ -30,8 +30,8 @@ $(VENV)/.base: constraints.txt
 	touch $@
 
 # No build isolation: what builds the package is pinned too.
-$(VENV)/.demo: $(VENV)/.base pyproject.toml
-	$(PIP) --no-build-isolation --editable '.[progress,plots]'
+$(VENV)/.demo: $(VENV)/.base pyproject.toml Makefile
+	$(PIP) --no-build-isolation --editable '.[progress,plots,shapes]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base pyproject.toml

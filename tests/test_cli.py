@@ -45,16 +45,24 @@ def test_path_draws_in_ascii_where_the_terminal_has_nothing_else() -> None:
         (("path", "z2", "--warmup", "8"), "warmup"),
         (("path", "z", "--strong", "nan"), "strong"),
         (("demo", "--steps", "0"), "steps"),
-        (("demo", "--per-digit", "0"), "per-digit"),
-        (("demo", "--warmup", "4"), "warmup"),
-        (("demo", "--std", "0"), "std"),
-        (("demo", "--out", "/dev/null/x", "--per-digit", "1"), "/dev/null"),
+        (("demo", "--prompts", "0"), "prompts"),
+        (("demo", "--prompts", "7"), "prompts"),
+        (("demo", "--warmup", "20"), "warmup"),
+        (("demo", "--strong", "nan"), "strong"),
+        (("demo", "--model", "shapes"), "shapes-unet"),
+        (("demo", "--prompt", "a red cat"), "magenta"),
+        (("demo", "--prompt", "circle red"), "no caption"),
+        (("demo", *["--prompt", "a circle"] * 37), "36"),
         ((), "command"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    args: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+    args: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def never(*args: object, **more: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("zigzag.demo.load", never)
     with pytest.raises(SystemExit) as exit:
         main(args)
     assert exit.value.code == 2
@@ -62,7 +70,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert error.count("\n") == 1 and said in error
 
 
-@pytest.mark.parametrize("args", [("--help",), ("demo", "--help"), ("path", "--help"), ("--version",)])
+@pytest.mark.parametrize(
+    "args", [("--help",), ("demo", "--help"), ("path", "--help"), ("generate", "--help"), ("--version",)]
+)
 def test_help_goes_to_standard_output(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main(args)
@@ -70,29 +80,25 @@ def test_help_goes_to_standard_output(args: tuple[str, ...], capsys: pytest.Capt
     assert "zigzag" in capsys.readouterr().out
 
 
-def test_demo_writes_a_picture_and_figures_and_no_progress_into_a_pipe(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    done = run("demo", "--per-digit", "2", "--out", str(tmp_path / "new"), PYTHONIOENCODING="utf-8")
+def test_demo_writes_a_page_and_figures_and_no_progress_into_a_pipe(tmp_path: Path) -> None:
+    for name in ("matplotlib", "diffusers", "safetensors", "scipy"):
+        pytest.importorskip(name)
+    out = tmp_path / "new"
+    args = ("--prompt=a red circle", "--prompt=Two Squares", "--steps=3", "--warmup=1", "--out", str(out))
+    done = run("demo", *args, PYTHONIOENCODING="utf-8")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert (tmp_path / "new" / "demo.png").read_bytes().startswith(b"\x89PNG")
-    content = json.loads((tmp_path / "new" / "demo.json").read_text(encoding="utf-8"))
+    assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
+    content = json.loads((out / "demo.json").read_text(encoding="utf-8"))
     rows = {f["name"]: f["rows"] for f in content["figures"]}
-    methods = {"Standard": 8, "Resampling": 14, "End-to-End": 20, "Z-Sampling": 17, "Implicit Z": 16, "Z²-Sampling": 8}
+    # Of 3 steps of two rows: two rows more where resampled, three where an explicit zigzag is walked, at two of three.
+    methods = {"Standard": 6, "Resampling": 10, "End-to-End": 15, "Z-Sampling": 12, "Implicit Z": 12}
+    methods |= {"Z²-Sampling (warmup 1)": 6}
     assert {name: rows[name] for name in methods} == methods
     assert all(name in done.stdout for name in rows)
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["demo.json", "demo.png"]
-
-
-def test_demo_is_the_same_twice_but_for_the_seconds() -> None:
-    from zigzag import demo
-
-    settings = demo.Settings(per_digit=1)
-    (first, images), (second, again) = demo.run(settings), demo.run(settings)
-    assert [(f.name, f.rows, f.read_right, f.distance) for f in first] == [
-        (f.name, f.rows, f.read_right, f.distance) for f in second
-    ]
-    assert all(images[name].equal(again[name]) for name in images)
+    assert content["prompts"] == ["a red circle", "two squares"]
+    assert all(len(f["right"]) == 2 for f in content["figures"])
+    assert sorted(p.name for p in out.iterdir()) == ["demo.json", "demo.png"]
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -1,187 +1,239 @@
-"""`zigzag demo`: real digits drawn by all six methods from the same noise, with plain CFG beside each."""
+"""`zigzag demo`: a page of prompts drawn by all six methods from the same noise, each image judged by the checker."""
 
 from __future__ import annotations
 
-import platform
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zigzag import __version__
 from zigzag.files import replacing, write_json
-from zigzag.guidance import Guidance
-from zigzag.matched import matched_cfg
-from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
+from zigzag.machine import machine, versions
+from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Z2Sampling, ZSampling
 from zigzag.progress import progress_bar
-from zigzag.rows import count_rows
-from zigzag.sampling import Visit, sample
-from zigzag.solvers import DDIM
+from zigzag.sampling import Predictor, Visit, sample
+from zigzag.solvers import Solver
 from zigzag.trace import Trace
-from zigzag.zoo import Digits
+from zigzag.zoo.accuracy import noise, prompts
+from zigzag.zoo.compare import Line, lines
+from zigzag.zoo.learned import LearnedModel, load
+from zigzag.zoo.shapes import CATEGORIES, check, parse
 
-__all__ = ["Figures", "Settings", "draw", "machine", "require_plots", "run", "table", "write"]
+__all__ = [
+    "Drawn",
+    "Figures",
+    "Settings",
+    "draw",
+    "draw_lines",
+    "every_method",
+    "require_plots",
+    "run",
+    "table",
+    "write",
+]
+
+MOST = 36  # prompts on a page; a wider one cannot be read
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a demo is made with: all that its figures depend on."""
+    """What a page is made with: all that its verdicts depend on.
 
-    steps: int = 4
-    per_digit: int = 20
-    strong: float = 5.5
+    Attributes:
+        prompts: how many captions of each category are drawn from the grammar.
+        prompt: captions of one's own, in place of those.
+    """
+
+    model: str = "shapes-unet"
+    steps: int = 20
+    prompts: int = 2
+    prompt: tuple[str, ...] = ()
+    strong: float = 4.0
     weak: float = 0.0
-    warmup: int = 1
-    std: float = 0.1
+    warmup: int = 5
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One line of the table.
-
-    `distance` is Euclidean, to the nearest real digit of the class asked for, with pixels in [−1, 1].
-    """
+    """One line of the table; `right` has the checker's verdict on each prompt, `seconds` are those of all of them."""
 
     name: str
     steps: int
     rows: int
     seconds: float
-    read_right: float
-    distance: float
+    right: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
-class _Line:
-    name: str
-    method: Method
-    strong: float | Guidance
-    steps: int
-    pictured: bool
+class Drawn:
+    """What came of a line: states `(B, …)`, model rows per sample, and seconds for all samples."""
+
+    line: Line
+    x0: Tensor
+    rows: int
+    seconds: float
 
 
-def _lines(s: Settings) -> list[_Line]:
-    """Each method; after it plain CFG at the matched scale, and plain CFG at the same number of rows."""
-    grid = _grid(s.steps)
-    methods: dict[str, Method] = {
-        "Resampling": Resampling(),
-        "End-to-End": EndToEnd(),
-        "Z-Sampling": ZSampling(),
-        "Implicit Z": ImplicitZ(),
-        "Z²-Sampling": Z2Sampling(warmup=s.warmup),
-    }
-    lines = [_Line("Standard", Standard(), s.strong, s.steps, True)]
-    for name, method in methods.items():
-        lines.append(_Line(name, method, s.strong, s.steps, True))
-        if name != "Resampling":  # its matched scale is the strong one itself: Standard
-            matched = matched_cfg(method, grid, s.strong, s.weak)
-            lines.append(_Line(f"  CFG at the scale of {name}", Standard(), matched, s.steps, False))
-        rows = [count_rows(m, s.steps, s.strong, s.weak) for m in (method, Standard())]
-        longer = round(s.steps * rows[0] / rows[1])
-        if longer != s.steps:
-            lines.append(_Line(f"  CFG with the rows of {name}", Standard(), s.strong, longer, False))
-    return lines
+def every_method(steps: int, strong: float, weak: float = 0.0, warmup: int = 5) -> list[Line]:
+    """Each method; after it plain CFG at the matched scale, and plain CFG at the same number of rows.
 
-
-def _grid(steps: int) -> DDIM:
-    # Trailing, and ending on clean data: few steps have to begin at pure noise and to use their last one.
-    return DDIM.stable_diffusion(steps, spacing="trailing", final_alpha_cumprod=1.0)
-
-
-def run(s: Settings, progress: bool = False) -> tuple[list[Figures], dict[str, Tensor]]:
-    """Draws every line of the table from the same noise.
-
-    Returns:
-        The figures, and for each method itself (not its baselines) one image of each digit, `(10, 1, 8, 8)`.
+    Args:
+        warmup: of Z²-Sampling.
 
     Raises:
-        ValueError: for settings out of range.
+        ValueError, TypeError: for steps, scales or a warm-up out of range.
     """
-    if s.per_digit < 1:
-        raise ValueError(f"per-digit must be at least 1, got {s.per_digit}")
-    digits, lines = Digits(s.std), _lines(s)
-    cond = torch.arange(10).repeat_interleave(s.per_digit)
-    uncond = torch.full_like(cond, -1)
-    noise = torch.randn(len(cond), 1, 8, 8, generator=torch.Generator().manual_seed(s.seed))
-    figures, images = [], {}
-    moves = sum(len(line.method.path(line.steps)) for line in [lines[0], *lines])
-    with progress_bar(moves, enabled=progress) as tick:
+    methods = (Resampling(), EndToEnd(), ZSampling(), ImplicitZ(), Z2Sampling(warmup=warmup))
+    return lines(methods, steps, strong, weak)
+
+
+def draw_lines(
+    every: Sequence[Line],
+    predictor: Callable[[Solver], Predictor],
+    solver: Callable[[int], Solver],
+    x_T: Tensor,
+    *,
+    cond: Tensor,
+    uncond: Tensor,
+    seed: int = 0,
+    progress: bool = False,
+) -> Iterator[Drawn]:
+    """Samples every line from the same noise `x_T` `(B, …)`.
+
+    Args:
+        predictor: of a solver. solver: of a number of steps. seed: of the noise that Resampling adds.
+    """
+    # The first line is drawn once more, before: what the first run sets up is no method's cost.
+    samplers = [line.sampler for line in [every[0], *every]]
+    with progress_bar(sum(len(s.method.path(s.steps)) for s in samplers), enabled=progress) as tick:
 
         def on_move(visit: Visit) -> None:
             tick(visit.rows)
 
-        # The first line is drawn once more, before: what the first run sets up is no method's cost.
-        for k, line in enumerate([lines[0], *lines]):
-            solver, trace = _grid(line.steps), Trace()
+        for k, s in enumerate(samplers):
+            grid, trace = solver(s.steps), Trace()
             start = time.perf_counter()
             x0 = sample(
-                digits.predictor(solver), noise, solver, line.method,
-                cond=cond, uncond=uncond, strong=line.strong, weak=s.weak,
-                generator=torch.Generator().manual_seed(s.seed + 1), callback=on_move, trace=trace,
+                predictor(grid), x_T, grid, s.method, cond=cond, uncond=uncond, strong=s.guidance(grid), weak=s.weak,
+                generator=torch.Generator().manual_seed(seed + 1), callback=on_move, trace=trace,
             )  # fmt: skip
             seconds = time.perf_counter() - start
-            right = (digits.classify(x0) == cond).double().mean().item()
-            distance = digits.distance(x0, cond).mean().item()
-            if k == 0:
-                continue
-            figures.append(Figures(line.name, line.steps, trace.rows, seconds, right, distance))
-            if line.pictured:
-                images[line.name] = x0[:: s.per_digit]
-    return figures, images
+            if k > 0:
+                yield Drawn(every[k - 1], x0, trace.rows, seconds)
 
 
-def table(s: Settings, figures: list[Figures]) -> str:
-    """The figures as text."""
-    head = f"{'method':<34}{'steps':>6}{'rows':>6}{'seconds':>9}{'read right':>12}{'distance':>10}"
-    lines = [
-        f"{f.name:<34}{f.steps:>6}{f.rows:>6}{f.seconds:>9.2f}{f.read_right:>12.1%}{f.distance:>10.3f}" for f in figures
-    ]
+def page(s: Settings) -> tuple[list[str], Tensor]:
+    """The prompts of a page, and the noise of each, `(N, 3, 32, 32)`.
+
+    Raises:
+        ValueError: for a prompt that is no caption, and for none or too many prompts.
+    """
+    if s.prompt:
+        if len(s.prompt) > MOST:
+            raise ValueError(f"prompt may be given at most {MOST} times, got {len(s.prompt)}")
+        texts = [str(parse(text)) for text in s.prompt]
+        return texts, noise("prompt", 0, len(texts), s.seed)
+    most = MOST // len(CATEGORIES)
+    if not 1 <= s.prompts <= most:
+        raise ValueError(f"prompts must be 1 to {most} of each category, got {s.prompts}: a page has {MOST} at most")
+    texts = [text for category in CATEGORIES for text in prompts(category, s.prompts, s.seed)]
+    return texts, torch.cat([noise(category, 0, s.prompts, s.seed) for category in CATEGORIES])
+
+
+def run(
+    s: Settings, progress: bool = False, model: LearnedModel | None = None
+) -> tuple[list[str], list[Figures], dict[str, Tensor]]:
+    """Draws every line of the table from the same noise, and has the checker judge each image.
+
+    Args:
+        model: by default the one that the settings name, as it comes with the package.
+
+    Returns:
+        The prompts, the figures, and for each method itself (not its baselines) its images, `(N, 3, 32, 32)`.
+
+    Raises:
+        ValueError: for settings out of range.
+        ImportError: without diffusers, safetensors or scipy, naming the extra that brings them.
+    """
+    texts, x_T = page(s)
+    check(texts, torch.zeros_like(x_T))  # what it needs is asked for before minutes of sampling, not after
+    every = every_method(s.steps, s.strong, s.weak, s.warmup)
+    model = model or load(s.model)
+    eps_fn = model.eps_fn
+    cond, uncond = model.encode(texts), model.encode([""] * len(texts))
+    figures, images = [], {}
+    for drawn in draw_lines(
+        every, lambda grid: eps_fn, model.solver, x_T,
+        cond=cond, uncond=uncond, seed=s.seed, progress=progress,
+    ):  # fmt: skip
+        name, steps, found = drawn.line.label, drawn.line.sampler.steps, model.decode(drawn.x0)
+        figures.append(Figures(name, steps, drawn.rows, drawn.seconds, tuple(check(texts, found))))
+        if not drawn.line.baseline:
+            images[name] = found
+    return texts, figures, images
+
+
+def table(s: Settings, texts: Sequence[str], figures: Sequence[Figures]) -> str:
+    """The figures as text: how many are right, of all prompts and of each category."""
+    of = [parse(text).category for text in texts]
+    shown = [category for category in CATEGORIES if category in of]
+    heads = [category.removesuffix(" object").removesuffix(" objects") for category in shown]
+    total = f"right of {len(texts)}"
+    wide = max(len(f.name) for f in figures)
+    head = f"{'method':<{wide}}{'steps':>6}{'rows':>6}{'seconds':>9}  {total}" + "".join(f"  {word}" for word in heads)
+    body = []
+    for f in figures:
+        line = f"{f.name:<{wide}}{f.steps:>6}{f.rows:>6}{f.seconds:>9.2f}  {sum(f.right):>{len(total)}}"
+        for category, word in zip(shown, heads, strict=True):
+            right = sum(r for r, c in zip(f.right, of, strict=True) if c == category)
+            line += f"  {f'{right}/{of.count(category)}':>{len(word)}}"
+        body.append(line)
     note = (
-        f"{10 * s.per_digit} samples a line, all from the same noise; strong w = {s.strong:g}, weak w = {s.weak:g}; "
-        f"rows are per sample.\n{machine()}"
+        f"{s.model}, seed {s.seed}: every line from the same noise; strong w = {s.strong:g}, weak w = {s.weak:g}; "
+        f"rows are per sample, seconds for all.\n{len(texts)} images a line decide nothing: "
+        f"`zigzag eval --model {s.model}` measures.\n{machine()}; {versions(['diffusers'])}"
     )
-    return "\n".join([head, "-" * len(head), *lines, "", note])
+    return "\n".join([head, "-" * len(head), *body, "", note])
 
 
-def machine() -> str:
-    """The machine and the versions that figures were made with."""
-    return (
-        f"{platform.machine()} CPU, {torch.get_num_threads()} threads, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, zigzag {__version__}"
-    )
-
-
-def draw(path: Path, images: dict[str, Tensor], figures: list[Figures]) -> None:
-    """Writes the picture: methods down, digits across.
+def draw(path: Path, texts: Sequence[str], images: dict[str, Tensor], figures: Sequence[Figures]) -> None:
+    """Writes the page: methods down, prompts across, a tick or a cross under each image.
 
     Raises:
         ImportError: without matplotlib, naming the extra that brings it.
     """
-    Figure = require_plots()
-    rows = {f.name: f.rows for f in figures}
-    figure = Figure(figsize=(10, 1.02 * len(images)), layout="constrained")
-    axes = figure.subplots(len(images), 10, squeeze=False)
-    for line, (name, digits) in zip(axes, images.items(), strict=True):
-        for k, (ax, image) in enumerate(zip(line, digits, strict=True)):
-            ax.imshow(image[0].numpy(), cmap="gray_r", vmin=-1, vmax=1)
-            ax.set_xticks([])
-            ax.set_yticks([])
-            if line is axes[0]:
-                ax.set_title(str(k))
-        line[0].set_ylabel(f"{name}\n{rows[name]} rows", rotation=0, ha="right", va="center")
+    known, titles = {f.name: f for f in figures}, [wrap(text, 11) for text in texts]
+    size = (1.6 + 0.95 * len(texts), 0.2 + 0.17 * max(map(len, titles)) + 1.14 * len(images))
+    figure = require_plots()(figsize=size, layout="compressed")
+    axes = figure.subplots(len(images), len(texts), squeeze=False)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title("\n".join(title), fontsize=10)
+    for across, (name, found) in zip(axes, images.items(), strict=True):
+        for ax, image, right in zip(across, found, known[name].right, strict=True):
+            ax.imshow(image.permute(1, 2, 0).numpy(), interpolation="none")
+            mark, colour = ("✓", "#1a7f37") if right else ("✗", "#cf222e")
+            ax.set_xlabel(mark, color=colour, fontsize=14, fontweight="bold", labelpad=1)
+            ax.spines[:].set(color=colour, linewidth=1.5)
+            ax.set(xticks=[], yticks=[])
+        across[0].set_ylabel(f"{name}\n{known[name].rows} rows", rotation=0, ha="right", va="center", fontsize=11)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+        figure.savefig(temporary, format="png", dpi=150)
 
 
-def write(out: Path, s: Settings, figures: list[Figures], images: dict[str, Tensor]) -> tuple[Path, Path]:
-    """Writes the picture and the figures into a folder, and returns their paths."""
+def write(
+    out: Path, s: Settings, texts: Sequence[str], figures: Sequence[Figures], images: dict[str, Tensor]
+) -> tuple[Path, Path]:
+    """Writes the page and the figures into a folder, and returns their paths."""
     picture, data = out / "demo.png", out / "demo.json"
-    draw(picture, images, figures)
-    content = {"settings": asdict(s), "machine": machine(), "figures": [asdict(f) for f in figures]}
-    write_json(data, content, allow_nan=False)
+    draw(picture, texts, images, figures)
+    content = {"settings": asdict(s), "machine": machine(), "versions": versions(["diffusers"]), "prompts": list(texts)}
+    write_json(data, {**content, "figures": [asdict(f) for f in figures]}, allow_nan=False)
     return picture, data
 
 

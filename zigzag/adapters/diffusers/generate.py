@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
-import platform
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,13 +16,12 @@ from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteSc
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import try_to_load_from_cache
 
-from zigzag import __version__
 from zigzag.adapters.diffusers.attach import attach
-from zigzag.files import replacing, write_json
 from zigzag.guidance.base import finite
-from zigzag.methods import METHODS, Method, Standard
+from zigzag.jobs import Job, check_device, missing, plan
+from zigzag.methods import Method
 
-__all__ = ["PROMPTS", "Settings", "generate", "load_pipeline", "slug"]
+__all__ = ["PROMPTS", "Settings", "generate", "load_pipeline"]
 
 # The prompts of the published infer.py, spelled as there: a figure can be compared with them only by the same words.
 PROMPTS = (
@@ -65,12 +59,7 @@ class Settings:
             raise ValueError(f"scheduler must be 'ddim' or 'keep', got {self.scheduler!r}")
         if self.dtype not in ("float32", "float16", "bfloat16"):
             raise ValueError(f"dtype must be float32, float16 or bfloat16, got {self.dtype!r}")
-        try:
-            device = torch.device(self.device)
-        except RuntimeError:
-            raise ValueError(f"device must be such as 'cuda' or 'cpu', got {self.device!r}") from None
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {self.device} is not to be had here; pass --device cpu --dtype float32")
+        check_device(self.device, instead="--device cpu --dtype float32")
 
 
 def generate(
@@ -95,86 +84,38 @@ def generate(
         ValueError: for an empty prompt, a number of steps that the method does not take, a pipeline without images.
         OSError: for a model that cannot be loaded, saying which file is missing.
     """
-    if not prompts or not all(prompt.strip() for prompt in prompts):
-        raise ValueError("prompt must not be empty")
-    method.path(settings.infer_step)
-    jobs, missing = list(_jobs(settings, prompts, method, save_dir)), []
-    for job in jobs:
-        if job.done():
-            say(f"skipped {job.image}: it is there")
-        else:
-            missing.append(job)
-    if missing:
+    jobs = plan(settings, prompts, method, save_dir, _files(Path(settings.model)))
+    todo = list(missing(jobs, say))
+    if todo:
         with _silenced(not progress):
             pipe = load_pipeline(settings)
         pipe.set_progress_bar_config(disable=not progress)
-        for job in missing:
-            job.write(pipe)
+        for job in todo:
+            _write(job, pipe)
             say(f"wrote {job.image}")
     return [job.image for job in jobs]
 
 
-@dataclass(frozen=True)
-class _Job:
-    settings: Settings
-    prompt: str
-    method: Method
-    folder: Path
-    files: list[tuple[str, int, int]]
-
-    @cached_property
-    def image(self) -> Path:
-        what = {**asdict(self.settings), "prompt": self.prompt, "method": repr(self.method), "files": self.files}
-        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
-        return self.folder / f"{slug(self.prompt)}-{digest}-{type(self.method).__name__.lower()}.png"
-
-    def done(self) -> bool:
-        return self.image.exists() and self.image.with_suffix(".json").exists()
-
-    def command(self) -> list[str]:
-        """The command line that makes this image (and the standard one beside it) again."""
-        names = {kind: name for name, kind in METHODS.items()}
-        # One word an option: a prompt, or a number, may begin with a dash.
-        words = ["zigzag", "generate", f"--prompt={self.prompt}", f"--method={names[type(self.method)]}"]
-        words += [f"--{name.replace('_', '-')}={value}" for name, value in asdict(self.settings).items()]
-        given = {f.name: getattr(self.method, f.name) for f in fields(self.method)}  # type: ignore[arg-type]
-        for name, value in given.items():
-            option = "--lambda" if name == "steps" else f"--{name}"
-            if value is not None and value is not False:
-                words.append(option if value is True else f"{option}={value}")
-        return words
-
-    def write(self, pipe: Any) -> None:
-        s = self.settings
-        call = {
-            "prompt": self.prompt,
-            "height": s.image_size,
-            "width": s.image_size,
-            "num_inference_steps": s.infer_step,
-            # On the host: the same noise on every device.
-            "generator": torch.Generator("cpu").manual_seed(s.seed),
-            **_scale(pipe, s.gamma_1),
-        }
-        with attach(pipe, self.method, weak=s.gamma_2) as run:
-            image = pipe(**call).images[0]
-        content = {
-            **asdict(s),
-            "prompt": self.prompt,
-            "method": repr(self.method),
-            "command": self.command(),
-            "rows": run.rows,
-            "pipeline": type(pipe).__name__,
-            "scheduler_config": _plain(dict(pipe.scheduler.config)),
-            "versions": {
-                "zigzag": __version__,
-                "torch": torch.__version__,
-                "diffusers": version("diffusers"),
-                "python": platform.python_version(),
-            },
-        }
-        with replacing(self.image) as temporary:
-            image.save(temporary, format="PNG")
-        write_json(self.image.with_suffix(".json"), content)
+def _write(job: Job, pipe: Any) -> None:
+    s: Settings = job.settings
+    call = {
+        "prompt": job.prompt,
+        "height": s.image_size,
+        "width": s.image_size,
+        "num_inference_steps": s.infer_step,
+        # On the host: the same noise on every device.
+        "generator": torch.Generator("cpu").manual_seed(s.seed),
+        **_scale(pipe, s.gamma_1),
+    }
+    with attach(pipe, job.method, weak=s.gamma_2) as run:
+        image = pipe(**call).images[0]
+    job.write(
+        image,
+        {"diffusers": version("diffusers")},
+        rows=run.rows,
+        pipeline=type(pipe).__name__,
+        scheduler_config=_plain(dict(pipe.scheduler.config)),
+    )
 
 
 @contextmanager
@@ -199,25 +140,12 @@ def _silenced(bars: bool) -> Iterator[None]:
                 logger.enable_progress_bar()
 
 
-def _jobs(settings: Settings, prompts: Sequence[str], method: Method, folder: Path) -> Iterator[_Job]:
-    files = _files(Path(settings.model))
-    for prompt in dict.fromkeys(prompts):
-        yield _Job(settings, prompt, Standard(), folder, files)
-        if method != Standard():
-            yield _Job(settings, prompt, method, folder, files)
-
-
 def _files(folder: Path) -> list[tuple[str, int, int]]:
     """The files of a local model, with sizes and dates; of one on the hub none, it is known by its name."""
     if not folder.is_dir():
         return []
     files = sorted(path for path in folder.resolve().rglob("*") if path.is_file())
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-
-
-def slug(prompt: str) -> str:
-    """The words of a prompt as part of a file name: lower-case ASCII letters, digits and dashes, at most 40."""
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"
 
 
 def load_pipeline(settings: Settings) -> Any:
