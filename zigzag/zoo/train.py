@@ -73,7 +73,7 @@ def loss(network: nn.Module, name: str, x0: Tensor, tokens: Tensor, noise: Tenso
 
     "shapes-unet": `v = α·ε − σ·x₀` on Stable Diffusion's schedule, with half of the times above 630, where it is
     settled what is drawn. "shapes-dit": `u = ε − x₀` on `α = 1 − σ`, with σ logit-normal (Esser et al. 2024, eq. 19)
-    around 0.79: things of this size are seen at any less noise, and a model that rarely sees more draws too few of them.
+    around 0.79: with less noise it is settled what is drawn, and a model that rarely sees more noise draws too little.
     """
     if name == "shapes-unet":
         t = (1000 * u ** (2 / 3)).long().clamp(max=999)  # u may have been rounded up to 1

@@ -122,7 +122,7 @@ def test_the_headline_has_every_method_beside_its_baselines() -> None:
 def test_a_picture_is_drawn_of_each_kind(name: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     study = BUILT[name]
-    draw_study(tmp_path / "new" / "a.png", study, results(study.lines))
+    draw_study(tmp_path / "new" / "a.png", study, results(study.lines), "shapes-unet")
     assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
 
@@ -131,7 +131,7 @@ def test_a_picture_is_drawn_of_each_kind(name: str, tmp_path: Path) -> None:
 def test_a_picture_is_drawn_where_all_are_right_or_none(right: float, prompts: int, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     some: Results = {line.sampler: Result(made(0, right, prompts=prompts), 0.001) for line in BUILT["released"].lines}
-    draw_study(tmp_path / "a.png", BUILT["released"], some)
+    draw_study(tmp_path / "a.png", BUILT["released"], some, "shapes-unet")
     assert (tmp_path / "a.png").exists()
 
 

@@ -71,7 +71,7 @@ def _one(name: str, evaluation: Evaluation, args: argparse.Namespace) -> str:
         stem = f"{name}-{args.model}"
         title = f"{study.title} ({study.source})"
         text, results = report(evaluation, stem, title, study.lines, trials, study.errors, on_terminal())
-        draw_study(args.out / f"{stem}.png", study, results)
+        draw_study(args.out / f"{stem}.png", study, results, args.model)
     return f"{text}\n{name}: {time.monotonic() - begin:.0f} s"
 
 

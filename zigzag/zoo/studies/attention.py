@@ -161,7 +161,7 @@ class Shown(NamedTuple):
 def run(
     model: LearnedModel,
     folder: Path,
-    prompts: int = 120,
+    prompts: int = 360,
     seed: int = 0,
     *,
     steps: int = 20,

@@ -16,7 +16,7 @@ from zigzag.zoo.verdicts import overall
 __all__ = ["draw_study"]
 
 
-def draw_study(path: Path, study: Study, results: Results) -> None:
+def draw_study(path: Path, study: Study, results: Results, model: str) -> None:
     """Writes the share that is right, with Wilson's 95 % intervals, as PNG: curves over the swept quantity with
     standard sampling in grey, or over rows and over milliseconds, or, without points, a line for each sampler.
 
@@ -45,7 +45,7 @@ def draw_study(path: Path, study: Study, results: Results) -> None:
         _curves(axes, study, results, [point.x for point in study.points])
         axes.set(xlabel=study.axis, ylabel="right, %")
         axes.legend(fontsize="small")
-    figure.suptitle(f"{study.title} ({study.source})", fontsize="medium")
+    figure.suptitle(f"{study.title} ({study.source}), {model}", fontsize="medium")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
@@ -59,7 +59,7 @@ def _percent(sampler: Sampler, results: Results) -> tuple[float, float, float]:
 
 def _band(axes: Any, sampler: Sampler, results: Results) -> None:
     share, low, high = _percent(sampler, results)
-    axes.axhline(share, color="0.6", linestyle="--", label="Standard")
+    axes.axhline(share, color="0.6", linestyle="--", label=f"Standard, w = {sampler.strong:g}")
     axes.axhspan(low, high, color="0.93", zorder=0)
 
 
