@@ -17,8 +17,9 @@ from common import arguments, write
 from torch import Tensor
 
 from zigzag import DDIM
-from zigzag.demo import draw_lines, every_method, require_plots
+from zigzag.demo import draw_lines, every_method
 from zigzag.files import replacing
+from zigzag.plots import require_figure
 from zigzag.zoo import Digits
 
 
@@ -94,7 +95,7 @@ def draw(path: Path, images: dict[str, Tensor], figures: list[Figures]) -> None:
         ImportError: without matplotlib, naming the extra that brings it.
     """
     rows = {f.name: f.rows for f in figures}
-    figure = require_plots()(figsize=(10, 1.02 * len(images)), layout="constrained")
+    figure = require_figure()(figsize=(10, 1.02 * len(images)), layout="constrained")
     axes = figure.subplots(len(images), 10, squeeze=False)
     for label, ax in enumerate(axes[0]):
         ax.set_title(str(label))
@@ -128,7 +129,7 @@ def main() -> None:
     s = Settings(args.steps, per_digit, args.strong, args.weak, args.warmup, args.std, args.seed)
     try:
         if args.out:
-            require_plots()
+            require_figure()
         figures, images = measure(s)
     except (ValueError, ImportError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")

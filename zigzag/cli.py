@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from zigzag import __version__
 from zigzag.demo import Settings as DemoSettings
 from zigzag.drawing import draw_path
+from zigzag.files import check_writable
 from zigzag.methods import Method
 from zigzag.named import METHODS, make_method, parse_method
+from zigzag.plots import require_figure
 from zigzag.progress import on_terminal
 from zigzag.rows import count_rows
 from zigzag.zoo.learned import MODELS
@@ -128,7 +130,7 @@ def _add_generate(commands: _Commands) -> None:
 def _add_eval(commands: _Commands) -> None:
     evaluate = commands.add_parser(
         "eval",
-        help="measure methods on a learned model, beside plain CFG at the same scale and with the same rows",
+        help="measure methods on a learned model, beside plain CFG at the matched scale and with the same rows",
         description="Samples prompts of the six categories by each method, by plain CFG at the scale that the method "
         "amounts to, and by plain CFG with as many rows, all from the same noise; has every image judged by the "
         "checker, and prints a table. Run the same command again to go on after a stop: what is there is not sampled "
@@ -192,7 +194,8 @@ def _demo(args: argparse.Namespace) -> None:
 
     args.prompt = tuple(args.prompt or ())
     settings = DemoSettings(**{f.name: getattr(args, f.name) for f in fields(DemoSettings)})
-    demo.require_plots()
+    require_figure()
+    check_writable(args.out)
     texts, figures, images = demo.run(settings, progress=on_terminal())
     picture, data = demo.write(args.out, settings, texts, figures, images)
     print(f"{demo.table(settings, texts, figures)}\n\nwrote {picture} and {data}")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from zigzag.files import replacing, write_json
 from zigzag.machine import machine, versions
 from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Z2Sampling, ZSampling
+from zigzag.plots import require_figure
 from zigzag.progress import progress_bar
 from zigzag.sampling import Predictor, Visit, sample
 from zigzag.solvers import Solver
@@ -31,7 +31,6 @@ __all__ = [
     "draw",
     "draw_lines",
     "every_method",
-    "require_plots",
     "run",
     "table",
     "write",
@@ -210,7 +209,7 @@ def draw(path: Path, texts: Sequence[str], images: dict[str, Tensor], figures: S
     """
     known, titles = {f.name: f for f in figures}, [wrap(text, 11) for text in texts]
     size = (1.6 + 0.95 * len(texts), 0.2 + 0.17 * max(map(len, titles)) + 1.14 * len(images))
-    figure = require_plots()(figsize=size, layout="compressed")
+    figure = require_figure()(figsize=size, layout="compressed")
     axes = figure.subplots(len(images), len(texts), squeeze=False)
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title("\n".join(title), fontsize=10)
@@ -235,16 +234,3 @@ def write(
     content = {"settings": asdict(s), "machine": machine(), "versions": versions(["diffusers"]), "prompts": list(texts)}
     write_json(data, {**content, "figures": [asdict(f) for f in figures]}, allow_nan=False)
     return picture, data
-
-
-def require_plots() -> Any:
-    """matplotlib's `Figure`.
-
-    Raises:
-        ImportError: without matplotlib, naming the extra that brings it.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("the picture needs matplotlib: pip install 'zigzag-diffusion[plots]'") from error
-    return Figure

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["replacing", "write_json"]
+__all__ = ["check_writable", "replacing", "write_json"]
 
 
 @contextmanager
@@ -26,6 +26,17 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder, and writes to it: before hours of work rather than after.
+
+    Raises:
+        OSError: where it cannot be made or written.
+    """
+    with replacing(folder / f".writable.{os.getpid()}") as temporary:
+        temporary.touch()
+    (folder / f".writable.{os.getpid()}").unlink()
 
 
 def write_json(path: Path, content: Any, *, allow_nan: bool = True) -> None:

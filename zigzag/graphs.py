@@ -29,8 +29,8 @@ class TableLoop:
     its own; a run writes its inputs into them.
 
     Args:
-        compiled: combine predictions and state by `zigzag.kernels.compiled_combine`, which pays for large latents on
-            a CPU. The others are those of `sample`.
+        compiled: combine predictions and state by `zigzag.kernels.compiled_combine`, the same to rounding, which pays
+            for large latents on a CPU. The others are those of `sample`.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ def label(method: Method, options: bool = True) -> str:
     """The name of a method in a table, with those of its options that are not the defaults."""
     kind = type(method)
     if kind not in _LABELS:
-        return repr(method)
+        return repr(method) if options else kind.__name__
     changed = {k: v for k, v in vars(method).items() if options and v != getattr(kind, k)}
     texts = [k if v is True else f"{'λ' if k == 'steps' else k} {v}" for k, v in changed.items()]
     return f"{_LABELS[kind]} ({', '.join(texts)})" if texts else _LABELS[kind]

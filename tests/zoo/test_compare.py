@@ -142,7 +142,7 @@ def test_duels_have_every_rival_but_the_first() -> None:
     text = body(duels(LINES, RESULTS))
     labels = {line.sampler: line.label.strip() for line in reversed(LINES)}
     wanted = [(line, other) for line in LINES for other in line.against[1:]]
-    assert len(text) == len(wanted) == 9  # "same scale" of four methods, "same rows" of five
+    assert len(text) == len(wanted) == 9  # "matched scale" of four methods, "same rows" of five
     for (line, other), shown in zip(wanted, text, strict=True):
         first, second = shown.split(" against ")
         assert first.strip() == line.label.strip() and second.startswith(labels[other] + " ")
@@ -175,7 +175,9 @@ def test_figures_are_those_of_the_verdicts_and_go_into_json() -> None:
         assert figure["right"] == {c: score.right for c, score in scores(result.verdicts).items()}
         assert figure["interval"] == wilson(every)
         pairs = {labels[other]: paired(result.verdicts, RESULTS[other].verdicts) for other in line.against}
-        assert figure["against"] == {k: {"wins": p.wins, "losses": p.losses, "p": p.p} for k, p in pairs.items()}
+        assert figure["against"] == {
+            k: {"wins": p.wins, "losses": p.losses, "interval": p.interval(), "p": p.p} for k, p in pairs.items()
+        }
         assert figure["sampler"] == repr(line.sampler)
     slower = {sampler: replace(result, seconds=9.0) for sampler, result in RESULTS.items()}
     assert json.dumps(figures(LINES, slower)) == json.dumps(found)
@@ -192,7 +194,10 @@ def test_a_report_is_the_tables_on_disk(tmp_path: Path) -> None:
     assert set(found) == {line.sampler for line in few}
     assert all(len(result.verdicts) == 13 for result in found.values())
     assert (tmp_path / "z.txt").read_text(encoding="utf-8") == text + "\n"
-    assert json.loads((tmp_path / "z.json").read_text()) == json.loads(json.dumps(figures(few, found)))
+    record = json.loads((tmp_path / "z.json").read_text())
+    assert record["lines"] == json.loads(json.dumps(figures(few, found)))
+    assert (record["model"], record["weights"]) == ("shapes-dit", evaluation.weights)
+    assert [trial["seed"] for trial in record["trials"]] == [3, 5]
     title, tables, pairs, note = text.split("\n\n")
     assert (title, tables, pairs) == ("The title", table(few, found), duels(few, found))
     seconds = sum(result.seconds for result in found.values()) * 13

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zigzag import DDIM, FlowEuler, Standard, Z2Sampling, sample, zoo
 from zigzag.zoo import learned
-from zigzag.zoo.learned import MODELS, LearnedModel, create, noise_table, to_image, to_state
+from zigzag.zoo.learned import DEVIATION, MODELS, LearnedModel, create, noise_table, preconditioning, to_image, to_state
 from zigzag.zoo.shapes import Thing, render, tokenize
 
 pytest.importorskip("diffusers")
@@ -181,5 +181,20 @@ def test_without_safetensors_or_diffusers_the_extra_is_named(
             zoo.load("shapes-unet", files["shapes-unet"])
     monkeypatch.delitem(sys.modules, "zigzag.zoo.networks", raising=False)
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ImportError, match=r"diffusers: pip install 'zigzag-diffusion\[shapes\]'"):
+    with pytest.raises(ImportError, match=r"diffusers.*: pip install 'zigzag-diffusion\[shapes\]'"):
         zoo.load("shapes-unet", files["shapes-unet"])
+
+
+def test_preconditioning_leaves_the_network_what_no_linear_guess_knows() -> None:
+    """`F = (u − c_skip·x)/c_out` has variance 1 and nothing in common with `x`, and `c_in·x` has variance 1.
+
+    In terms of the two independent numbers: x₀ of deviation s, and ε of deviation 1.
+    """
+    sigma, s = torch.linspace(0, 1, 11, dtype=torch.float64), DEVIATION
+    c_in, c_skip, c_out = preconditioning(sigma)
+    x, u = (s * (1 - sigma), sigma), (torch.full_like(sigma, -s), torch.ones_like(sigma))
+    F = [(b - c_skip * a) / c_out for a, b in zip(x, u, strict=True)]
+    one = torch.ones_like(sigma)
+    torch.testing.assert_close(F[0] ** 2 + F[1] ** 2, one)
+    torch.testing.assert_close(F[0] * x[0] + F[1] * x[1], 0 * one, rtol=0, atol=1e-15)
+    torch.testing.assert_close(c_in**2 * (x[0] ** 2 + x[1] ** 2), one)

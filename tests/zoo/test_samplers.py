@@ -206,8 +206,8 @@ def test_same_scale_is_that_of_the_method() -> None:
         sampler = Sampler(method, T, 4.0, 1.5)
         has_none = isinstance(method, Resampling) or method == ZSampling(released=True)
         wanted = None if has_none else Sampler(Standard(), T, 4.0, 1.5, matched=method)
-        assert baselines(sampler).get("same scale") == wanted
-        assert baselines(sampler).keys() <= {"same scale", "same rows"}
+        assert baselines(sampler).get("matched scale") == wanted
+        assert baselines(sampler).keys() <= {"matched scale", "same rows"}
 
 
 def test_standard_sampling_is_compared_with_nothing() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 pytest.importorskip("diffusers")
 pytest.importorskip("safetensors")
 from zigzag import zoo
-from zigzag.zoo.learned import MODELS, noise_table
+from zigzag.zoo.learned import MODELS, noise_table, preconditioning
 from zigzag.zoo.shapes import CATEGORIES, WORDS, parse
 from zigzag.zoo.train import MIX, Settings, Training, batch, loss, main, rate, report
 
@@ -63,15 +63,17 @@ class Perfect(nn.Module):
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         if self.name == "shapes-unet":
             alpha, sigma = (table[t.long()][:, None, None, None] for table in noise_table())
-            target = alpha * (x - alpha * self.x0) / sigma - sigma * self.x0
-        else:
-            target = (x - self.x0) / (t / 1000)[:, None, None, None]
-        return target.float() + self.off
+            return (alpha * (x - alpha * self.x0) / sigma - sigma * self.x0).float() + self.off
+        sigma = (t / 1000)[:, None, None, None]
+        return ((x - self.x0) / sigma).float() + self.off * preconditioning(sigma)[2]
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_loss_is_the_mean_square_of_the_error_of_what_the_model_should_predict(name: str) -> None:
-    """0 for the truth, and q² for the truth plus q; the truth is found at noise as small as 0.01, so to 1e-3."""
+    """0 for the truth, and q² for the truth plus q (times c_out, for the flow).
+
+    The truth is found at noise as small as 0.01, and so to 1e-3.
+    """
     x0, tokens, noise, u = batch(Settings(name, 10, batch=16), 0)
     assert loss(Perfect(name, x0), name, x0, tokens, noise, u).item() < 1e-5
     torch.testing.assert_close(

@@ -45,7 +45,7 @@ def lines(methods: Sequence[Method], steps: int, strong: float, weak: float = 0.
         sampler = Sampler(method, steps, strong, weak)
         others = baselines(sampler)
         found.append(Line(label(method), sampler, (standard, *others.values())))
-        found += [Line(f"  CFG, {why} as {label(method)}", other, (standard,)) for why, other in others.items()]
+        found += [Line(f"  CFG, {why} of {label(method)}", other, (standard,)) for why, other in others.items()]
     return found
 
 
@@ -138,7 +138,10 @@ def figures(lines: Sequence[Line], results: Results) -> list[dict[str, Any]]:
                 "overall": every.right,
                 "prompts": every.count,
                 "interval": wilson(every),
-                "against": {k: {"wins": pair.wins, "losses": pair.losses, "p": pair.p} for k, pair in pairs.items()},
+                "against": {
+                    k: {"wins": pair.wins, "losses": pair.losses, "interval": pair.interval(), "p": pair.p}
+                    for k, pair in pairs.items()
+                },
             }
         )
     return content

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from zigzag.files import replacing
+from zigzag.plots import require_figure
 
 __all__ = ["draw_losses"]
 
@@ -17,13 +18,9 @@ def draw_losses(path: Path, losses: Tensor) -> None:
     Raises:
         ImportError: without matplotlib, naming the extra that brings it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("a picture needs matplotlib: pip install 'zigzag-diffusion[plots]'") from error
     window = max(1, len(losses) // 50)
     smooth = losses.unfold(0, window, 1).mean(1)
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    figure = require_figure()(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
     axes.plot(range(1, len(losses) + 1), losses.tolist(), color="0.8", linewidth=0.5)
     axes.plot(range(window, len(losses) + 1), smooth.tolist(), color="C0")

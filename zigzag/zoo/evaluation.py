@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zigzag.files import replacing, write_json
+from zigzag.files import check_writable, write_json
+from zigzag.moves import Invert
 from zigzag.named import label
 from zigzag.progress import rows_bar
-from zigzag.trace import Trace
+from zigzag.trace import Record, Trace
 from zigzag.zoo import verdicts
 from zigzag.zoo.accuracy import BATCH, noise, prompts
 from zigzag.zoo.learned import LearnedModel
@@ -27,6 +29,9 @@ from zigzag.zoo.shapes import CATEGORIES, detect, holds, parse
 from zigzag.zoo.verdicts import Verdict
 
 __all__ = ["Evaluation", "Result", "Trial", "fingerprint"]
+
+
+VERSION = 1  # to be raised by whoever changes what the same sampler, trial and weights draw
 
 
 @dataclass(frozen=True)
@@ -99,14 +104,13 @@ class Evaluation:
         """Fails now, where a batch that was sampled could not be judged or written."""
         detect(torch.zeros(1, *self.model.shape))
         for name in ("verdicts", "timings"):
-            with replacing(self.folder / name / ".writable") as temporary:
-                temporary.touch()
-            (self.folder / name / ".writable").unlink()
+            check_writable(self.folder / name)
 
     def head(self, sampler: Sampler, trial: Trial) -> dict[str, Any]:
-        """All that verdicts depend on, as JSON; the first line of their file."""
+        """All that verdicts depend on but the device, as JSON; the first line of their file."""
         how = {k: v if isinstance(v, str | int | float | None) else repr(v) for k, v in vars(sampler).items()}
-        return {"model": self.model.name, "weights": self.weights, "sampler": how, "trial": asdict(trial)}
+        what = {"model": self.model.name, "weights": self.weights, "sampler": how, "trial": asdict(trial)}
+        return {"version": VERSION, **what}
 
     def _cell(self, sampler: Sampler, trial: Trial) -> _Cell:
         head = self.head(sampler, trial)
@@ -138,16 +142,17 @@ class _Cell:
 
     def complete(self, tick: Callable[[int], object]) -> None:
         """Samples the batches that are not on record."""
-        done = {v.key for v in self.verdicts}
         # On a CPU the processor's time, which other processes do not lengthen; a GPU's work is not in it.
         clock = time.process_time if self.model.device.type == "cpu" else time.perf_counter
         for category, start, texts in self.trial.batches():
-            if (self.trial.seed, category, start) in done:
+            keys = {(self.trial.seed, category, start + k) for k in range(len(texts))}
+            others = [v for v in self.verdicts if v.key not in keys]
+            if len(others) + len(keys) == len(self.verdicts):
                 continue
             begin = clock()
             new = self._batch(category, start, texts)
             self.seconds[f"{category} {start}"] = len(new), clock() - begin
-            self.verdicts += new
+            self.verdicts = others + new
             write_json(self.timings, self.seconds)
             verdicts.write(self.path, self.head, self.verdicts)
             tick(self.sampler.rows() * len(new))
@@ -160,7 +165,7 @@ class _Cell:
         trace = Trace()
         with torch.autocast(device.type, torch.bfloat16, enabled=trial.amp):
             images = self.sampler.draw(self.model, texts, x, generator, trace)
-        delta, tau1, tau2 = (_sums([getattr(r, name) for r in trace.records]) for name in ("delta", "tau1", "tau2"))
+        delta, tau1, tau2 = (_sums([getattr(r, name) for r in _tops(trace)]) for name in ("delta", "tau1", "tau2"))
         found = []
         for k, (text, things) in enumerate(zip(texts, detect(images.cpu()), strict=True)):
             seen = [f"{thing.colour} {thing.shape}" for thing in things]
@@ -178,6 +183,12 @@ def _result(cells: Sequence[_Cell]) -> Result:
     count = sum(n for n, _ in times)
     seconds = sum(s for _, s in times) / count if count else math.nan  # the verdicts alone were there
     return Result([v for cell in cells for v in cell.verdicts], seconds)
+
+
+def _tops(trace: Trace) -> list[Record]:
+    """The records but of those inversions that another goes on from: a zigzag errs by what it is off at its top."""
+    nexts = [record.move for record in trace.records[1:]]
+    return [r for r, move in zip_longest(trace.records, nexts) if not isinstance(move, Invert)]
 
 
 def _sums(values: Sequence[Tensor | None]) -> tuple[list[float], int] | None:

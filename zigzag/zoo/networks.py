@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from zigzag.zoo.learned import preconditioning
 from zigzag.zoo.shapes.grammar import LENGTH, WORDS
 from zigzag.zoo.shapes.scenes import SIDE
 
@@ -103,5 +104,6 @@ class ShapesDiT(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """The prediction at `x` `(B, 3, SIDE, SIDE)`, times `t` `(B,)`, for words `(B, LENGTH)`."""
-        h = self.body(pixel_unshuffle(x, PATCH), encoder_hidden_states=self.encoder(tokens), timestep=t).sample
-        return pixel_shuffle(h, PATCH)
+        c_in, c_skip, c_out = preconditioning((t / 1000).to(x.dtype)[:, None, None, None])
+        h = self.body(pixel_unshuffle(c_in * x, PATCH), encoder_hidden_states=self.encoder(tokens), timestep=t).sample
+        return c_skip * x + c_out * pixel_shuffle(h, PATCH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from zigzag.files import replacing, write_json
 from zigzag.machine import machine, versions
@@ -34,15 +35,25 @@ def report(
     """
     results = evaluation.run(dict.fromkeys(line.sampler for line in lines), trials, progress)
     seconds = sum(result.seconds * len(result.verdicts) for result in results.values())
+    clock = "processor time" if evaluation.model.device.type == "cpu" else "wall-clock time"
     note = (
         f"{evaluation.model.name}, {sum(trial.prompts for trial in trials)} prompts a line, "
         f"seed {', '.join(str(trial.seed) for trial in trials)}, "
-        f"{'bfloat16 products' if trials[0].amp else 'float32'}; ms are of one sample, differences in points with 95 % "
-        f"intervals; {seconds:.0f} s of sampling in all.\n{machine()}; {versions(['diffusers'])}"
+        f"{'bfloat16 products' if trials[0].amp else 'float32'}; ms of {clock} a sample; differences in points "
+        f"with 95 % intervals; {seconds:.0f} s of sampling in all.\n{machine()}; {versions(['diffusers'])}"
     )
     parts = [title, table(lines, results), errors(lines, results) if terms else "", duels(lines, results), note]
     text = "\n\n".join(part for part in parts if part)
     with replacing(evaluation.folder / f"{stem}.txt") as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    write_json(evaluation.folder / f"{stem}.json", figures(lines, results))
+    content = {
+        "title": title,
+        "model": evaluation.model.name,
+        "weights": evaluation.weights,
+        "trials": [asdict(trial) for trial in trials],
+        "machine": machine(),
+        "versions": versions(["diffusers"]),
+        "lines": figures(lines, results),
+    }
+    write_json(evaluation.folder / f"{stem}.json", content)
     return text, results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from zigzag.matched import matched_cfg
 from zigzag.methods import Method, Resampling, Standard, ZSampling
 from zigzag.moves import Move
 from zigzag.rows import count_rows
-from zigzag.sampling import Predictor, sample
+from zigzag.sampling import Predictor, noise_like, sample
 from zigzag.solvers import DDIM, FlowEuler, Solver
 from zigzag.trace import Trace
 from zigzag.zoo.ancestral import ancestral
@@ -43,6 +44,8 @@ class Sampler:
     ancestral: bool = False
 
     def __post_init__(self) -> None:
+        if self.matched is not None and (self.ancestral or self.error):
+            raise ValueError("matched must be alone: an ancestral path, or one with an error, has no matched scale")
         # Equal samplers are written alike: 4 == 4.0, but not on disk.
         for name in ("strong", "weak", "error"):
             object.__setattr__(self, name, float(getattr(self, name)))
@@ -97,42 +100,45 @@ class Sampler:
         cond, uncond = model.encode(prompts), model.encode([""] * len(prompts))
         x = sample(
             model.eps_fn, x, solver, path, cond=cond, uncond=uncond, strong=self.guidance(solver), weak=self.weak,
-            weak_fn=noisy(model.eps_fn, self.error, generator) if self.error else None,
+            weak_fn=noisy(model.eps_fn, self.error, generator, len(prompts)) if self.error else None,
             generator=generator, trace=trace,
         )  # fmt: skip
         return model.decode(x)
 
 
 def baselines(sampler: Sampler) -> dict[str, Sampler]:
-    """What a method is compared with, besides standard sampling: plain CFG at the matched scale ("same scale") and
-    plain CFG with as many rows, that is, with more steps ("same rows"); without those that are standard sampling.
+    """What a method is compared with, besides standard sampling: plain CFG at the matched scale, step by step
+    ("matched scale"), and plain CFG with at least as many rows, that is, with more steps ("same rows"); without those
+    that are standard sampling.
     """
     method, steps, plain = sampler.method, sampler.steps, Standard()
     found: dict[str, Sampler] = {}
     if isinstance(method, Standard):
         return found
-    if not isinstance(method, Resampling) and not (isinstance(method, ZSampling) and method.released):
-        found["same scale"] = Sampler(plain, steps, sampler.strong, sampler.weak, matched=method)
-    longer = round(steps * sampler.rows() / Sampler(plain, steps, sampler.strong, sampler.weak).rows())
+    scaled = not isinstance(method, Resampling) and not (isinstance(method, ZSampling) and method.released)
+    if scaled and sampler.strong != sampler.weak:
+        found["matched scale"] = Sampler(plain, steps, sampler.strong, sampler.weak, matched=method)
+    longer = math.ceil(steps * sampler.rows() / Sampler(plain, steps, sampler.strong, sampler.weak).rows())
     if longer != steps:
         found["same rows"] = Sampler(plain, longer, sampler.strong, sampler.weak)
     return found
 
 
-def noisy(eps_fn: Predictor, s: float, generator: torch.Generator | None) -> Predictor:
-    r"""A predictor with a Gaussian error of relative size s in each sample.
+def noisy(eps_fn: Predictor, s: float, generator: torch.Generator | None, count: int | None = None) -> Predictor:
+    r"""A predictor with a Gaussian error of relative size s in each sample, of `count` (all by default).
 
     .. math:: e + s·(‖e‖/‖z‖)·z, \qquad z \sim N(0, I)
 
-    Source: Z-Sampling, equation 14.
+    Both halves of a doubled batch get the error of the first: then it is that of the guided prediction, whose weights
+    sum up to 1, at any scale. Source: Z-Sampling, equation 14.
     """
 
     def predict(x: Tensor, t: Tensor, cond: Any) -> Tensor:
         e = eps_fn(x, t, cond)
-        device = e.device if generator is None else generator.device
-        z = torch.randn(e.shape, generator=generator, device=device, dtype=e.dtype).to(e.device)
-        size = [torch.linalg.vector_norm(v.flatten(1), dim=1)[:, None, None, None] for v in (e, z)]
-        wrong: Tensor = e + s * (size[0] / size[1]) * z
-        return wrong
+        first = e[:count]
+        z = noise_like(first, generator)
+        size = [torch.linalg.vector_norm(v.flatten(1), dim=1)[:, None, None, None] for v in (first, z)]
+        error: Tensor = s * (size[0] / size[1]) * z
+        return e + error.repeat(len(e) // len(first), 1, 1, 1)
 
     return predict

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from zigzag.zoo.checkpoints import read_state, write_state, write_weights
-from zigzag.zoo.learned import MODELS, create, noise_table, to_state
+from zigzag.zoo.learned import MODELS, create, noise_table, preconditioning, to_state
 from zigzag.zoo.shapes import draw_caption, draw_scene, render, tokenize
 
 __all__ = ["Settings", "Training", "batch", "loss", "main", "rate"]
@@ -71,21 +71,20 @@ def batch(settings: Settings, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor
 def loss(network: nn.Module, name: str, x0: Tensor, tokens: Tensor, noise: Tensor, u: Tensor) -> Tensor:
     r"""The mean squared error of the prediction at `x = α·x₀ + σ·ε`, as a number.
 
-    "shapes-unet": `v = α·ε − σ·x₀` on Stable Diffusion's schedule, with half of the times above 630, where it is
-    settled what is drawn. "shapes-dit": `u = ε − x₀` on `α = 1 − σ`, with σ logit-normal (Esser et al. 2024, eq. 19)
-    around 0.79: with less noise it is settled what is drawn, and a model that rarely sees more noise draws too little.
+    "shapes-unet": of `v = α·ε − σ·x₀` on Stable Diffusion's schedule, with half of the times above 630, where it is
+    settled what is drawn. "shapes-dit": of `u = ε − x₀` on `α = 1 − σ`, divided by c_out of `preconditioning`, with σ
+    logit-normal (Esser et al. 2024, eq. 19) around 0.73, for the same reason.
     """
     if name == "shapes-unet":
         t = (1000 * u ** (2 / 3)).long().clamp(max=999)  # u may have been rounded up to 1
         alpha, sigma = (table[t].to(x0.dtype)[:, None, None, None] for table in noise_table(x0.device))
-        target = alpha * noise - sigma * x0
+        target, unit = alpha * noise - sigma * x0, torch.ones_like(sigma)
     else:
-        sigma = (1.3 + 1.3 * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))).sigmoid()
+        sigma = (1.0 + 1.3 * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))).sigmoid()
         t, sigma = 1000 * sigma, sigma[:, None, None, None]
-        alpha = 1 - sigma
-        target = noise - x0
+        alpha, target, unit = 1 - sigma, noise - x0, preconditioning(sigma)[2]
     prediction: Tensor = network(alpha * x0 + sigma * noise, t, tokens)
-    return (prediction.float() - target).square().mean()
+    return ((prediction.float() - target) / unit).square().mean()
 
 
 def rate(settings: Settings, step: int) -> float:

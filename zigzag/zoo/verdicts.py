@@ -24,8 +24,8 @@ class Verdict:
         seed, category, index: which prompt, and which noise. prompt: its text.
         right: whether the checker holds it for true of the image. seen: what the detector saw there.
         rows: model rows that ran for the sample.
-        delta: `Σ ‖x̃ − x‖²` over the moves that returned to a knot. tau1, tau2: `‖τ₁‖` and `‖τ₂‖`, the mean over the
-            zigzags that have them; None where there are none (`zigzag.trace.Record`).
+        delta: `Σ ‖x̃ − x‖²` over the zigzags, each at the knot it turns down from again. tau1, tau2: `‖τ₁‖` and `‖τ₂‖`,
+            the mean over the zigzags that have them; None where there are none (`zigzag.trace.Record`).
     """
 
     seed: int

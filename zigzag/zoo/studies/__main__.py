@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from zigzag.demo import require_plots
+from zigzag.plots import require_figure
 from zigzag.progress import on_terminal
 from zigzag.zoo.evaluation import Evaluation, Trial
-from zigzag.zoo.learned import MODELS, load
+from zigzag.zoo.learned import MODELS, load, recorded
 from zigzag.zoo.report import report
 from zigzag.zoo.studies.picture import draw_study
-from zigzag.zoo.studies.sweeps import STUDIES
+from zigzag.zoo.studies.sweeps import STUDIES, headline
 
 __all__ = ["main"]
 
@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, default=Path("out/studies"), help="folder; what is there is not sampled again"
     )
-    parser.add_argument("--amp", action="store_true", help="matrix products in bfloat16, where no error is measured")
+    parser.add_argument("--amp", action="store_true", help="matrix products in bfloat16, but for the study inversion")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the model runs")
     parser.add_argument("--threads", type=int, help="threads on the CPU (default: torch's)")
     return parser
@@ -49,6 +49,8 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     names = [*STUDIES, "attention"] if "all" in args.studies else args.studies
     try:
+        if args.model == "shapes-dit" and (others := [name for name in names if name in ("ancestral", "attention")]):
+            raise ValueError(f"{others[0]} is a study of shapes-unet: name the others, for {args.model}")
         evaluation = Evaluation(load(args.model, device=args.device), args.out)
         for name in names:
             print(_one(name, evaluation, args) + "\n", flush=True)
@@ -65,8 +67,10 @@ def _one(name: str, evaluation: Evaluation, args: argparse.Namespace) -> str:
 
         text = attention.run(evaluation.model, args.out)
     else:
-        require_plots()
+        require_figure()
         study = STUDIES[name]()
+        if name == "headline" and (record := recorded().get(args.model)):
+            study = headline(record["standard"]["scale"])  # the best of standard sampling with this model
         trials = [Trial(args.prompts, seed, args.amp and not study.exact) for seed in SEEDS.get(name, (0,))]
         stem = f"{name}-{args.model}"
         title = f"{study.title} ({study.source})"

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from zigzag.files import replacing
+from zigzag.files import check_writable, replacing
 from zigzag.guidance import CFG
 from zigzag.matched import matched_cfg
 from zigzag.methods import Method, Standard, ZSampling
 from zigzag.moves import Denoise
+from zigzag.plots import require_figure
 from zigzag.sampling import walk
 from zigzag.zoo.accuracy import BATCH, noise
 from zigzag.zoo.accuracy import prompts as draw_prompts
@@ -192,7 +193,9 @@ def run(
         raise ValueError(f"at must be steps that zigzag, 0 to {steps - 2} of {steps}, got {list(at)}")
     if strong == 0:
         raise ValueError("strong must not be 0: the conditional branch would never be evaluated")
-    _figure()  # or the work would end in an ImportError
+    require_figure()  # this and the next two: or the work would end in an error
+    detect(torch.zeros(1, *model.shape))
+    check_writable(folder)
     setting, values, shown = Setting(steps, strong, weak, tuple(at)), [], []
     for c, kind in enumerate(KINDS):
         count = prompts // len(KINDS) + (c < prompts % len(KINDS))
@@ -269,7 +272,7 @@ def _difference(words: Tensor) -> str:
 def _draw(path: Path, shown: Sequence[Shown]) -> None:
     """Writes the maps of each prompt's words by step, before and after the zigzag on one scale, and its image."""
     rows = len(shown[0].maps)
-    figure = _figure()(figsize=(11, len(shown) * (1.1 * rows + 0.6)), layout="constrained")
+    figure = require_figure()(figsize=(11, len(shown) * (1.1 * rows + 0.6)), layout="constrained")
     for sub, (text, image, maps) in zip(figure.subfigures(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
         sub.suptitle(text)
         grid = sub.add_gridspec(rows, 10)  # four words before and after, and the image on two columns
@@ -289,11 +292,3 @@ def _draw(path: Path, shown: Sequence[Shown]) -> None:
         axes.set_title("drawn", fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
-
-
-def _figure() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("a picture needs matplotlib: pip install 'zigzag-diffusion[plots]'") from error
-    return Figure

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zigzag.files import replacing
+from zigzag.plots import require_figure
 from zigzag.zoo.accuracy import wilson
 from zigzag.zoo.compare import Line, Results, rows
 from zigzag.zoo.samplers import Sampler
@@ -23,14 +24,11 @@ def draw_study(path: Path, study: Study, results: Results, model: str) -> None:
     Raises:
         ImportError: without matplotlib, naming the extra that brings it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("a picture needs matplotlib: pip install 'zigzag-diffusion[plots]'") from error
+    Figure = require_figure()
     if not study.points:
         figure = Figure(figsize=(8, 0.35 * len(study.lines) + 1), layout="constrained")
         _dots(figure.subplots(), study.lines, results)
-    elif study.rows:
+    elif study.by_cost:
         figure = Figure(figsize=(11, 4.5), layout="constrained")
         by_rows, by_time = figure.subplots(1, 2, sharey=True)
         _curves(by_rows, study, results, [rows(results[point.sampler]) for point in study.points])
@@ -66,7 +64,7 @@ def _band(axes: Any, sampler: Sampler, results: Results) -> None:
 def _curves(axes: Any, study: Study, results: Results, x: Sequence[float]) -> None:
     series = list(dict.fromkeys(point.series for point in study.points))
     # A little to the side of each other, or the intervals hide each other.
-    spread = 0.006 * (max(x) - min(x)) if not study.rows else 0.0
+    spread = 0.006 * (max(x) - min(x)) if not study.by_cost else 0.0
     for k, name in enumerate(series):
         at = [(x[n], *_percent(point.sampler, results)) for n, point in enumerate(study.points) if point.series == name]
         place, share, low, high = zip(*sorted(at), strict=True)
