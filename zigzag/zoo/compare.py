@@ -31,6 +31,9 @@ class Line(NamedTuple):
         return self.label.startswith(" ")
 
 
+_LINK = {"matched scale": "at the matched scale of", "same rows": "with the rows of"}
+
+
 def lines(methods: Sequence[Method], steps: int, strong: float, weak: float = 0.0) -> list[Line]:
     """Standard sampling, then each method and its `baselines`.
 
@@ -45,7 +48,7 @@ def lines(methods: Sequence[Method], steps: int, strong: float, weak: float = 0.
         sampler = Sampler(method, steps, strong, weak)
         others = baselines(sampler)
         found.append(Line(label(method), sampler, (standard, *others.values())))
-        found += [Line(f"  CFG, {why} of {label(method)}", other, (standard,)) for why, other in others.items()]
+        found += [Line(f"  CFG {_LINK[why]} {label(method)}", other, (standard,)) for why, other in others.items()]
     return found
 
 

@@ -96,12 +96,12 @@ def test_what_is_swept_is_what_x_says() -> None:
         assert isinstance(method, ZSampling)
         return method
 
-    for series in ("Z-Sampling", "Z²-Sampling", "CFG, matched scale of Z"):
+    for series in ("Z-Sampling", "Z²-Sampling", "CFG at the matched scale of Z"):
         assert all(s.weak == x for x, s in swept("gap", series))
         assert all(s.strong == x for x, s in swept("scale", series))
     assert any(s.weak == s.strong for _, s in swept("gap", "Z-Sampling"))
     assert all(z(s).steps == x for x, s in swept("lambda", "Z-Sampling"))
-    assert all(z(s).span == x for x, s in swept("span", "Z-Sampling") + swept("span", "CFG, matched scale of Z"))
+    assert all(z(s).span == x for x, s in swept("span", "Z-Sampling") + swept("span", "CFG at the matched scale of Z"))
     assert all(s.method == Z2Sampling(warmup=int(x)) for x, s in swept("warmup", "Z²-Sampling"))
     assert all(s.error == x and s.weak == 0 for x, s in swept("error", "Z-Sampling, gap"))
     assert all(s.error == x and s.weak == s.strong for x, s in swept("error", "Z-Sampling, no gap"))

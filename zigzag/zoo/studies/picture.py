@@ -35,14 +35,14 @@ def draw_study(path: Path, study: Study, results: Results, model: str) -> None:
         _curves(by_time, study, results, [1000 * results[point.sampler].seconds for point in study.points])
         by_rows.set(xlabel=study.axis, ylabel="right, %", xscale="log")
         by_time.set(xlabel="milliseconds a sample", xscale="log")
-        by_rows.legend(fontsize="small")
+        figure.legend(*by_rows.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
     else:
         figure = Figure(figsize=(6.5, 4.2), layout="constrained")
         axes = figure.subplots()
         _band(axes, study.lines[0].sampler, results)
         _curves(axes, study, results, [point.x for point in study.points])
         axes.set(xlabel=study.axis, ylabel="right, %")
-        axes.legend(fontsize="small")
+        figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle(f"{study.title} ({study.source}), {model}", fontsize="medium")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -80,7 +80,7 @@ def guidance_gap() -> Study:
     z2, points = Z2Sampling(warmup=WARMUP), []
     for method, series in ((ZSampling(), "Z-Sampling"), (z2, "Z²-Sampling")):
         points += [Point(series, weak, _plain(method, weak=weak)) for weak in (0, 1, 2, 3, 4, 5, 6)]
-    points += [Point("CFG, matched scale of Z", w, _scale_of(_plain(ZSampling(), weak=w))) for w in (0, 1, 2, 3)]
+    points += [Point("CFG at the matched scale of Z", w, _scale_of(_plain(ZSampling(), weak=w))) for w in (0, 1, 2, 3)]
     return Study(
         "The guidance gap",
         "Z-Sampling, Figure 7",
@@ -103,7 +103,7 @@ def zigzag_steps() -> Study:
 def span() -> Study:
     """k steps down and k up; the last is the end-to-end zigzag at the first step only."""
     points = [Point("Z-Sampling", k, _plain(ZSampling(span=k))) for k in (1, 2, 3, 4)]
-    points += [Point("CFG, matched scale of Z", k, _scale_of(_plain(ZSampling(span=k)))) for k in (1, 2, 3, 4)]
+    points += [Point("CFG at the matched scale of Z", k, _scale_of(_plain(ZSampling(span=k)))) for k in (1, 2, 3, 4)]
     points += [Point("End-to-End", STEPS, _plain(EndToEnd()))]
     return Study("Span", "Z-Sampling, Table 12", "span k", points, _table(points))
 
@@ -113,7 +113,7 @@ def strong_scale() -> Study:
     scales = (1.5, 2.5, 4.0, 6.0, 9.0)
     points = [Point("Standard", s, _plain(strong=s)) for s in scales]
     points += [Point("Z-Sampling", s, _plain(ZSampling(), s)) for s in scales]
-    points += [Point("CFG, matched scale of Z", s, _scale_of(_plain(ZSampling(), s))) for s in scales]
+    points += [Point("CFG at the matched scale of Z", s, _scale_of(_plain(ZSampling(), s))) for s in scales]
     points += [Point("Z²-Sampling", s, _plain(Z2Sampling(warmup=WARMUP), s)) for s in scales]
     return Study(
         "The strong scale", "Z-Sampling, Table 13", "w of denoising (γ₁), at γ₂ = 0", points,
@@ -184,7 +184,7 @@ def stochastic() -> Study:
     """Ancestral against deterministic steps; x is η."""
     points = []
     longer = baselines(_plain(ZSampling()))["same rows"]
-    series = (("Standard", _plain()), ("Z-Sampling", _plain(ZSampling())), ("CFG, same rows as Z", longer))
+    series = (("Standard", _plain()), ("Z-Sampling", _plain(ZSampling())), ("CFG with the rows of Z", longer))
     for name, sampler in series:
         for eta, kind in ((0, "deterministic"), (1, "ancestral")):
             points.append(Point(name, eta, replace(sampler, ancestral=bool(eta)), f"{name}, {kind}"))
