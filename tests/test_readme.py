@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling, count_rows, demo
+from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling, count_rows
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+STUDY = (ROOT / "docs/study.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -19,19 +23,33 @@ def test_an_example_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out
 
 
+def test_the_example_of_the_study_measures_a_method_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("diffusers", "safetensors", "scipy"):
+        pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", STUDY, re.DOTALL)
+    exec(compile(code, "study.md", "exec"), {"__name__": "example"})
+    assert re.search(r"FirstStepTwice\(\) +4 +11 ", capsys.readouterr().out)
+    assert len(list((tmp_path / "out/mine/verdicts").iterdir())) == 4
+
+
 def test_the_readme_has_the_examples_it_promises() -> None:
     assert len(EXAMPLES) >= 3
 
 
-def test_the_table_of_the_demo_is_what_the_demo_finds() -> None:
+def test_the_table_of_the_digits_is_what_their_benchmark_finds() -> None:
     """All but the seconds, line by line: name, steps, rows, share read right, distance."""
-    settings = demo.Settings()
-    figures, _ = demo.run(settings)
-    printed = [(f.name.strip(), f.steps, f.rows, f"{f.read_right:.1%}", f"{f.distance:.3f}") for f in figures]
-    block = README.split("What the demo finds")[1].split("```")[1]
-    lines = [re.match(r"(.+?)\s+(\d+)\s+(\d+)\s+[\d.]+\s+(\S+)\s+(\S+)$", line) for line in block.splitlines()]
-    table = [(m[1].strip(), int(m[2]), int(m[3]), m[4], m[5]) for m in lines if m]
-    assert table == printed
+    command = [sys.executable, "-X", "utf8", ROOT / "benchmarks/digits.py"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout
+    (block,) = (text for text in STUDY.split("```") if "read right" in text)
+    assert lines_of_digits(block) == lines_of_digits(printed) != []
+
+
+def lines_of_digits(text: str) -> list[tuple[str, ...]]:
+    found = [re.match(r"(.+?)\s+(\d+)\s+(\d+)\s+[\d.]+\s+(\S+%)\s+(\S+)$", line) for line in text.splitlines()]
+    return [match.groups() for match in found if match]
 
 
 def test_the_overhead_is_reported() -> None:

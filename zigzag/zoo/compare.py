@@ -61,7 +61,9 @@ def table(lines: Sequence[Line], results: Results) -> str:
     """
     wide = max(len(line.label) for line in lines)
     head = f"{'':<{wide}} steps  rows    ms " + "".join(f"{word:>7}" for word in _SHORT)
-    head += "  overall  95 % interval    wins losses  difference                    p"
+    head += "  overall  95 % interval"
+    if any(line.against for line in lines):
+        head += "    wins losses  difference                    p"
     out = [head, "-" * len(head)]
     for shown, sampler, against in lines:
         result = results[sampler]
