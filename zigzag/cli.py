@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from zigzag import __version__
 from zigzag.demo import Settings as DemoSettings
 from zigzag.drawing import draw_path
-from zigzag.files import check_writable
 from zigzag.methods import Method
 from zigzag.named import METHODS, make_method, parse_method
 from zigzag.plots import require_figure
@@ -195,8 +194,7 @@ def _demo(args: argparse.Namespace) -> None:
     args.prompt = tuple(args.prompt or ())
     settings = DemoSettings(**{f.name: getattr(args, f.name) for f in fields(DemoSettings)})
     require_figure()
-    check_writable(args.out)
-    texts, figures, images = demo.run(settings, progress=on_terminal())
+    texts, figures, images = demo.run(settings, progress=on_terminal(), out=args.out)
     picture, data = demo.write(args.out, settings, texts, figures, images)
     print(f"{demo.table(settings, texts, figures)}\n\nwrote {picture} and {data}")
 

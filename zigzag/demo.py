@@ -11,7 +11,7 @@ from textwrap import wrap
 import torch
 from torch import Tensor
 
-from zigzag.files import replacing, write_json
+from zigzag.files import check_writable, replacing, write_json
 from zigzag.machine import machine, versions
 from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Z2Sampling, ZSampling
 from zigzag.plots import require_figure
@@ -146,12 +146,13 @@ def page(s: Settings) -> tuple[list[str], Tensor]:
 
 
 def run(
-    s: Settings, progress: bool = False, model: LearnedModel | None = None
+    s: Settings, progress: bool = False, model: LearnedModel | None = None, out: Path | None = None
 ) -> tuple[list[str], list[Figures], dict[str, Tensor]]:
     """Draws every line of the table from the same noise, and has the checker judge each image.
 
     Args:
         model: by default the one that the settings name, as it comes with the package.
+        out: the folder that the page will go to, if it is to be known now whether it can.
 
     Returns:
         The prompts, the figures, and for each method itself (not its baselines) its images, `(N, 3, 32, 32)`.
@@ -159,10 +160,13 @@ def run(
     Raises:
         ValueError: for settings out of range.
         ImportError: without diffusers, safetensors or scipy, naming the extra that brings them.
+        OSError: where `out` cannot be written.
     """
     texts, x_T = page(s)
     check(texts, torch.zeros_like(x_T))  # what it needs is asked for before minutes of sampling, not after
     every = every_method(s.steps, s.strong, s.weak, s.warmup)
+    if out is not None:
+        check_writable(out)
     model = model or load(s.model)
     eps_fn = model.eps_fn
     cond, uncond = model.encode(texts), model.encode([""] * len(texts))

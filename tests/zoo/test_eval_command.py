@@ -125,7 +125,7 @@ def test_all_methods_are_measured_unless_some_are_named(
 def test_a_method_or_seed_named_twice_is_measured_once(model: LearnedModel, tmp_path: Path) -> None:
     words = ["--methods", "z", "z", "standard", "z:rounds=1", "--seed", "3", "3"]
     main([*SMALL, *words, "--out", str(tmp_path)])
-    figures = json.loads((tmp_path / "table.json").read_text())
+    figures = json.loads((tmp_path / "table.json").read_text())["lines"]
     assert [f["prompts"] for f in figures] == [6] * len(figures)
     names = [f["name"] for f in figures]
     assert len(set(names)) == len(names)
@@ -164,7 +164,7 @@ def test_the_shipped_model_is_measured_once(
     words = ["eval", "--prompts", "6", "--steps", "2", "--methods", "z", "z2:warmup=1", "--out", str(tmp_path)]
     assert main(words) == 0
     first = capsys.readouterr()
-    figures = json.loads((tmp_path / "table.json").read_text())
+    figures = json.loads((tmp_path / "table.json").read_text())["lines"]
     assert first.err == ""
     assert sum(rows) == 6 * sum(figure["rows"] for figure in figures) == 6 * (4 + 7 + 4 + 8 + 4 + 4)
     assert len(heads(tmp_path)) == len(list((tmp_path / "timings").iterdir())) == 6
