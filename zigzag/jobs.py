@@ -16,10 +16,11 @@ import torch
 
 from zigzag import __version__
 from zigzag.files import replacing, write_json
+from zigzag.guidance.base import finite
 from zigzag.methods import Method, Standard
 from zigzag.named import METHODS
 
-__all__ = ["Job", "check_device", "missing", "plan", "slug"]
+__all__ = ["Job", "check_device", "check_sampling", "missing", "plan", "slug"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,18 @@ def missing(jobs: Sequence[Job], say: Callable[[str], None]) -> Iterator[Job]:
             say(f"skipped {job.image}: it is there")
         else:
             yield job
+
+
+def check_sampling(settings: Any) -> None:
+    """Says whether the scales and the number of steps can be.
+
+    Raises:
+        ValueError: if they cannot.
+    """
+    finite("gamma-1", settings.gamma_1)
+    finite("gamma-2", settings.gamma_2)
+    if settings.infer_step < 1:
+        raise ValueError(f"infer-step must be at least 1, got {settings.infer_step}")
 
 
 def check_device(name: str, instead: str) -> None:

@@ -224,9 +224,10 @@ def test_a_verdict_has_the_rows_that_ran_for_it(tmp_path: Path, method: Method) 
 
 def test_verdicts_are_of_the_prompts_and_noise_of_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the batches: noise is that of a prompt's number in its category."""
-    monkeypatch.setattr("zigzag.zoo.evaluation.BATCH", 4)
     model, trial = moody(), Trial(38, seed=3)
-    verdicts = result(Evaluation(model, tmp_path), PLAIN, trial)
+    with monkeypatch.context() as patch:
+        patch.setattr("zigzag.zoo.accuracy.BATCH", 4)
+        verdicts = result(Evaluation(model, tmp_path), PLAIN, trial)
     right = {c: sum(v.right for v in verdicts if v.category == c) for c in CATEGORIES}
     assert right == {c: s.right for c, s in accuracy.accuracy(model, 38, T, 2.0, seed=3).items()}
     assert 0 < sum(right.values()) < 38 and len({v.key for v in verdicts}) == 38

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -13,11 +14,11 @@ import torch
 from torch import Tensor
 
 from zigzag.methods import Standard
-from zigzag.sampling import sample
 from zigzag.zoo.learned import MODELS, LearnedModel, load
+from zigzag.zoo.samplers import Sampler
 from zigzag.zoo.shapes import CATEGORIES, check, draw_caption
 
-__all__ = ["Score", "accuracy", "main", "noise", "prompts", "wilson"]
+__all__ = ["Score", "accuracy", "batches", "main", "noise", "prompts", "shares", "wilson"]
 
 BATCH = 60
 
@@ -55,6 +56,19 @@ def prompts(category: str, count: int, seed: int = 0) -> list[str]:
     return [str(draw_caption(category, rng)) for _ in range(count)]
 
 
+def shares(count: int, parts: int) -> list[int]:
+    """`count` shared among as many parts, as evenly as can be, the larger ones first."""
+    return [count // parts + (k < count % parts) for k in range(parts)]
+
+
+def batches(count: int, seed: int = 0) -> Iterator[tuple[str, int, list[str]]]:
+    """`count` prompts of all categories in batches, always the same: category, index of the first prompt, prompts."""
+    for category, share in zip(CATEGORIES, shares(count, len(CATEGORIES)), strict=True):
+        texts = prompts(category, share, seed)
+        for start in range(0, share, BATCH):
+            yield category, start, texts[start : start + BATCH]
+
+
 def noise(category: str, start: int, stop: int, seed: int = 0) -> Tensor:
     """The noise of the prompts `start` to `stop` of a category, `(stop − start, 3, 32, 32)`; each has its own."""
     generator, rows = torch.Generator(), []
@@ -79,18 +93,12 @@ def accuracy(
     """
     if count < len(CATEGORIES):
         raise ValueError(f"count must be at least {len(CATEGORIES)}, got {count}")
-    scores, solver = {}, model.solver(steps)
-    for k, category in enumerate(CATEGORIES):
-        texts = prompts(category, count // len(CATEGORIES) + (k < count % len(CATEGORIES)), seed)
-        right = 0
-        for start in range(0, len(texts), BATCH):
-            part = texts[start : start + BATCH]
-            x = noise(category, start, start + len(part), seed).to(model.device)
-            cond, uncond = model.encode(part), model.encode([""] * len(part))
-            images = model.decode(sample(model.eps_fn, x, solver, Standard(), cond=cond, uncond=uncond, strong=scale))
-            right += sum(check(part, images))
-        scores[category] = Score(right, len(texts))
-    return scores
+    sampler, right, asked = Sampler(Standard(), steps, scale), Counter[str](), Counter[str]()
+    for category, start, texts in batches(count, seed):
+        x = noise(category, start, start + len(texts), seed).to(model.device)
+        right[category] += sum(check(texts, sampler.draw(model, texts, x)))
+        asked[category] += len(texts)
+    return {category: Score(right[category], asked[category]) for category in asked}
 
 
 def table(scores: Mapping[str, Score]) -> str:

@@ -22,7 +22,7 @@ from zigzag.named import label
 from zigzag.progress import rows_bar
 from zigzag.trace import Record, Trace
 from zigzag.zoo import verdicts
-from zigzag.zoo.accuracy import BATCH, noise, prompts
+from zigzag.zoo.accuracy import batches, noise
 from zigzag.zoo.learned import LearnedModel
 from zigzag.zoo.samplers import Sampler
 from zigzag.zoo.shapes import CATEGORIES, detect, holds, parse
@@ -53,10 +53,7 @@ class Trial:
 
     def batches(self) -> Iterator[tuple[str, int, list[str]]]:
         """The batches: a category, the index of its first prompt, and the prompts. They are always the same ones."""
-        for k, category in enumerate(CATEGORIES):
-            texts = prompts(category, self.prompts // len(CATEGORIES) + (k < self.prompts % len(CATEGORIES)), self.seed)
-            for start in range(0, len(texts), BATCH):
-                yield category, start, texts[start : start + BATCH]
+        return batches(self.prompts, self.seed)
 
 
 @dataclass(frozen=True)
@@ -155,7 +152,7 @@ class _Cell:
             self.verdicts = others + new
             write_json(self.timings, self.seconds)
             verdicts.write(self.path, self.head, self.verdicts)
-            tick(self.sampler.rows() * len(new))
+            tick(sum(v.rows for v in new))
 
     def _batch(self, category: str, start: int, texts: list[str]) -> list[Verdict]:
         trial, device = self.trial, self.model.device

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zigzag.guidance.base import finite
-from zigzag.jobs import Job, check_device, missing, plan
+from zigzag.jobs import Job, check_device, check_sampling, missing, plan
 from zigzag.methods import Method
 from zigzag.sampling import sample
 from zigzag.trace import Trace
@@ -38,9 +37,7 @@ class Settings:
     device: str
 
     def __post_init__(self) -> None:
-        finite("gamma-1", self.gamma_1), finite("gamma-2", self.gamma_2)
-        if self.infer_step < 1:
-            raise ValueError(f"infer-step must be at least 1, got {self.infer_step}")
+        check_sampling(self)
         check_device(self.device, instead="--device cpu")
 
 

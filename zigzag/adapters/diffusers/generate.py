@@ -17,8 +17,7 @@ from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import try_to_load_from_cache
 
 from zigzag.adapters.diffusers.attach import attach
-from zigzag.guidance.base import finite
-from zigzag.jobs import Job, check_device, missing, plan
+from zigzag.jobs import Job, check_device, check_sampling, missing, plan
 from zigzag.methods import Method
 
 __all__ = ["PROMPTS", "Settings", "generate", "load_pipeline"]
@@ -50,9 +49,7 @@ class Settings:
     scheduler: str
 
     def __post_init__(self) -> None:
-        finite("gamma-1", self.gamma_1), finite("gamma-2", self.gamma_2)
-        if self.infer_step < 1:
-            raise ValueError(f"infer-step must be at least 1, got {self.infer_step}")
+        check_sampling(self)
         if self.image_size < 8 or self.image_size % 8:
             raise ValueError(f"image-size must be a positive multiple of 8, got {self.image_size}")
         if self.scheduler not in ("ddim", "keep"):

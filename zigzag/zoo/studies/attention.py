@@ -19,7 +19,7 @@ from zigzag.methods import Method, Standard, ZSampling
 from zigzag.moves import Denoise
 from zigzag.plots import require_figure
 from zigzag.sampling import walk
-from zigzag.zoo.accuracy import BATCH, noise
+from zigzag.zoo.accuracy import BATCH, noise, shares
 from zigzag.zoo.accuracy import prompts as draw_prompts
 from zigzag.zoo.learned import LearnedModel
 from zigzag.zoo.shapes import COLOURS, SHAPES, Noun, Scene, detect, parse
@@ -197,8 +197,7 @@ def run(
     detect(torch.zeros(1, *model.shape))
     check_writable(folder)
     setting, values, shown = Setting(steps, strong, weak, tuple(at)), [], []
-    for c, kind in enumerate(KINDS):
-        count = prompts // len(KINDS) + (c < prompts % len(KINDS))
+    for kind, count in zip(KINDS, shares(prompts, len(KINDS)), strict=True):
         for start in range(0, count, BATCH):
             texts = draw_prompts(kind, min(start + BATCH, count), seed)[start:]
             part, first = _measured(model, texts, noise(kind, start, start + len(texts), seed), setting)
