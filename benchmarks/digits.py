@@ -18,8 +18,8 @@ from torch import Tensor
 
 from zigzag import DDIM
 from zigzag.demo import draw_lines, every_method
+from zigzag.extras import require_figure
 from zigzag.files import replacing
-from zigzag.plots import require_figure
 from zigzag.zoo import Digits
 
 

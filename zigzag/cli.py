@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from zigzag import __version__
 from zigzag.demo import Settings as DemoSettings
 from zigzag.drawing import draw_path
+from zigzag.extras import require_figure
 from zigzag.methods import Method
 from zigzag.named import METHODS, make_method, parse_method
-from zigzag.plots import require_figure
 from zigzag.progress import on_terminal
 from zigzag.rows import count_rows
 from zigzag.zoo.learned import MODELS

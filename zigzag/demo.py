@@ -11,10 +11,10 @@ from textwrap import wrap
 import torch
 from torch import Tensor
 
+from zigzag.extras import require_figure
 from zigzag.files import check_writable, replacing, write_json
 from zigzag.machine import machine, versions
 from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Z2Sampling, ZSampling
-from zigzag.plots import require_figure
 from zigzag.progress import progress_bar
 from zigzag.sampling import Predictor, Visit, sample
 from zigzag.solvers import Solver

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
+from zigzag.extras import require
+
 __all__ = ["on_terminal", "progress_bar", "rows_bar"]
 
 
@@ -35,11 +37,7 @@ def on_terminal() -> bool:
 
 
 def _tqdm() -> Any:
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install 'zigzag-diffusion[progress]'") from error
-    return tqdm
+    return require("tqdm.auto", "progress=True needs tqdm", "progress").tqdm
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zigzag.extras import require
 from zigzag.jobs import Job, check_device, check_sampling, missing, plan
 from zigzag.methods import Method
 from zigzag.sampling import sample
@@ -69,7 +69,8 @@ def generate(
     if todo:
         for prompt in prompts:
             _judge(prompt, torch.zeros(1, *LearnedModel.shape))  # scipy is asked for before anything is drawn
-        pil, model = _require_pil(), load(settings.model, device=settings.device)
+        pil = require("PIL.Image", "images need Pillow", "shapes")
+        model = load(settings.model, device=settings.device)
         for job in todo:
             _write(job, model, pil, progress, say)
     return [job.image for job in jobs]
@@ -102,10 +103,3 @@ def _judge(prompt: str, image: Tensor) -> bool | None:
     except ValueError:
         return None
     return check([prompt], image)[0]
-
-
-def _require_pil() -> Any:
-    try:
-        return import_module("PIL.Image")
-    except ImportError as error:
-        raise ImportError("images need Pillow: pip install 'zigzag-diffusion[shapes]'") from error

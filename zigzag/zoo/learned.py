@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zigzag.extras import require
 from zigzag.solvers import DDIM, FlowEuler, Solver, convert
 from zigzag.zoo.shapes.grammar import tokenize
 from zigzag.zoo.shapes.scenes import SIDE
@@ -175,11 +176,7 @@ def require_safetensors() -> Any:
     Raises:
         ImportError: if it is missing, naming the extra that brings it.
     """
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise ImportError("weights need safetensors: pip install 'zigzag-diffusion[shapes]'") from error
-    return safetensors.torch
+    return require("safetensors.torch", "weights need safetensors", "shapes")
 
 
 def recorded() -> dict[str, Any]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from zigzag.extras import require
 from zigzag.zoo.shapes.scenes import COLOURS, GROUND, PEAK, SHAPES, SIDE, Scene, Thing, coverage
 
 __all__ = ["detect"]
@@ -50,7 +48,7 @@ def detect(images: Tensor) -> list[Scene]:
 
 def _components(nearest: Tensor) -> tuple[list[int], list[str], Tensor]:
     """Of each component: its image, its colour, and its pixels with a border of one, `(N, SIDE, SIDE)`."""
-    ndimage = _ndimage()
+    ndimage = require("scipy.ndimage", "the detector needs scipy", "shapes")
     names = list(COLOURS)
     owners, colours, masks = [], [], []
     block = torch.ones(3, 3, dtype=torch.bool).numpy()
@@ -78,10 +76,3 @@ def _shapes(soft: Tensor) -> tuple[list[str], list[float], list[float], list[flo
     fit = torch.minimum(ideal, soft).sum((2, 3)) / torch.maximum(ideal, soft).sum((2, 3))
     best = [SHAPES[k] if f >= LEAST_FIT else "other" for f, k in zip(*(v.tolist() for v in fit.max(0)), strict=True)]
     return best, x.tolist(), y.tolist(), size.tolist()
-
-
-def _ndimage() -> Any:
-    try:
-        return import_module("scipy.ndimage")
-    except ImportError as error:
-        raise ImportError("the detector needs scipy: pip install 'zigzag-diffusion[shapes]'") from error

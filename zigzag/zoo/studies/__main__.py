@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from zigzag.plots import require_figure
+from zigzag.extras import require_figure
 from zigzag.progress import on_terminal
 from zigzag.zoo.evaluation import Evaluation, Trial
 from zigzag.zoo.learned import MODELS, load, recorded

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from zigzag.extras import require_figure
 from zigzag.files import check_writable, replacing
 from zigzag.guidance import CFG
 from zigzag.matched import matched_cfg
 from zigzag.methods import Method, Standard, ZSampling
 from zigzag.moves import Denoise
-from zigzag.plots import require_figure
 from zigzag.sampling import walk
 from zigzag.zoo.accuracy import BATCH, noise, shares
 from zigzag.zoo.accuracy import prompts as draw_prompts

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zigzag.extras import require_figure
 from zigzag.files import replacing
-from zigzag.plots import require_figure
 from zigzag.zoo.accuracy import wilson
 from zigzag.zoo.compare import Line, Results, rows
 from zigzag.zoo.samplers import Sampler
