@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -114,6 +115,24 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(name: str, tmp_path
     with pytest.raises(ValueError, match="seed must be that of the run in"):
         Training(Settings(name, 4, batch=2, seed=1)).resume(tmp_path)
     Training(Settings(name, 9, batch=2)).resume(tmp_path)  # more steps are no other run
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_processes_that_share_a_batch_learn_what_one_learns(name: str, tmp_path: Path) -> None:
+    """Their weights move as one process's, to a hundredth of the way, where half a batch would lead elsewhere."""
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "zigzag.zoo.train", name]
+    options = ["--steps", "3", "--batch", "4", "--device", "cpu", "--threads", "1", "--out", str(tmp_path)]
+    ran = subprocess.run([sys.executable, *command, *options], capture_output=True, text=True, timeout=300, check=True)
+    assert ran.stdout.count("step 3 of 3: loss ") == 1  # one of them reports
+    start, whole, shared = (Training(Settings(name, 3, batch=4)) for _ in range(3))
+    shared.resume(tmp_path)
+    for _ in range(3):
+        whole.advance()
+    torch.testing.assert_close(torch.stack(shared.losses), torch.stack(whole.losses), rtol=1e-3, atol=0)
+    origin, one, two = (
+        torch.cat([p.detach().flatten() for p in run.parameters.values()]) for run in (start, whole, shared)
+    )
+    assert (two - one).norm() < 0.01 * (one - origin).norm()
 
 
 def test_the_weights_written_are_the_average_in_half_precision(tmp_path: Path) -> None:
