@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from zigzag.extras import require
 from zigzag.zoo.learned import preconditioning
 from zigzag.zoo.shapes.grammar import LENGTH, WORDS
 from zigzag.zoo.shapes.scenes import SIDE
 
-try:
-    # By name: typed where it is installed and untyped where it is not, it would suit a type checker only on one side.
-    diffusers = import_module("diffusers")
-    attention = import_module("diffusers.models.attention")
-except ImportError as error:
-    raise ImportError(
-        "the learned models need diffusers, which needs Python 3.11: pip install 'zigzag-diffusion[shapes]'"
-    ) from error
+# By name: typed where it is installed and untyped where it is not, it would suit a type checker only on one side.
+diffusers = require("diffusers", "the learned models need diffusers, which needs Python 3.11", "shapes")
+resnet = require("diffusers.models.resnet", "the learned models need diffusers' convolutions", "shapes")
+attention = require("diffusers.models.attention", "the learned models need diffusers' attention", "shapes")
 
 __all__ = ["ShapesDiT", "ShapesUNet", "TokenEncoder"]
 
 WIDTH = 96  # of the token encoder
 PATCH = 2  # pixels a side that become channels
+FINE = 64  # channels of the convolutions around the transformer
+CAPTION = 128  # numbers that tell them the caption
 
 
 class TokenEncoder(nn.Module):
@@ -80,30 +77,52 @@ class ShapesUNet(nn.Module):
 
 
 class ShapesDiT(nn.Module):
-    """diffusers' `PixArtTransformer2DModel`: self-attention among 64 patches of 4×4 pixels, cross-attention to words.
+    """diffusers' `SanaTransformer2DModel`: linear attention among 64 patches of 4×4 pixels, cross-attention to words.
 
-    Pixels become channels before its own patches of 2×2, which makes the last layer's output local to a pixel.
+    Convolutions on 2×2 pixels as channels before and after it see and draw what is smaller than a patch. They are told
+    the whole caption too, as a U-Net is told the time: from cross-attention alone it learned what was asked for much
+    more slowly, and took circles for squares, which differ in a few pixels at their corners.
     """
 
     def __init__(self) -> None:
         super().__init__()
         channels = 3 * PATCH**2
         self.encoder = TokenEncoder()
-        self.body = diffusers.PixArtTransformer2DModel(
+        self.caption = nn.Linear(LENGTH * WIDTH, CAPTION)
+        self.enter = nn.Conv2d(channels, FINE, 3, padding=1)
+        self.stem = _convolutions(FINE)
+        self.body = diffusers.SanaTransformer2DModel(
+            in_channels=FINE,
+            out_channels=FINE,
             num_attention_heads=5,
             attention_head_dim=32,
-            num_layers=6,
-            in_channels=channels,
-            out_channels=channels,
+            num_layers=4,
+            num_cross_attention_heads=5,
+            cross_attention_head_dim=32,
             cross_attention_dim=160,
+            caption_channels=WIDTH,
             sample_size=SIDE // PATCH,
             patch_size=2,
-            caption_channels=WIDTH,
-            use_additional_conditions=False,
+            interpolation_scale=1.0,  # which makes it tell positions by sines
         )
+        self.head = nn.ModuleList([_convolutions(2 * FINE), _convolutions(FINE)])
+        self.leave = nn.Conv2d(FINE, channels, 3, padding=1)
 
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         """The prediction at `x` `(B, 3, SIDE, SIDE)`, times `t` `(B,)`, for words `(B, LENGTH)`."""
+        words = self.encoder(tokens)
+        caption = self.caption(words.flatten(1))
         c_in, c_skip, c_out = preconditioning((t / 1000).to(x.dtype)[:, None, None, None])
-        h = self.body(pixel_unshuffle(c_in * x, PATCH), encoder_hidden_states=self.encoder(tokens), timestep=t).sample
-        return c_skip * x + c_out * pixel_shuffle(h, PATCH)
+        fine = self.stem(self.enter(pixel_unshuffle(c_in * x, PATCH)), caption)
+        h = torch.cat([self.body(fine, encoder_hidden_states=words, timestep=t).sample, fine], 1)
+        for block in self.head:
+            h = block(h, caption)
+        return c_skip * x + c_out * pixel_shuffle(self.leave(h), PATCH)
+
+
+def _convolutions(channels: int) -> nn.Module:
+    """A residual block of two 3×3 convolutions, of a tensor and a vector for all of it."""
+    block: nn.Module = resnet.ResnetBlock2D(
+        in_channels=channels, out_channels=FINE, temb_channels=CAPTION, groups=8, eps=1e-6
+    )
+    return block
