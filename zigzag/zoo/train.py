@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from zigzag.progress import on_terminal
 from zigzag.zoo.checkpoints import read_state, write_state, write_weights
 from zigzag.zoo.learned import MODELS, create, noise_table, preconditioning, to_state
 from zigzag.zoo.shapes import draw_caption, draw_scene, render, tokenize
@@ -263,7 +263,7 @@ def run(training: Training, folder: Path, save_every: float) -> None:
 @contextmanager
 def _bar(training: Training) -> Iterator[Callable[[], object]]:
     """A function to call after each step, which moves a progress bar on a terminal where tqdm is installed."""
-    if training.rank or not (sys.stderr.isatty() and find_spec("tqdm")):
+    if training.rank or not on_terminal():
         yield lambda: None
         return
     from tqdm import tqdm
