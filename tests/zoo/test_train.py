@@ -14,9 +14,11 @@ from torch import Tensor, nn
 pytest.importorskip("diffusers")
 pytest.importorskip("safetensors")
 from zigzag import zoo
+from zigzag.zoo.checkpoints import read_state
 from zigzag.zoo.learned import MODELS, noise_table, preconditioning
 from zigzag.zoo.shapes import CATEGORIES, WORDS, parse
-from zigzag.zoo.train import MIX, Settings, Training, batch, loss, main, rate, report
+from zigzag.zoo.train import main, report
+from zigzag.zoo.training import MIX, Settings, Training, batch, loss, rate
 
 
 def said(tokens: Tensor) -> list[str]:
@@ -177,6 +179,34 @@ def test_the_command_trains_and_run_again_goes_on(
     with pytest.raises(SystemExit, match="2"):
         main()
     assert "error: seed must be that of the run in" in capsys.readouterr().err
+
+
+def test_a_run_begins_with_the_weights_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its first loss is theirs, its average begins with them, and it goes on from its own."""
+    name, given, out = "shapes-dit", tmp_path / "given", tmp_path / "out"
+    Training(Settings(name, 1, batch=2, seed=5)).save(given)
+    weights = given / "weights.safetensors"
+    command = ["train", name, "--out", str(out), "--batch", "2", "--rate", "1e-12", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", [*command, "--weights", str(weights), "--steps", "1"])
+    main()
+    first, _ = read_state(out / "checkpoint.safetensors")
+    theirs, fresh = zoo.load(name, weights).network, Training(Settings(name, 1, batch=2)).network
+    expected, other = (loss(network, name, *batch(Settings(name, 1, batch=2), 0)) for network in (theirs, fresh))
+    torch.testing.assert_close(first["losses"][0], expected, rtol=1e-5, atol=0)
+    assert abs(other / expected - 1) > 1e-3  # mutant: random weights
+    for key, value in theirs.named_parameters():
+        torch.testing.assert_close(first[f"average.{key}"], value.detach(), rtol=0, atol=1e-9)
+    monkeypatch.setattr(sys, "argv", [*command, "--weights", str(weights), "--steps", "2"])
+    main()
+    assert "going on from step 1 of" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*command, "--steps", "2"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "start must be that of the run in" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="weights must be of shapes-unet, got those of 'shapes-dit'"):
+        Training(Settings("shapes-unet", 1, batch=2)).begin(weights)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch": 0}, {"rate": -1.0}])
