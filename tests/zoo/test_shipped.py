@@ -47,10 +47,7 @@ def test_the_accuracy_on_record_leaves_room_in_both_directions(name: str) -> Non
     assert 0.5 <= sum(right.values()) / sum(count.values()) <= 0.9
 
 
-SHORT = pytest.param("shapes-dit", marks=pytest.mark.xfail(strict=True, reason="wanted, and not reached: 76 %"))
-
-
-@pytest.mark.parametrize("name", ["shapes-unet", SHORT])
+@pytest.mark.parametrize("name", NAMES)
 def test_single_objects_are_right_at_least_95_times_in_100(name: str) -> None:
     right, count = (recorded()[name]["standard"][key] for key in ("right", "count"))
     assert right["single object"] >= 0.95 * count["single object"]
