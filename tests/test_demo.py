@@ -51,6 +51,23 @@ def test_prompts_and_noise_are_those_that_the_evaluation_begins_with() -> None:
     assert own.shape == (2, 3, 32, 32) and not torch.equal(own[0], own[1])
 
 
+def test_the_command_takes_the_scale_on_record_of_its_model_unless_told_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    taken: list[float] = []
+
+    def run(settings: demo.Settings, **more: object) -> None:
+        taken.append(settings.strong)
+        raise ValueError("no more is needed")
+
+    monkeypatch.setattr(demo, "run", run)
+    for words in (["shapes-unet"], ["shapes-dit"], ["shapes-dit", "--strong", "0"]):
+        with pytest.raises(SystemExit):
+            main(["demo", "--out", str(tmp_path), "--model", *words])
+    assert taken == [4.0, 2.0, 0.0]
+
+
 def test_the_same_seed_gives_the_same_page_and_another_another() -> None:
     first, again, other = (
         demo.run(demo.Settings("shapes-dit", steps=3, prompts=1, warmup=1, seed=seed), model=painter())

@@ -21,7 +21,7 @@ from zigzag.methods import Method
 from zigzag.named import METHODS, make_method, parse_method
 from zigzag.progress import on_terminal
 from zigzag.rows import count_rows
-from zigzag.zoo.learned import MODELS
+from zigzag.zoo.learned import MODELS, best_scale
 
 __all__ = ["main"]
 
@@ -36,6 +36,8 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
+
+_BEST = "that of standard sampling at its best"  # the scale of a learned model that nobody chose
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[_Parser]
@@ -62,7 +64,7 @@ def _add_demo(commands: _Commands) -> None:
     demo.add_argument("--steps", type=int, default=DemoSettings.steps, help="steps of the grid, T")
     demo.add_argument("--prompts", type=int, default=DemoSettings.prompts, help="captions drawn of each category")
     demo.add_argument("--prompt", action="append", help="a caption in place of those drawn; may be repeated")
-    demo.add_argument("--strong", type=float, default=DemoSettings.strong, help="guidance scale of Denoise")
+    demo.add_argument("--strong", type=float, help=f"guidance scale of Denoise (default: {_BEST})")
     demo.add_argument("--weak", type=float, default=DemoSettings.weak, help="guidance scale of Invert")
     demo.add_argument(
         "--warmup", type=int, default=DemoSettings.warmup, help="plain steps of Z²-Sampling before its first shift"
@@ -88,7 +90,7 @@ def _add_path(commands: _Commands) -> None:
 
 # Options of `generate` whose default depends on the model: of a pipeline, and of a learned model (None: it has none).
 _BY_MODEL: dict[str, tuple[type, Any, Any, str]] = {
-    "gamma_1": (float, 5.5, 4.0, "guidance scale w of denoising"),
+    "gamma_1": (float, 5.5, _BEST, "guidance scale w of denoising"),
     "infer_step": (int, 50, 20, "steps, T"),
     "image_size": (int, 1024, None, "height and width"),
     "device": (str, "cuda", "cpu", "where the model runs"),
@@ -143,7 +145,7 @@ def _add_eval(commands: _Commands) -> None:
     )
     evaluate.add_argument("--steps", type=int, default=20, help="steps of the grid, T")
     evaluate.add_argument("--prompts", type=int, default=600, help="prompts a seed, shared among the categories")
-    evaluate.add_argument("--strong", type=float, default=4.0, help="guidance scale of Denoise")
+    evaluate.add_argument("--strong", type=float, help=f"guidance scale of Denoise (default: {_BEST})")
     evaluate.add_argument("--weak", type=float, default=0.0, help="guidance scale of Invert")
     evaluate.add_argument("--seed", type=int, nargs="+", default=[0], help="seeds of prompts and noise")
     evaluate.add_argument("--amp", action="store_true", help="matrix products in bfloat16")
@@ -192,6 +194,7 @@ def _demo(args: argparse.Namespace) -> None:
     from zigzag import demo
 
     args.prompt = tuple(args.prompt or ())
+    args.strong = best_scale(args.model) if args.strong is None else args.strong
     settings = DemoSettings(**{f.name: getattr(args, f.name) for f in fields(DemoSettings)})
     require_figure()
     texts, figures, images = demo.run(settings, progress=on_terminal(), out=args.out)
@@ -214,7 +217,8 @@ def _generate(args: argparse.Namespace) -> None:
     prompts, learned = _prompts(args), args.model in MODELS
     for name, (_, pipelines, own, _) in _BY_MODEL.items():
         if getattr(args, name) is None:
-            setattr(args, name, own if learned else pipelines)
+            mine = best_scale(args.model) if learned and own is _BEST else own
+            setattr(args, name, mine if learned else pipelines)
         elif learned and own is None:
             raise ValueError(f"{_option(name)} means nothing to {args.model}")
     generate: Any = import_module("zigzag.zoo.generate" if learned else "zigzag.adapters.diffusers.generate")
@@ -230,6 +234,7 @@ def _eval(args: argparse.Namespace) -> None:
     from zigzag.zoo.learned import load
     from zigzag.zoo.report import report
 
+    args.strong = best_scale(args.model) if args.strong is None else args.strong
     trials = [Trial(args.prompts, seed, args.amp) for seed in dict.fromkeys(args.seed)]
     methods = [parse_method(text, args.steps) for text in dict.fromkeys(args.methods)]
     every = lines(methods, args.steps, args.strong, args.weak)

@@ -120,6 +120,8 @@ def test_all_methods_are_measured_unless_some_are_named(
     text = capsys.readouterr().out
     for name in ("Standard", "Resampling", "End-to-End", "Z-Sampling", "Implicit Z", "Z²-Sampling"):
         assert f"\n{name} " in text
+    # Unless told otherwise, at the scale that is on record of this model.
+    assert {head["sampler"]["strong"] for head in heads(tmp_path) if not head["sampler"]["matched"]} == {2.0}
 
 
 def test_a_method_or_seed_named_twice_is_measured_once(model: LearnedModel, tmp_path: Path) -> None:

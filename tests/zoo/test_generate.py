@@ -112,11 +112,12 @@ def test_the_defaults_are_those_of_the_kind_of_model(tmp_path: Path, monkeypatch
         monkeypatch.setattr(kind, "check_device", lambda *args, **more: None, raising=False)
         monkeypatch.setattr(kind, "generate", lambda s, prompts, *rest, **more: given.update({s.model: (s, prompts)}))
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    main(["generate", "--model", "shapes-unet", "--method", "z2"])
     main(["generate", "--model", "some/pipeline"])
-    s, prompts = given["shapes-unet"]
-    assert s == module.Settings("shapes-unet", 4.0, 0.0, 20, 42, "cpu")
-    assert prompts == module.PROMPTS
+    for name, scale in (("shapes-unet", 4.0), ("shapes-dit", 2.0)):
+        main(["generate", "--model", name, "--method", "z2"])
+        s, prompts = given[name]
+        assert s == module.Settings(name, scale, 0.0, 20, 42, "cpu")
+        assert prompts == module.PROMPTS
     s, prompts = given["some/pipeline"]
     assert s == pipelines.Settings("some/pipeline", 5.5, 0.0, 50, 1024, 42, "cuda", "float16", "ddim")
     assert prompts == pipelines.PROMPTS

@@ -139,6 +139,8 @@ def test_the_solver_is_that_of_the_prediction(files: dict[str, Path]) -> None:
 def test_what_cannot_be_loaded_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="name must be one of shapes-unet, shapes-dit, got 'sdxl'"):
         zoo.load("sdxl")
+    with pytest.raises(ValueError, match="name must be one of shapes-unet, shapes-dit, got 'sdxl'"):
+        learned.best_scale("sdxl")
     with pytest.raises(ValueError, match="weights must be of shapes-dit, got those of 'shapes-unet'"):
         zoo.load("shapes-dit", files["shapes-unet"])
     with pytest.raises(FileNotFoundError):

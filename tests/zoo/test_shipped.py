@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from zigzag import zoo
-from zigzag.zoo.learned import recorded
+from zigzag.zoo.learned import best_scale, recorded
 
 pytest.importorskip("diffusers")
 pytest.importorskip("safetensors")
@@ -38,6 +38,11 @@ def test_standard_sampling_is_as_accurate_as_recorded_on_a_small_fixed_set(name:
     low, high = wilson(Score(small["right"], small["prompts"]))
     assert low <= sum(score.right for score in scores.values()) / small["prompts"] <= high
     assert low > 0.25
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_scale_of_a_model_is_the_one_of_the_accuracy_on_record(name: str) -> None:
+    assert best_scale(name) == recorded()[name]["standard"]["scale"] == recorded()[name]["small"]["scale"]
 
 
 @pytest.mark.parametrize("name", NAMES)

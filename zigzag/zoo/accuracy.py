@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zigzag.methods import Standard
-from zigzag.zoo.learned import MODELS, LearnedModel, load
+from zigzag.zoo.learned import MODELS, LearnedModel, best_scale, load
 from zigzag.zoo.samplers import Sampler
 from zigzag.zoo.shapes import CATEGORIES, check, draw_caption
 
@@ -79,13 +79,13 @@ def noise(category: str, start: int, stop: int, seed: int = 0) -> Tensor:
 
 
 def accuracy(
-    model: LearnedModel, count: int = 600, steps: int = 20, scale: float = 4.0, seed: int = 0
+    model: LearnedModel, count: int = 600, steps: int = 20, scale: float | None = None, seed: int = 0
 ) -> dict[str, Score]:
     """How often standard sampling is right by the checker, by category.
 
     Args:
-        count: prompts, shared evenly among the categories. steps: of the model's solver. scale: of CFG.
-        seed: of prompts and noise.
+        count: prompts, shared evenly among the categories. steps: of the model's solver. seed: of prompts and noise.
+        scale: of CFG; by default `best_scale`.
 
     Raises:
         ValueError: unless `count` is at least the number of categories.
@@ -93,7 +93,8 @@ def accuracy(
     """
     if count < len(CATEGORIES):
         raise ValueError(f"count must be at least {len(CATEGORIES)}, got {count}")
-    sampler, right, asked = Sampler(Standard(), steps, scale), Counter[str](), Counter[str]()
+    sampler = Sampler(Standard(), steps, best_scale(model.name) if scale is None else scale)
+    right, asked = Counter[str](), Counter[str]()
     for category, start, texts in batches(count, seed):
         x = noise(category, start, start + len(texts), seed).to(model.device)
         right[category] += sum(check(texts, sampler.draw(model, texts, x)))
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="a weights.safetensors (default: those in the package)")
     parser.add_argument("--prompts", type=int, default=600, help="prompts in all")
     parser.add_argument("--steps", type=int, default=20, help="steps of the solver")
-    parser.add_argument("--scale", type=float, default=4.0, help="guidance scale")
+    parser.add_argument("--scale", type=float, help="guidance scale (default: the best on record)")
     parser.add_argument("--seed", type=int, default=0, help="seed of prompts and noise")
     args = parser.parse_args()
     try:

@@ -18,7 +18,17 @@ from zigzag.solvers import DDIM, FlowEuler, Solver, convert
 from zigzag.zoo.shapes.grammar import tokenize
 from zigzag.zoo.shapes.scenes import SIDE
 
-__all__ = ["MODELS", "LearnedModel", "create", "load", "noise_table", "preconditioning", "to_image", "to_state"]
+__all__ = [
+    "MODELS",
+    "LearnedModel",
+    "best_scale",
+    "create",
+    "load",
+    "noise_table",
+    "preconditioning",
+    "to_image",
+    "to_state",
+]
 
 MODELS = ("shapes-unet", "shapes-dit")
 # States have mean 0 and a deviation of a third. Things are so bright on so empty a ground that with unit variance they
@@ -184,6 +194,16 @@ def recorded() -> dict[str, Any]:
     record = files("zigzag.zoo").joinpath("data/weights.json")
     known: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
     return known
+
+
+def best_scale(name: str) -> float:
+    """The guidance scale w that suited standard sampling best when the weights in the package were frozen.
+
+    Raises:
+        ValueError: for a name that is none of `MODELS`.
+    """
+    _check_name(name)
+    return float(recorded()[name]["standard"]["scale"])
 
 
 def _shipped(name: str) -> bytes:

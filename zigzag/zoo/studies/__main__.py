@@ -11,7 +11,7 @@ import torch
 from zigzag.extras import require_figure
 from zigzag.progress import on_terminal
 from zigzag.zoo.evaluation import Evaluation, Trial
-from zigzag.zoo.learned import MODELS, load, recorded
+from zigzag.zoo.learned import MODELS, best_scale, load
 from zigzag.zoo.report import report
 from zigzag.zoo.studies.picture import draw_study
 from zigzag.zoo.studies.sweeps import STUDIES, headline
@@ -68,9 +68,7 @@ def _one(name: str, evaluation: Evaluation, args: argparse.Namespace) -> str:
         text = attention.run(evaluation.model, args.out)
     else:
         require_figure()
-        study = STUDIES[name]()
-        if name == "headline" and (record := recorded().get(args.model)):
-            study = headline(record["standard"]["scale"])  # the best of standard sampling with this model
+        study = headline(best_scale(args.model)) if name == "headline" else STUDIES[name]()
         trials = [Trial(args.prompts, seed, args.amp and not study.exact) for seed in SEEDS.get(name, (0,))]
         stem = f"{name}-{args.model}"
         title = f"{study.title} ({study.source})"
