@@ -80,7 +80,7 @@ class ShapesDiT(nn.Module):
     """diffusers' `SanaTransformer2DModel`: linear attention among 64 patches of 4×4 pixels, cross-attention to words.
 
     Convolutions on 2×2 pixels as channels before and after it see and draw what is smaller than a patch. They are told
-    the whole caption, as those of a U-Net are told the time: circles differ from squares in a few pixels at the corners.
+    the whole caption, as those of a U-Net are told the time: circles differ from squares in a few pixels at corners.
     """
 
     def __init__(self) -> None:
