@@ -37,7 +37,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-_BEST = "that of standard sampling at its best"  # the scale of a learned model that nobody chose
+_BEST = "that of standard sampling at its best"  # what `_take_best_scale` takes, in words
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[_Parser]
@@ -190,11 +190,17 @@ def _method(args: argparse.Namespace, steps: int) -> Method:
     return make_method(args.method, steps, given)
 
 
+def _take_best_scale(args: argparse.Namespace, name: str) -> None:
+    """Sets an option that was not given to the scale that is on record of the learned model."""
+    if getattr(args, name) is None:
+        setattr(args, name, best_scale(args.model))
+
+
 def _demo(args: argparse.Namespace) -> None:
     from zigzag import demo
 
     args.prompt = tuple(args.prompt or ())
-    args.strong = best_scale(args.model) if args.strong is None else args.strong
+    _take_best_scale(args, "strong")
     settings = DemoSettings(**{f.name: getattr(args, f.name) for f in fields(DemoSettings)})
     require_figure()
     texts, figures, images = demo.run(settings, progress=on_terminal(), out=args.out)
@@ -215,10 +221,11 @@ def _path(args: argparse.Namespace) -> None:
 
 def _generate(args: argparse.Namespace) -> None:
     prompts, learned = _prompts(args), args.model in MODELS
+    if learned:
+        _take_best_scale(args, "gamma_1")
     for name, (_, pipelines, own, _) in _BY_MODEL.items():
         if getattr(args, name) is None:
-            mine = best_scale(args.model) if learned and own is _BEST else own
-            setattr(args, name, mine if learned else pipelines)
+            setattr(args, name, own if learned else pipelines)
         elif learned and own is None:
             raise ValueError(f"{_option(name)} means nothing to {args.model}")
     generate: Any = import_module("zigzag.zoo.generate" if learned else "zigzag.adapters.diffusers.generate")
@@ -234,7 +241,7 @@ def _eval(args: argparse.Namespace) -> None:
     from zigzag.zoo.learned import load
     from zigzag.zoo.report import report
 
-    args.strong = best_scale(args.model) if args.strong is None else args.strong
+    _take_best_scale(args, "strong")
     trials = [Trial(args.prompts, seed, args.amp) for seed in dict.fromkeys(args.seed)]
     methods = [parse_method(text, args.steps) for text in dict.fromkeys(args.methods)]
     every = lines(methods, args.steps, args.strong, args.weak)
