@@ -10,7 +10,7 @@ from typing import Any
 
 from zigzag.extras import require
 
-__all__ = ["on_terminal", "progress_bar", "rows_bar"]
+__all__ = ["on_terminal", "progress_bar", "rows_bar", "steps_bar"]
 
 
 def progress_bar(moves: int, enabled: bool) -> AbstractContextManager[Callable[[int], None]]:
@@ -29,6 +29,17 @@ def rows_bar(rows: int, enabled: bool) -> AbstractContextManager[Callable[[int],
         ImportError: if tqdm is missing, naming the extra that brings it.
     """
     return _plain(_tqdm()(total=rows, unit="row", unit_scale=True)) if enabled else nullcontext(lambda rows: None)
+
+
+def steps_bar(steps: int, done: int, enabled: bool) -> AbstractContextManager[Callable[[int], object]]:
+    """Gives a function to call with the steps since the last call, of `steps`, of which `done` ran in earlier runs.
+
+    It is a silent one unless `enabled`.
+
+    Raises:
+        ImportError: if tqdm is missing, naming the extra that brings it.
+    """
+    return _plain(_tqdm()(total=steps, initial=done, unit="step")) if enabled else nullcontext(lambda count: None)
 
 
 def on_terminal() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from zigzag.progress import on_terminal
+from zigzag.progress import on_terminal, steps_bar
 from zigzag.zoo.learned import MODELS
 from zigzag.zoo.training import Settings, Training
 
@@ -83,26 +83,15 @@ def _joined() -> Iterator[None]:
 def run(training: Training, folder: Path, save_every: float) -> None:
     """Trains to the last step; writes checkpoint, weights and loss curve every so many seconds, and at the end."""
     saved = time.monotonic()
-    with _bar(training) as tick:
-        while training.step < training.settings.steps:
+    steps, shown = training.settings.steps, not training.rank and on_terminal()
+    with steps_bar(steps, training.step, shown) as tick:
+        while training.step < steps:
             training.advance()
-            tick()
+            tick(1)
             if time.monotonic() - saved > save_every:
                 report(training, folder)
                 saved = time.monotonic()
     report(training, folder)
-
-
-@contextmanager
-def _bar(training: Training) -> Iterator[Callable[[], object]]:
-    """A function to call after each step, which moves a progress bar on a terminal where tqdm is installed."""
-    if training.rank or not on_terminal():
-        yield lambda: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=training.settings.steps, initial=training.step, unit="step") as bar:
-        yield bar.update
 
 
 def report(training: Training, folder: Path) -> None:
