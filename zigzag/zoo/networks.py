@@ -12,9 +12,10 @@ from zigzag.zoo.shapes.grammar import LENGTH, WORDS
 from zigzag.zoo.shapes.scenes import SIDE
 
 # By name: typed where it is installed and untyped where it is not, it would suit a type checker only on one side.
-diffusers = require("diffusers", "the learned models need diffusers, which needs Python 3.11", "shapes")
-resnet = require("diffusers.models.resnet", "the learned models need diffusers' convolutions", "shapes")
-attention = require("diffusers.models.attention", "the learned models need diffusers' attention", "shapes")
+diffusers, resnet, attention = (
+    require(name, "the learned models need diffusers, which needs Python 3.11", "shapes")
+    for name in ("diffusers", "diffusers.models.resnet", "diffusers.models.attention")
+)
 
 __all__ = ["ShapesDiT", "ShapesUNet", "TokenEncoder"]
 
