@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from zigzag.files import write_json
-from zigzag.machine import machine, versions
+from zigzag.support.files import write_json
+from zigzag.support.machine import machine, versions
 
 __all__ = ["Loop", "Ratio", "arguments", "in_turns", "median", "ratio", "write"]
 

@@ -17,9 +17,9 @@ from common import arguments, write
 from torch import Tensor
 
 from zigzag import DDIM
-from zigzag.demo import draw_lines, every_method
-from zigzag.extras import require_figure
-from zigzag.files import replacing
+from zigzag.cli.demo import draw_lines, every_method
+from zigzag.support.extras import require_figure
+from zigzag.support.files import replacing
 from zigzag.zoo import Digits
 
 

@@ -20,7 +20,7 @@ import torch
 from common import arguments, in_turns, ratio, write
 from torch import Tensor
 
-from zigzag.kernels import combine, compiled_combine
+from zigzag.capture.kernels import combine, compiled_combine
 
 MEBI = 2**20
 

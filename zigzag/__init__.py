@@ -7,8 +7,8 @@ guidance, back under a weak one, forward again.
     x0 = sample(eps_fn, x_T, DDIM.stable_diffusion(50), Z2Sampling(warmup=5), cond=c, uncond=u, strong=5.5, weak=0.0)
 """
 
+from zigzag.capture.graphs import capture
 from zigzag.checks import MISSING
-from zigzag.graphs import capture
 from zigzag.guidance import CFG, CFGPlusPlus, Guidance, Interval, RescaledCFG
 from zigzag.matched import matched_cfg
 from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling

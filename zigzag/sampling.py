@@ -15,9 +15,9 @@ from zigzag.guidance import Guidance
 from zigzag.guided import Answer, Guided, Query
 from zigzag.methods import Method
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
-from zigzag.progress import progress_bar
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
+from zigzag.support.progress import progress_bar
 from zigzag.trace import Trace
 
 __all__ = ["Model", "Predictor", "Traversal", "Visit", "noise_like", "sample", "traverse", "walk"]

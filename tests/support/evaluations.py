@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from support.painters import Painter
-from zigzag.zoo.compare import Line
-from zigzag.zoo.evaluation import Result
+from zigzag.evaluation.compare import Line
+from zigzag.evaluation.evaluation import Result
+from zigzag.evaluation.samplers import Sampler
+from zigzag.evaluation.verdicts import Verdict
 from zigzag.zoo.learned import LearnedModel
-from zigzag.zoo.samplers import Sampler
 from zigzag.zoo.shapes import CATEGORIES
-from zigzag.zoo.verdicts import Verdict
 
 
 class Moody(Painter):

@@ -13,7 +13,7 @@ from zigzag.zoo.learned import best_scale, recorded
 pytest.importorskip("diffusers")
 pytest.importorskip("safetensors")
 pytest.importorskip("scipy")
-from zigzag.zoo.accuracy import Score, accuracy, wilson
+from zigzag.evaluation.accuracy import Score, accuracy, wilson
 
 NAMES = sorted(recorded())
 

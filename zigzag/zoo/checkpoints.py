@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zigzag.files import replacing
+from zigzag.support.files import replacing
 from zigzag.zoo.learned import parse_weights, require_safetensors
 
 __all__ = ["read_state", "write_state", "write_weights"]

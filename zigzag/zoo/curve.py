@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from zigzag.extras import require_figure
-from zigzag.files import replacing
+from zigzag.support.extras import require_figure
+from zigzag.support.files import replacing
 
 __all__ = ["draw_losses"]
 

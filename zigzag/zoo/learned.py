@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zigzag.extras import require
 from zigzag.solvers import DDIM, FlowEuler, Solver, convert
+from zigzag.support.extras import require
 from zigzag.zoo.shapes.grammar import tokenize
 from zigzag.zoo.shapes.scenes import SIDE
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from zigzag.extras import require
+from zigzag.support.extras import require
 from zigzag.zoo.learned import preconditioning
 from zigzag.zoo.shapes.grammar import LENGTH, WORDS
 from zigzag.zoo.shapes.scenes import SIDE

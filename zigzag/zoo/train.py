@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from zigzag.progress import on_terminal, steps_bar
+from zigzag.support.progress import on_terminal, steps_bar
 from zigzag.zoo.learned import MODELS
 from zigzag.zoo.training import Settings, Training
 

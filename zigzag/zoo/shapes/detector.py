@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zigzag.extras import require
+from zigzag.support.extras import require
 from zigzag.zoo.shapes.scenes import COLOURS, GROUND, PEAK, SHAPES, SIDE, Scene, Thing, coverage
 
 __all__ = ["detect"]

@@ -1,0 +1,189 @@
+"""The studies can be sampled as they are written down, and one of them is."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("scipy")
+from support.evaluations import asked, made, moody, results
+from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
+from zigzag.evaluation.compare import Results, duels, figures, table
+from zigzag.evaluation.evaluation import Evaluation, Result, Trial
+from zigzag.evaluation.samplers import Sampler
+from zigzag.evaluation.studies import __main__ as command
+from zigzag.evaluation.studies.picture import draw_study
+from zigzag.evaluation.studies.sweeps import HEADLINE, STUDIES, Study
+from zigzag.zoo.learned import MODELS, LearnedModel
+
+WANTED = {"gap", "lambda", "span", "scale", "cost", "warmup", "inversion", "error", "ancestral", "released", "headline"}
+BUILT = {name: make() for name, make in STUDIES.items()}
+studies = pytest.mark.parametrize("study", BUILT.values(), ids=BUILT)
+
+
+def samplers(study: Study) -> set[Sampler]:
+    return {line.sampler for line in study.lines}
+
+
+def test_every_study_of_the_issue_is_there() -> None:
+    assert set(STUDIES) == WANTED
+    assert len({study.title for study in BUILT.values()}) == len(STUDIES)
+    assert all(study.title and study.source and (study.axis or not study.points) for study in BUILT.values())
+
+
+@studies
+def test_every_sampler_can_be_sampled(study: Study) -> None:
+    """On the solver of either model, but that a flow has no ancestral steps."""
+    for sampler in samplers(study):
+        assert sampler.rows() >= sampler.steps
+        for name in MODELS:
+            sampler.guidance(moody(name).solver(sampler.steps))
+
+
+@studies
+def test_points_and_rivals_are_in_the_table(study: Study) -> None:
+    known = samplers(study)
+    assert study.lines[0].sampler == Sampler(Standard(), study.lines[0].sampler.steps, study.lines[0].sampler.strong)
+    assert study.lines[0].against == ()
+    for point in study.points:
+        assert point.sampler in known and math.isfinite(point.x)
+    for line in study.lines:
+        assert set(line.against) <= known - {line.sampler}
+    assert len({line.label for line in study.lines}) == len(study.lines)
+    if study.points:
+        assert known == {point.sampler for point in study.points} | {study.lines[0].sampler}
+        assert len({point[:2] for point in study.points}) == len(study.points)
+
+
+@studies
+def test_every_line_but_standard_sampling_has_a_rival(study: Study) -> None:
+    for line in study.lines:
+        plain = isinstance(line.sampler.method, Standard) and line.sampler.matched is None
+        assert line.against or plain or study.by_cost  # whose lines cost all kinds of rows
+
+
+@studies
+def test_tables_can_be_made(study: Study) -> None:
+    some = results(study.lines)
+    assert len(table(study.lines, some).splitlines()) == 2 + len(study.lines)
+    assert len(figures(study.lines, some)) == len(study.lines)
+    assert len(duels(study.lines, some).splitlines()) in (0, 2 + sum(len(line.against[1:]) for line in study.lines))
+
+
+def test_samplers_of_all_studies_that_are_equal_have_the_same_verdicts(tmp_path: Path) -> None:
+    """So that what two studies share is sampled once."""
+    evaluation, heads = Evaluation(moody("shapes-unet"), tmp_path), {}
+    for name, study in BUILT.items():
+        for sampler in [line.sampler for line in study.lines]:
+            head = json.dumps(evaluation.head(sampler, Trial(6)))
+            first, known = heads.setdefault(sampler, (name, head))
+            assert head == known, f"{name} and {first}: {sampler}"
+
+
+def swept(name: str, series: str) -> list[tuple[float, Sampler]]:
+    found = [(point.x, point.sampler) for point in BUILT[name].points if point.series == series]
+    assert len(found) > 1
+    return found
+
+
+def test_what_is_swept_is_what_x_says() -> None:
+    def z(sampler: Sampler) -> ZSampling:
+        method = sampler.matched or sampler.method
+        assert isinstance(method, ZSampling)
+        return method
+
+    for series in ("Z-Sampling", "Z²-Sampling", "CFG at the matched scale of Z"):
+        assert all(s.weak == x for x, s in swept("gap", series))
+        assert all(s.strong == x for x, s in swept("scale", series))
+    assert any(s.weak == s.strong for _, s in swept("gap", "Z-Sampling"))
+    assert all(z(s).steps == x for x, s in swept("lambda", "Z-Sampling"))
+    assert all(z(s).span == x for x, s in swept("span", "Z-Sampling") + swept("span", "CFG at the matched scale of Z"))
+    assert all(s.method == Z2Sampling(warmup=int(x)) for x, s in swept("warmup", "Z²-Sampling"))
+    assert all(s.error == x and s.weak == 0 for x, s in swept("error", "Z-Sampling, gap"))
+    assert all(s.error == x and s.weak == s.strong for x, s in swept("error", "Z-Sampling, no gap"))
+    assert all(s.ancestral == bool(x) for x, s in swept("ancestral", "Standard") + swept("ancestral", "Z-Sampling"))
+    assert all(z(s).released == bool(x) for x, s in swept("released", "Z-Sampling"))
+    assert all(s.steps == x for x, s in swept("cost", "Standard") + swept("cost", "Implicit Z"))
+    for gap, weak in (("gap", 0.0), ("no gap", None)):
+        for x, s in swept("inversion", f"Z-Sampling, {gap}") + swept("inversion", f"End-to-End, {gap}"):
+            assert s.method.refine == x and s.weak == (s.strong if weak is None else weak)  # type: ignore[attr-defined]
+
+
+def test_the_headline_has_every_method_beside_its_baselines() -> None:
+    assert {type(method) for method in HEADLINE} == {Resampling, EndToEnd, ZSampling, ImplicitZ, Z2Sampling}
+    assert {line.sampler.method for line in BUILT["headline"].lines} == {Standard(), *HEADLINE}
+    assert command.SEEDS["headline"] == (0, 1, 2)
+
+
+@pytest.mark.parametrize("name", ["warmup", "cost", "headline"])
+def test_a_picture_is_drawn_of_each_kind(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    study = BUILT[name]
+    draw_study(tmp_path / "new" / "a.png", study, results(study.lines), "shapes-unet")
+    assert (tmp_path / "new" / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(("right", "prompts"), [(0.0, 60), (0.0, 600), (1.0, 60), (1.0, 600)])
+def test_a_picture_is_drawn_where_all_are_right_or_none(right: float, prompts: int, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    some: Results = {line.sampler: Result(made(0, right, prompts=prompts), 0.001) for line in BUILT["released"].lines}
+    draw_study(tmp_path / "a.png", BUILT["released"], some, "shapes-unet")
+    assert (tmp_path / "a.png").exists()
+
+
+def run(monkeypatch: pytest.MonkeyPatch, model: LearnedModel, *words: str) -> None:
+    monkeypatch.setattr(command, "load", lambda name, device: model)
+    monkeypatch.setattr(sys, "argv", ["studies", *words])
+    command.main()
+
+
+def test_a_study_ends_in_a_table_figures_and_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("diffusers")
+    model, study = moody(), BUILT["released"]
+    words = ("released", "--model", "shapes-dit", "--prompts", "6", "--out", str(tmp_path))
+    run(monkeypatch, model, *words)
+    text = capsys.readouterr().out
+    names = {f"released-shapes-dit.{kind}" for kind in ("txt", "json", "png")}
+    assert {path.name for path in tmp_path.iterdir()} == names | {"verdicts", "timings"}
+    written = (tmp_path / "released-shapes-dit.txt").read_text(encoding="utf-8")
+    assert written in text + "\n" and study.title in written and study.source in written
+    assert all(line.label in written for line in study.lines) and "delta" in written
+    content = json.loads((tmp_path / "released-shapes-dit.json").read_text())["lines"]
+    assert [figure["rows"] for figure in content] == [line.sampler.rows() for line in study.lines]
+    assert (tmp_path / "released-shapes-dit.png").read_bytes().startswith(b"\x89PNG")
+    rows = asked(model)
+    assert rows == 6 * sum(sampler.rows() for sampler in samplers(study))
+    run(monkeypatch, model, *words)
+    assert asked(model) == rows
+
+
+@pytest.mark.parametrize(
+    "words", [("released", "--prompts", "3"), ("released", "--prompts", "6", "--out", "/dev/null/x")], ids=" ".join
+)
+def test_bad_input_is_one_line_and_exit_code_2_before_a_model_call(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = moody()
+    with pytest.raises(SystemExit) as exit:
+        run(monkeypatch, model, "released", *words)
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and error.count("\n") == 1 and asked(model) == 0
+
+
+def test_a_missing_matplotlib_is_named_before_the_first_model_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = moody()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SystemExit) as exit:
+        run(monkeypatch, model, "released", "--model", "shapes-dit", "--prompts", "6", "--out", str(tmp_path))
+    assert exit.value.code == 2 and "zigzag-diffusion[plots]" in capsys.readouterr().err
+    assert asked(model) == 0

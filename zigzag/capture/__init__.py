@@ -1,0 +1,1 @@
+"""A path as a table on the device, and its steps as CUDA graphs."""

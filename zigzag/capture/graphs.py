@@ -1,0 +1,240 @@
+"""Whole steps as CUDA graphs: model rows, guidance and affine update of a move in one replay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from zigzag.capture.kernels import combine, compiled_combine
+from zigzag.capture.table import Carry, Kind, Plan, plan_rows, step_function
+from zigzag.checks import MISSING, Conditions, Settled, settle
+from zigzag.guidance import Guidance
+from zigzag.methods import Method
+from zigzag.moves import Move
+from zigzag.sampling import Model, Predictor, noise_like
+from zigzag.solvers import Solver
+from zigzag.solvers.affine import state_dtype
+
+__all__ = ["CapturedLoop", "TableLoop", "capture"]
+
+
+class TableLoop:
+    """The loop of `zigzag.sample` on tables, with the step functions run as they are, on any device.
+
+    It is what `CapturedLoop` captures, and gives the same bits. State, conditions and coefficients live in buffers of
+    its own; a run writes its inputs into them.
+
+    Args:
+        compiled: combine predictions and state by `zigzag.capture.kernels.compiled_combine`, the same to rounding,
+            which pays for large latents on a CPU. The others are those of `sample`.
+    """
+
+    def __init__(
+        self,
+        eps_fn: Predictor,
+        x: Tensor,
+        solver: Solver,
+        method: Method | Sequence[Move],
+        *,
+        cond: Any,
+        uncond: Any = MISSING,
+        strong: float | Guidance = 5.5,
+        weak: float | Guidance = 0.0,
+        weak_fn: Predictor | None = None,
+        batched: bool | Literal["auto"] = "auto",
+        compiled: bool = False,
+    ) -> None:
+        self._given = (eps_fn, x, solver, method, cond, uncond, strong, weak, weak_fn, batched)
+        settled = settle(*self._given)
+        self.shape, self.dtype, self.device, self.solver = x.shape, x.dtype, x.device, solver
+        self.separate = weak_fn is not None
+        self.plan = self._planned(settled)
+        state = state_dtype(x.dtype)
+        self.carry = Carry(*(torch.zeros(x.shape, dtype=state, device=x.device) for _ in Carry._fields))
+        self.noise = torch.zeros_like(self.carry.x)
+        self.k = torch.zeros(1, dtype=torch.int64, device=x.device)
+        self.conditions = Conditions(*(_cloned(c) for c in settled.conditions))
+        model = Model("eps_fn", eps_fn, self.conditions, solver, x)
+        weak_model = model if weak_fn is None else Model("weak_fn", weak_fn, self.conditions, solver, x)
+        how = compiled_combine if compiled else combine
+        self.steps = {
+            kind: step_function(kind, self.plan, model, weak_model, how) for kind in dict.fromkeys(self.plan.kinds)
+        }
+
+    @property
+    def rows(self) -> int:
+        """Model rows per sample of a run."""
+        return sum(kind.rows for kind in self.plan.kinds)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        x: Tensor,
+        *,
+        cond: Any = MISSING,
+        uncond: Any = MISSING,
+        strong: float | Guidance | None = None,
+        weak: float | Guidance | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The state at the end of the path from `x`; what is not passed is as it was in the last run.
+
+        Args:
+            x: the shape, dtype and device of the `x` that the loop was made with.
+            cond, uncond: conditions of the same structure and shapes as before.
+            strong, weak: new scales, as long as they need the same branches.
+            generator: for the noise of Renoise.
+
+        Raises:
+            ValueError: for another shape, dtype or device, for conditions of another structure, and for scales that
+                need other branches: a new loop has to be made for them.
+        """
+        if (x.shape, x.dtype, x.device) != (self.shape, self.dtype, self.device):
+            made, got = (self.shape, self.dtype, self.device), (x.shape, x.dtype, x.device)
+            raise ValueError(f"x must be as this loop was made for, {made}, got {got}; make a new loop for it")
+        self._feed(cond, uncond)
+        if strong is not None or weak is not None:
+            self._rescale(strong, weak)
+        self.carry.x.copy_(x)
+        self.k.zero_()
+        for kind in self.plan.kinds:
+            if kind.adds_noise:
+                self.noise.copy_(noise_like(self.carry.x, generator))
+            self._advance(kind)
+        return self.carry.x.to(self.dtype, copy=True)
+
+    def _advance(self, kind: Kind) -> None:
+        """One step, from buffers to buffers."""
+        new = self.steps[kind](self.k, self.carry, self.noise)
+        # The anchor may be the old state itself: it is copied before the state is overwritten.
+        for name in ("anchor", "gap", "x"):
+            if getattr(new, name) is not getattr(self.carry, name):
+                getattr(self.carry, name).copy_(getattr(new, name))
+        self.k.add_(1)
+
+    def _planned(self, settled: Settled) -> Plan:
+        rows = plan_rows(settled, self.solver, self.separate)
+        return Plan.of(rows, self.solver, self.device, state_dtype(self.dtype))
+
+    def _rescale(self, strong: float | Guidance | None, weak: float | Guidance | None) -> None:
+        given = list(self._given)
+        given[6:8] = given[6] if strong is None else strong, given[7] if weak is None else weak
+        self.plan.refill(self._planned(settle(*given)))
+        self._given = tuple(given)
+
+    def _feed(self, cond: Any, uncond: Any) -> None:
+        for name, new, first in (("cond", cond, False), ("uncond", uncond, True)):
+            if new is MISSING:
+                continue
+            _copied_into(name, getattr(self.conditions, name), new)
+            if self.conditions.doubled is not MISSING:
+                # The unconditional half of a doubled batch comes first.
+                halves = pytree.tree_map(lambda leaf, first=first: _half(leaf, first), self.conditions.doubled)
+                _copied_into(name, halves, new)
+
+
+class CapturedLoop(TableLoop):
+    """`TableLoop` with each kind of step captured as a CUDA graph; made by `capture`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.device.type != "cuda" or not torch.cuda.is_available():
+            raise RuntimeError(f"capture needs CUDA, and x is on {self.device}; use zigzag.sample, or TableLoop")
+        self.graphs: dict[Kind, torch.cuda.CUDAGraph] = {}
+        try:
+            self._capture()
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"the steps could not be captured ({str(error).splitlines()[0]}): eps_fn must not wait for the device, "
+                "nor move data between devices; use zigzag.sample, or TableLoop"
+            ) from error
+
+    @torch.no_grad()
+    def _capture(self) -> None:
+        # First runs choose algorithms and allocate workspaces, which a capture must not see.
+        stream: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            for kind in self.steps:
+                for _ in range(3):
+                    self.k.zero_()
+                    super()._advance(kind)
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        self.k.zero_()
+        pool = None
+        for kind in self.steps:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool):
+                super()._advance(kind)
+            pool = graph.pool()
+            self.graphs[kind] = graph
+
+    def _advance(self, kind: Kind) -> None:
+        self.graphs[kind].replay()
+
+
+def capture(
+    eps_fn: Predictor,
+    x: Tensor,
+    solver: Solver,
+    method: Method | Sequence[Move],
+    *,
+    cond: Any,
+    uncond: Any = MISSING,
+    strong: float | Guidance = 5.5,
+    weak: float | Guidance = 0.0,
+    weak_fn: Predictor | None = None,
+    batched: bool | Literal["auto"] = "auto",
+) -> CapturedLoop:
+    """A sampler with the results of `sample` that replays CUDA graphs: one for each kind of step.
+
+        run = capture(eps_fn, x_T, solver, Z2Sampling(), cond=c, uncond=u)
+        x0 = run(x_T)
+        x1 = run(other_x_T, cond=other_c, strong=7.0)
+
+    The model rows, the guidance and the affine update of a step are one graph, which serves all steps of its kind:
+    coefficients, times and the step counter live on the device. Z²-Sampling needs a single one. New states, conditions
+    of the same shapes and scales that need the same branches are fed without a new capture. Outputs are copies.
+
+    The arguments are those of `sample`; the guidance must be linear in the gap (`CFG`, `CFGPlusPlus`, `Interval`
+    of one). `eps_fn` must be capturable: no host sync, no data-dependent shapes.
+
+    Raises:
+        TypeError, ValueError: as `sample`, and for guidance that is not linear in the gap.
+        RuntimeError: without CUDA, or where the capture fails: with the reason, and what to use.
+    """
+    return CapturedLoop(
+        eps_fn, x, solver, method,
+        cond=cond, uncond=uncond, strong=strong, weak=weak, weak_fn=weak_fn, batched=batched,
+    )  # fmt: skip
+
+
+def _cloned(tree: Any) -> Any:
+    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def _half(leaf: Any, first: bool) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return leaf[: len(leaf) // 2] if first else leaf[len(leaf) // 2 :]
+
+
+def _copied_into(name: str, old: Any, new: Any) -> None:
+    old_leaves, old_tree = pytree.tree_flatten(old)
+    new_leaves, new_tree = pytree.tree_flatten(new)
+    if old_tree != new_tree:
+        raise ValueError(f"{name} must have the structure that this loop was made for, {old_tree}, got {new_tree}")
+    for k, (a, b) in enumerate(zip(old_leaves, new_leaves, strict=True)):
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            if a.shape != b.shape or a.dtype != b.dtype:
+                kinds = f"{tuple(a.shape)} {a.dtype}, got {tuple(b.shape)} {b.dtype}"
+                raise ValueError(
+                    f"leaf {k} of {name} must be as this loop was made for, {kinds}; make a new loop for it"
+                )
+            a.copy_(b)
+        elif a is not b and a != b:
+            raise ValueError(f"leaf {k} of {name} is no tensor, and must stay {a!r}, got {b!r}; make a new loop for it")

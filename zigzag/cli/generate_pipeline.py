@@ -1,0 +1,206 @@
+"""`zigzag generate`: the standard and the zigzag image of each prompt, by any text-to-image pipeline."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import try_to_load_from_cache
+
+from zigzag.adapters.diffusers.attach import attach
+from zigzag.cli.jobs import Job, check_device, check_sampling, missing, plan
+from zigzag.methods import Method
+
+__all__ = ["PROMPTS", "Settings", "generate", "load_pipeline"]
+
+# The prompts of the published infer.py, spelled as there: a figure can be compared with them only by the same words.
+PROMPTS = (
+    "A Man on a Bicycle, MineScaft Style",
+    "A small yellow dog.",
+    "A Man on a Bicycle, in the style of Van Gogh's Starry Night.",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that an image depends on besides its prompt and its method.
+
+    `gamma_1` and `gamma_2` are the scales `w` of denoising and inversion, as in the released code (not the γ of the
+    paper's eq. 5).
+    """
+
+    model: str
+    gamma_1: float
+    gamma_2: float
+    infer_step: int
+    image_size: int
+    seed: int
+    device: str
+    dtype: str
+    scheduler: str
+
+    def __post_init__(self) -> None:
+        check_sampling(self)
+        if self.image_size < 8 or self.image_size % 8:
+            raise ValueError(f"image-size must be a positive multiple of 8, got {self.image_size}")
+        if self.scheduler not in ("ddim", "keep"):
+            raise ValueError(f"scheduler must be 'ddim' or 'keep', got {self.scheduler!r}")
+        if self.dtype not in ("float32", "float16", "bfloat16"):
+            raise ValueError(f"dtype must be float32, float16 or bfloat16, got {self.dtype!r}")
+        check_device(self.device, instead="--device cpu --dtype float32")
+
+
+def generate(
+    settings: Settings,
+    prompts: Sequence[str],
+    method: Method,
+    save_dir: Path,
+    progress: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[Path]:
+    """Writes, for each prompt, the image of standard sampling and that of `method` from the same noise.
+
+    Each image `<slug>-<hash>-<method>.png` has a sidecar of the same name in JSON: the settings, the versions and the
+    rows, and the command that makes it again. The hash is of the settings, the prompt, the method and, for a model in
+    a folder, of its place and its files' sizes and dates, so that no two overwrite each other; what is already there,
+    with its sidecar, is skipped.
+
+    Returns:
+        The paths of the images, in order, skipped ones included.
+
+    Raises:
+        ValueError: for an empty prompt, a number of steps that the method does not take, a pipeline without images.
+        OSError: for a model that cannot be loaded, saying which file is missing.
+    """
+    jobs = plan(settings, prompts, method, save_dir, _files(Path(settings.model)))
+    todo = list(missing(jobs, say))
+    if todo:
+        with _silenced(not progress):
+            pipe = load_pipeline(settings)
+        pipe.set_progress_bar_config(disable=not progress)
+        for job in todo:
+            _write(job, pipe)
+            say(f"wrote {job.image}")
+    return [job.image for job in jobs]
+
+
+def _write(job: Job, pipe: Any) -> None:
+    s: Settings = job.settings
+    call = {
+        "prompt": job.prompt,
+        "height": s.image_size,
+        "width": s.image_size,
+        "num_inference_steps": s.infer_step,
+        # On the host: the same noise on every device.
+        "generator": torch.Generator("cpu").manual_seed(s.seed),
+        **_scale(pipe, s.gamma_1),
+    }
+    with attach(pipe, job.method, weak=s.gamma_2) as run:
+        image = pipe(**call).images[0]
+    job.write(
+        image,
+        {"diffusers": version("diffusers")},
+        rows=run.rows,
+        pipeline=type(pipe).__name__,
+        scheduler_config=_plain(dict(pipe.scheduler.config)),
+    )
+
+
+@contextmanager
+def _silenced(bars: bool) -> Iterator[None]:
+    """No warnings of the loaders, whose errors say it all once more, and no bars of theirs where none are wanted."""
+    loggers = [diffusers_logging]
+    if find_spec("transformers") is not None:
+        from transformers.utils import logging as transformers_logging
+
+        loggers.append(transformers_logging)
+    before = [(logger, logger.get_verbosity(), logger.is_progress_bar_enabled()) for logger in loggers]
+    for logger in loggers:
+        logger.set_verbosity_error()
+        if bars:
+            logger.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, verbosity, enabled in before:
+            logger.set_verbosity(verbosity)
+            if enabled:
+                logger.enable_progress_bar()
+
+
+def _files(folder: Path) -> list[tuple[str, int, int]]:
+    """The files of a local model, with sizes and dates; of one on the hub none, it is known by its name."""
+    if not folder.is_dir():
+        return []
+    files = sorted(path for path in folder.resolve().rglob("*") if path.is_file())
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+
+
+def load_pipeline(settings: Settings) -> Any:
+    """The pipeline of a local folder or the hub, on its device, with the scheduler that the settings ask for.
+
+    Raises:
+        OSError: if it cannot be loaded, saying which file is missing.
+        ValueError: for a pipeline that makes no images from a prompt.
+    """
+    load: Any = DiffusionPipeline.from_pretrained
+    local = Path(settings.model).is_dir()
+    if local and not (Path(settings.model) / "model_index.json").is_file():
+        raise FileNotFoundError(f"model {settings.model} has no model_index.json: it is no diffusers pipeline")
+    try:
+        pipe = load(
+            settings.model,
+            dtype=getattr(torch, settings.dtype),
+            low_cpu_mem_usage=find_spec("accelerate") is not None,
+        )
+    except Exception as error:  # the hub's client has errors of many kinds; all mean that a file could not be had
+        reason = str(error).strip().splitlines()[0]
+        if not local and try_to_load_from_cache(settings.model, "model_index.json") is None:
+            reason = "model_index.json is not in the local cache, and the hub was not reached or has no such model"
+        raise OSError(f"cannot load model {settings.model}: {reason}") from error
+    asked = inspect.signature(type(pipe).__call__).parameters
+    if "prompt" not in asked or "height" not in asked or "num_frames" in asked:
+        raise ValueError(f"model {settings.model} is a {type(pipe).__name__}, which makes no image from a prompt alone")
+    if settings.scheduler == "ddim":
+        pipe.scheduler = first_order(pipe.scheduler, settings.infer_step)
+    return pipe.to(settings.device)
+
+
+def first_order(scheduler: Any, steps: int) -> Any:
+    """DDIM on the noise schedule of a diffusion model's scheduler, FlowMatchEuler on that of a flow's.
+
+    The spacing of the time steps is kept where DDIM's steps chain on it, and else is Stable Diffusion's "leading".
+    Schedulers that are neither a diffusion's nor a DPM-Solver's of a flow are left as they are.
+    """
+    config = scheduler.config
+    make_ddim, make_flow = (cast(Any, kind) for kind in (DDIMScheduler, FlowMatchEulerDiscreteScheduler))
+    if config.get("prediction_type") == "flow_prediction":
+        return make_flow(shift=config.get("flow_shift", 1.0))
+    if not hasattr(scheduler, "alphas_cumprod"):
+        return scheduler
+    chains = {"leading": True, "trailing": config.num_train_timesteps % steps == 0}
+    keeps = chains.get(config.get("timestep_spacing"), False)
+    spacing = {} if keeps else {"timestep_spacing": "leading", "steps_offset": 1}
+    return make_ddim.from_config(config, clip_sample=False, thresholding=False, **spacing)
+
+
+def _scale(pipe: Any, scale: float) -> dict[str, Any]:
+    if type(pipe).__name__.startswith("ZImage"):  # counts the scale from the conditional prediction
+        return {"guidance_scale": scale - 1}
+    # Pipelines of guidance-distilled models keep guidance_scale for what the model is told.
+    if "true_cfg_scale" in inspect.signature(type(pipe).__call__).parameters:
+        return {"true_cfg_scale": scale, "negative_prompt": ""}
+    return {"guidance_scale": scale}
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if isinstance(value, str | int | float | bool | None | list)}

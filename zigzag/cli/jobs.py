@@ -1,0 +1,135 @@
+"""Images by prompt and method, each named by all that it depends on, so that what is there need not be made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zigzag import __version__
+from zigzag.evaluation.named import METHODS
+from zigzag.guidance.base import finite
+from zigzag.methods import Method, Standard
+from zigzag.support.files import replacing, write_json
+
+__all__ = ["Job", "check_device", "check_sampling", "missing", "plan", "slug"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image, to be written as `<slug>-<hash>-<method>.png`, with a sidecar of the same name in JSON.
+
+    Attributes:
+        settings: a dataclass whose fields are options of `zigzag generate`. files: what tells one version of the
+            model's files from another, as JSON takes it.
+    """
+
+    settings: Any
+    prompt: str
+    method: Method
+    folder: Path
+    files: Sequence[Any]
+
+    @cached_property
+    def image(self) -> Path:
+        """Where it goes."""
+        what = {**asdict(self.settings), "prompt": self.prompt, "method": repr(self.method), "files": self.files}
+        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
+        return self.folder / f"{slug(self.prompt)}-{digest}-{type(self.method).__name__.lower()}.png"
+
+    def done(self) -> bool:
+        """Whether image and sidecar are there."""
+        return self.image.exists() and self.image.with_suffix(".json").exists()
+
+    def command(self) -> list[str]:
+        """The command line that makes this image (and the standard one beside it) again."""
+        names = {kind: name for name, kind in METHODS.items()}
+        # One word an option: a prompt, or a number, may begin with a dash.
+        words = ["zigzag", "generate", f"--prompt={self.prompt}", f"--method={names[type(self.method)]}"]
+        words += [f"--{name.replace('_', '-')}={value}" for name, value in asdict(self.settings).items()]
+        given = {f.name: getattr(self.method, f.name) for f in fields(self.method)}  # type: ignore[arg-type]
+        for name, value in given.items():
+            option = "--lambda" if name == "steps" else f"--{name}"
+            if value is not None and value is not False:
+                words.append(option if value is True else f"{option}={value}")
+        return words
+
+    def write(self, image: Any, packages: Mapping[str, str], **more: Any) -> None:
+        """Writes a PIL image, then its sidecar: settings, versions, the command, and `more`."""
+        content = {
+            **asdict(self.settings),
+            "prompt": self.prompt,
+            "method": repr(self.method),
+            "command": self.command(),
+            **more,
+            "versions": {
+                "zigzag": __version__,
+                "torch": torch.__version__,
+                **packages,
+                "python": platform.python_version(),
+            },
+        }
+        with replacing(self.image) as temporary:
+            image.save(temporary, format="PNG")
+        write_json(self.image.with_suffix(".json"), content)
+
+
+def plan(settings: Any, prompts: Sequence[str], method: Method, folder: Path, files: Sequence[Any]) -> list[Job]:
+    """For each prompt the job of standard sampling and that of `method`, each once.
+
+    Raises:
+        ValueError: for an empty prompt, and for a number of steps that the method does not take.
+    """
+    if not prompts or not all(prompt.strip() for prompt in prompts):
+        raise ValueError("prompt must not be empty")
+    method.path(settings.infer_step)
+    methods = [Standard()] if method == Standard() else [Standard(), method]
+    return [Job(settings, prompt, m, folder, files) for prompt in dict.fromkeys(prompts) for m in methods]
+
+
+def missing(jobs: Sequence[Job], say: Callable[[str], None]) -> Iterator[Job]:
+    """The jobs that are not done yet; of the others it is said."""
+    for job in jobs:
+        if job.done():
+            say(f"skipped {job.image}: it is there")
+        else:
+            yield job
+
+
+def check_sampling(settings: Any) -> None:
+    """Says whether the scales and the number of steps can be.
+
+    Raises:
+        ValueError: if they cannot.
+    """
+    finite("gamma-1", settings.gamma_1)
+    finite("gamma-2", settings.gamma_2)
+    if settings.infer_step < 1:
+        raise ValueError(f"infer-step must be at least 1, got {settings.infer_step}")
+
+
+def check_device(name: str, instead: str) -> None:
+    """Says whether a device is to be had.
+
+    Raises:
+        ValueError: if it is not, with the options to pass `instead`.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be such as 'cuda' or 'cpu', got {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name} is not to be had here; pass {instead}")
+
+
+def slug(prompt: str) -> str:
+    """The words of a prompt as part of a file name: lower-case ASCII letters, digits and dashes, at most 40."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"

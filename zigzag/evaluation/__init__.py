@@ -1,0 +1,1 @@
+"""Methods measured on the learned models: samplers, baselines, verdicts, comparisons, studies."""

@@ -1,0 +1,144 @@
+"""Ways to sample a learned model, each with the plain guidance that a fair comparison sets beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zigzag.evaluation.ancestral import ancestral
+from zigzag.guidance import Guidance
+from zigzag.matched import matched_cfg
+from zigzag.methods import Method, Resampling, Standard, ZSampling
+from zigzag.moves import Move
+from zigzag.rows import count_rows
+from zigzag.sampling import Predictor, noise_like, sample
+from zigzag.solvers import DDIM, FlowEuler, Solver
+from zigzag.trace import Trace
+from zigzag.zoo.learned import LearnedModel
+
+__all__ = ["Sampler", "baselines", "noisy"]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A way to sample: all that its images depend on, besides model, prompt and noise.
+
+    Attributes:
+        method: the path. steps: of the model's solver. strong, weak: guidance scales w.
+        matched: a method at whose matched scale (`zigzag.matched_cfg`) the strong guidance is, in place of `strong`.
+        error: size s of a Gaussian error in the weak prediction, `noisy`.
+        ancestral: with ancestral steps, `zigzag.evaluation.ancestral`.
+    """
+
+    method: Method
+    steps: int
+    strong: float
+    weak: float = 0.0
+    matched: Method | None = None
+    error: float = 0.0
+    ancestral: bool = False
+
+    def __post_init__(self) -> None:
+        if self.matched is not None and (self.ancestral or self.error):
+            raise ValueError("matched must be alone: an ancestral path, or one with an error, has no matched scale")
+        # Equal samplers are written alike: 4 == 4.0, but not on disk.
+        for name in ("strong", "weak", "error"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+    def guidance(self, solver: Solver) -> float | Guidance:
+        """The strong guidance.
+
+        Raises:
+            ValueError: if a method has no matched scale.
+        """
+        return self.strong if self.matched is None else matched_cfg(self.matched, solver, self.strong, self.weak)
+
+    def rows(self) -> int:
+        """Model rows per sample.
+
+        Raises:
+            ValueError: as `walk`, for steps, a scale or a method out of range.
+        """
+        solver = FlowEuler.uniform(self.steps)
+        return count_rows(self.method, self.steps, self.guidance(solver), self.weak, own_weak=self.error != 0)
+
+    def path(self, solver: Solver) -> tuple[Solver, Sequence[Move]]:
+        """The moves, with the solver that has their knots.
+
+        Raises:
+            ValueError: for ancestral steps of another solver than DDIM. TypeError: of a method that shifts.
+        """
+        moves = self.method.path(len(solver))
+        if not self.ancestral:
+            return solver, moves
+        if not isinstance(solver, DDIM):
+            raise ValueError(f"ancestral steps need a DDIM solver, got {type(solver).__name__}")
+        return ancestral(solver, self.method)
+
+    def draw(
+        self,
+        model: LearnedModel,
+        prompts: Sequence[str],
+        x: Tensor,
+        generator: torch.Generator | None = None,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """The images of prompts from noise `x` `(B, 3, 32, 32)`, in [0, 1].
+
+        Args:
+            generator: of the noise that a Renoise or an error adds.
+
+        Raises:
+            ValueError: for an unknown word, and as `walk`.
+        """
+        solver, path = self.path(model.solver(self.steps))
+        cond, uncond = model.encode(prompts), model.encode([""] * len(prompts))
+        x = sample(
+            model.eps_fn, x, solver, path, cond=cond, uncond=uncond, strong=self.guidance(solver), weak=self.weak,
+            weak_fn=noisy(model.eps_fn, self.error, generator, len(prompts)) if self.error else None,
+            generator=generator, trace=trace,
+        )  # fmt: skip
+        return model.decode(x)
+
+
+def baselines(sampler: Sampler) -> dict[str, Sampler]:
+    """What a method is compared with, besides standard sampling: plain CFG at the matched scale, step by step
+    ("matched scale"), and plain CFG with at least as many rows, that is, with more steps ("same rows"); without those
+    that are standard sampling.
+    """
+    method, steps, plain = sampler.method, sampler.steps, Standard()
+    found: dict[str, Sampler] = {}
+    if isinstance(method, Standard):
+        return found
+    scaled = not isinstance(method, Resampling) and not (isinstance(method, ZSampling) and method.released)
+    if scaled and sampler.strong != sampler.weak:
+        found["matched scale"] = Sampler(plain, steps, sampler.strong, sampler.weak, matched=method)
+    longer = math.ceil(steps * sampler.rows() / Sampler(plain, steps, sampler.strong, sampler.weak).rows())
+    if longer != steps:
+        found["same rows"] = Sampler(plain, longer, sampler.strong, sampler.weak)
+    return found
+
+
+def noisy(eps_fn: Predictor, s: float, generator: torch.Generator | None, count: int | None = None) -> Predictor:
+    r"""A predictor with a Gaussian error of relative size s in each sample, of `count` (all by default).
+
+    .. math:: e + s·(‖e‖/‖z‖)·z, \qquad z \sim N(0, I)
+
+    Both halves of a doubled batch get the error of the first: then it is that of the guided prediction, whose weights
+    sum up to 1, at any scale. Source: Z-Sampling, equation 14.
+    """
+
+    def predict(x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        e = eps_fn(x, t, cond)
+        first = e[:count]
+        z = noise_like(first, generator)
+        size = [torch.linalg.vector_norm(v.flatten(1), dim=1)[:, None, None, None] for v in (first, z)]
+        error: Tensor = s * (size[0] / size[1]) * z
+        return e + error.repeat(len(e) // len(first), 1, 1, 1)
+
+    return predict

@@ -1,0 +1,81 @@
+"""`python -m zigzag.evaluation.studies gap`: a study of the papers on a learned model, as a table and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from zigzag.evaluation.evaluation import Evaluation, Trial
+from zigzag.evaluation.report import report
+from zigzag.evaluation.studies.picture import draw_study
+from zigzag.evaluation.studies.sweeps import STUDIES, headline
+from zigzag.support.extras import require_figure
+from zigzag.support.progress import on_terminal
+from zigzag.zoo.learned import MODELS, best_scale, load
+
+__all__ = ["main"]
+
+SEEDS = {"headline": (0, 1, 2)}  # 1,800 pairs: 600 resolve about 3 points
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m zigzag.evaluation.studies",
+        description="Runs studies of the papers, and writes tables and pictures. Run it again to go on after a stop.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("studies", nargs="+", choices=[*STUDIES, "attention", "all"], metavar="study", help="; ".join(
+        [*(f"{name}: {make().title}" for name, make in STUDIES.items()), "attention: cross-attention maps", "all"]
+    ))  # fmt: skip
+    parser.add_argument("--model", choices=MODELS, default="shapes-unet", help="the model")
+    parser.add_argument("--prompts", type=int, default=600, help="prompts a seed")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/studies"), help="folder; what is there is not sampled again"
+    )
+    parser.add_argument("--amp", action="store_true", help="matrix products in bfloat16, but for the study inversion")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the model runs")
+    parser.add_argument("--threads", type=int, help="threads on the CPU (default: torch's)")
+    return parser
+
+
+def main() -> None:
+    """The command line; exits with 2 and one line on bad input, with 130 when interrupted."""
+    parser = _parser()
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    names = [*STUDIES, "attention"] if "all" in args.studies else args.studies
+    try:
+        if args.model == "shapes-dit" and (others := [name for name in names if name in ("ancestral", "attention")]):
+            raise ValueError(f"{others[0]} is a study of shapes-unet: name the others, for {args.model}")
+        evaluation = Evaluation(load(args.model, device=args.device), args.out)
+        for name in names:
+            print(_one(name, evaluation, args) + "\n", flush=True)
+    except (ValueError, OSError, ImportError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"\nstopped; the same command goes on from the last finished batch in {args.out}\n")
+
+
+def _one(name: str, evaluation: Evaluation, args: argparse.Namespace) -> str:
+    begin = time.monotonic()
+    if name == "attention":
+        from zigzag.evaluation.studies import attention
+
+        text = attention.run(evaluation.model, args.out)
+    else:
+        require_figure()
+        study = headline(best_scale(args.model)) if name == "headline" else STUDIES[name]()
+        trials = [Trial(args.prompts, seed, args.amp and not study.exact) for seed in SEEDS.get(name, (0,))]
+        stem = f"{name}-{args.model}"
+        title = f"{study.title} ({study.source})"
+        text, results = report(evaluation, stem, title, study.lines, trials, study.errors, on_terminal())
+        draw_study(args.out / f"{stem}.png", study, results, args.model)
+    return f"{text}\n{name}: {time.monotonic() - begin:.0f} s"
+
+
+if __name__ == "__main__":
+    main()
