@@ -11,8 +11,9 @@ from torch.utils import _pytree as pytree
 
 from zigzag.guidance import CFG, Guidance
 from zigzag.guidance.base import finite
+from zigzag.held import HeldStep, steps_of
 from zigzag.methods import Method
-from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
+from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
 from zigzag.solvers import Solver
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "as_guidance",
     "check_state",
     "doubled_condition",
+    "plan_path",
     "resolve_path",
     "settle",
     "uses_both_branches",
@@ -49,6 +51,7 @@ class Settled(NamedTuple):
     """What a walk is made of, checked."""
 
     path: tuple[Move, ...]
+    steps: list[HeldStep]
     strong: Guidance
     weak: Guidance
     conditions: Conditions
@@ -82,10 +85,10 @@ def settle(
     e_s, e_w = as_guidance("strong", strong), as_guidance("weak", weak)
     if e_s is e_w and hasattr(e_s, "reset"):
         raise ValueError(f"strong and weak are one object with state, {e_s!r}; each role needs its own")
-    path = resolve_path(method, solver)
+    path, steps = plan_path(method, solver)
     both = uses_both_branches(path, solver, e_s, e_w, uncond, separate=weak_fn is not None)
     doubled = doubled_condition(cond, uncond, len(x), batched) if both else MISSING
-    return Settled(path, e_s, e_w, Conditions(cond, uncond, doubled))
+    return Settled(path, steps, e_s, e_w, Conditions(cond, uncond, doubled))
 
 
 def check_state(x: object) -> None:
@@ -109,7 +112,12 @@ def as_guidance(name: str, value: object) -> Guidance:
 
 
 def resolve_path(method: object, solver: Solver) -> tuple[Move, ...]:
-    """The moves of a method on the grid of `solver`, or a user's own, checked move by move.
+    """The moves of a method on the grid of `solver`, or a user's own, checked as in `plan_path`."""
+    return plan_path(method, solver)[0]
+
+
+def plan_path(method: object, solver: Solver) -> tuple[tuple[Move, ...], list[HeldStep]]:
+    """The moves of a method on the grid of `solver`, or a user's own, checked move by move, and their steps.
 
     Raises:
         TypeError: for what is neither a method nor moves.
@@ -134,27 +142,13 @@ def resolve_path(method: object, solver: Solver) -> tuple[Move, ...]:
                 f"the path does not connect: move {k}, {move!r}, starts at knot {move.start}, "
                 f"but {path[k - 1]!r} before it ends at knot {path[k - 1].end}"
             )
-        try:
-            _check_move(move, solver)
-        except ValueError as error:
-            raise ValueError(f"move {k} of the path, {move!r}: {error}") from None
+        if isinstance(move, Invert) and (not isinstance(move.refine, int) or move.refine < 0):
+            raise ValueError(
+                f"move {k} of the path, {move!r}: refine must be an integer of at least 0, got {move.refine!r}"
+            )
+    steps = steps_of(path, solver)
     _check_cache(path)
-    return path
-
-
-def _check_move(move: Move, solver: Solver) -> None:
-    match move:
-        case Denoise(i, j):
-            solver.step(i, j)
-        case Invert(j, i, refine, coefficients):
-            solver.info(i, j)
-            solver.invertible_step(*(coefficients or (i, j)))
-            if not isinstance(refine, int) or refine < 0:
-                raise ValueError(f"refine must be an integer of at least 0, got {refine!r}")
-        case Shift(i, _):
-            solver.invertible_step(i)
-        case Renoise(j, i):
-            solver.noise_step(j, i)
+    return path, steps
 
 
 def _check_cache(path: Sequence[Move]) -> None:

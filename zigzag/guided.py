@@ -15,10 +15,13 @@ __all__ = ["Answer", "Guided", "Query"]
 
 
 class Query(NamedTuple):
-    """What the loop asks: predictions at `x`, told the time of `knot`; with `weak`, of the weak predictions' model."""
+    """What the loop asks: predictions at `x`; with `weak`, of the weak predictions' model.
+
+    `told` is which of the solver's `all_times` the model is told: that of the knot, but for an evaluation between two.
+    """
 
     x: Tensor
-    knot: int
+    told: int
     cond: bool
     uncond: bool
     weak: bool
@@ -38,7 +41,10 @@ Asking: TypeAlias = Generator[Query, Any, T]
 
 
 class Guided:
-    """The predictions that the moves are made of: the branches asked for, joined by the two guidances."""
+    """The predictions that the moves are made of: the branches asked for, joined by the two guidances.
+
+    `told` is which time the model is told, where it is not that of the knot `at.i`.
+    """
 
     def __init__(self, strong: Guidance, weak: Guidance, separate: bool) -> None:
         self.e_s, self.e_w, self.separate, self.rows = strong, weak, separate, 0
@@ -46,19 +52,19 @@ class Guided:
             if (reset := getattr(guidance, "reset", None)) is not None:
                 reset()
 
-    def weak(self, x: Tensor, at: StepInfo) -> Asking[Tensor]:
+    def weak(self, x: Tensor, at: StepInfo, told: int | None = None) -> Asking[Tensor]:
         """`e_w` at `x`."""
         needed = self.e_w.branches(at)
-        branches = yield from self._ask(x, at, needed, weak=self.separate)
+        branches = yield from self._ask(x, at, needed, weak=self.separate, told=told)
         return _guide(self.e_w, needed, branches, at)
 
-    def pair(self, x: Tensor, at: StepInfo) -> Asking[tuple[Tensor, Tensor]]:
+    def pair(self, x: Tensor, at: StepInfo, told: int | None = None) -> Asking[tuple[Tensor, Tensor]]:
         """`e_s` and `e_w` at `x`, from one evaluation of the branches that both need."""
         if self.separate:
-            e_s, _ = yield from self.strong(x, at)
-            return e_s, (yield from self.weak(x, at))
+            e_s, _ = yield from self.strong(x, at, told=told)
+            return e_s, (yield from self.weak(x, at, told))
         n_s, n_w = self.e_s.branches(at), self.e_w.branches(at)
-        branches = yield from self._ask(x, at, (n_s[0] or n_w[0], n_s[1] or n_w[1]))
+        branches = yield from self._ask(x, at, (n_s[0] or n_w[0], n_s[1] or n_w[1]), told=told)
         return _guide(self.e_s, n_s, branches, at), _guide(self.e_w, n_w, branches, at)
 
     def gap(self, x: Tensor, at: StepInfo) -> Asking[Tensor]:
@@ -66,10 +72,12 @@ class Guided:
         e_s, e_w = yield from self.pair(x, at)
         return e_s - e_w
 
-    def strong(self, x: Tensor, at: StepInfo, weak_too: bool = False) -> Asking[tuple[Tensor, Tensor | None]]:
+    def strong(
+        self, x: Tensor, at: StepInfo, weak_too: bool = False, told: int | None = None
+    ) -> Asking[tuple[Tensor, Tensor | None]]:
         """`e_s` at `x`, and on request `e_w` where the branches of `e_s` suffice for it."""
         n_s = self.e_s.branches(at)
-        branches = yield from self._ask(x, at, n_s)
+        branches = yield from self._ask(x, at, n_s, told=told)
         e_s = _guide(self.e_s, n_s, branches, at)
         # A diagnosis must change nothing: a weak guidance with state is not called for one.
         if not weak_too or self.separate or hasattr(self.e_w, "reset"):
@@ -78,8 +86,10 @@ class Guided:
         suffices = all(s or not w for s, w in zip(n_s, n_w, strict=True))
         return e_s, _guide(self.e_w, n_w, branches, at) if suffices else None
 
-    def _ask(self, x: Tensor, at: StepInfo, needed: tuple[bool, bool], weak: bool = False) -> Asking[Branches]:
-        answer: Answer = yield Query(x, at.i, *needed, weak)
+    def _ask(
+        self, x: Tensor, at: StepInfo, needed: tuple[bool, bool], weak: bool = False, told: int | None = None
+    ) -> Asking[Branches]:
+        answer: Answer = yield Query(x, at.i if told is None else told, *needed, weak)
         self.rows += answer.rows
         # Cast before guidance: a gap in half precision would have lost its digits.
         e_c, e_u = answer.cond, answer.uncond

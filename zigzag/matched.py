@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from zigzag.checks import as_guidance, resolve_path
+from zigzag.checks import as_guidance, plan_path
 from zigzag.guidance import CFG, Guidance, LinearGuidance
+from zigzag.held import Held, steps_of
 from zigzag.methods import Method
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
-from zigzag.solvers import Solver, StepInfo
+from zigzag.solvers import Inner, Solver, StepInfo
 
 __all__ = ["matched_cfg"]
 
@@ -22,12 +23,13 @@ def matched_cfg(
     r"""The scale of plain CFG, step by step, that equals `method` wherever the field is constant.
 
     On a field whose branches do not depend on the state, a path only adds up multiples of the gap `e_c − e_∅`. This
-    walks the path with that one number `G` in place of the state, and reads off at each knot what the zigzag injected
-    between coming down to it, with `G_i`, and leaving it for good, with `G̃_i`. Plain guidance makes the same way with
+    walks the path with that one number `G` in place of the state, through memory and all, and reads off `G_j` where it
+    last came down to each knot. Plain guidance, with `r_i` of its own memory, makes the same way with
 
-    .. math:: w'_i = s + (a_i/b_i)(\tilde G_i - G_i)
+    .. math:: w'_i = (G_j - a_i\,G_i - r_i)/b_i
 
-    For span 1 that is `s + rounds·(s − w)`; `ImplicitZ` and `Z2Sampling` have `2s − w`, steps that are not active `s`.
+    On a solver without memory that is `s + (a_i/b_i)(G̃_i − G_i)`, with `G̃_i` where the path leaves knot `i` for good:
+    for span 1 that is `s + rounds·(s − w)`; `ImplicitZ` and `Z2Sampling` have `2s − w`, steps that are not active `s`.
     A Renoise puts fresh noise in the place of what was removed, and so adds no gap: Resampling has `s`.
 
     Returns:
@@ -40,42 +42,54 @@ def matched_cfg(
             and no scale of plain guidance does that.
     """
     s, w = _scale("strong", strong), _scale("weak", weak)
-    path = resolve_path(method, solver)
+    path, steps = plan_path(method, solver)
     first, last = path[0].start, path[-1].end
     zero = torch.zeros((), dtype=torch.float64)
+    kept = Held(torch.zeros_like)  # noise adds no gap
     # left[i]: G when the path last left knot i downward.
     # entered[j]: the knot i from which it last came down to j, and G there.
     G, gap = zero, zero
     left: dict[int, Tensor] = {first: zero}
     entered: dict[int, tuple[int, Tensor]] = {}
-    for move in path:
+    for move, held in zip(path, steps, strict=True):
+        step = held.step
         match move:
             case Denoise(i, j):
-                at = solver.info(i, j)
-                gap, left[i] = zero + s(at) - w(at), G
-                G = solver.step(i, j).forward(G, zero + s(at))
+                e = zero + _joined(s, solver.info(i, j), held.inner)
+                gap, left[i] = e - _joined(w, solver.info(i, j), held.inner), G
+                r = kept.remainder(held, G)
+                if held.leaves:
+                    kept.leave(i, solver.remember(i, G, e))
+                G = step.forward(G, e, r)
                 entered[j] = i, G
             case Invert(j, i, _, coefficients):
                 if coefficients not in (None, (i, j)):
                     raise ValueError(f"{move!r} has no matched scale: its coefficients do not undo the step {i} -> {j}")
-                G = solver.step(i, j).inverse(G, zero + w(solver.info(i, j)))
+                G = step.inverse(G, zero + w(solver.info(i, j)), kept.remainder(held, G))
             case Shift(i, fresh):
                 at = solver.info(i)
                 gap = zero + s(at) - w(at) if fresh else gap
-                G = solver.step(i).shift(G, gap)
+                G = step.shift(G, gap)
             case Renoise(_, i):
                 G = left.get(i, zero)
 
-    scales: dict[tuple[int, int], float] = {}
+    down: list[tuple[int, int]] = []
     j = last
     while j != first:
         if j not in entered:
             raise ValueError(f"the Denoise moves of {method!r} do not lead from knot {first} to knot {last}")
-        i, _ = entered[j]
-        G_i = zero if i == first or i not in entered else entered[i][1]
-        step = solver.step(i, j)
-        scales[i, j] = s(solver.info(i, j)) + float((left[i] - G_i) * step.a / step.b)
-        j = i
+        down.append((entered[j][0], j))
+        j = entered[j][0]
+    # Plain guidance goes the same way, with what it leaves in its own memory.
+    scales: dict[tuple[int, int], float] = {}
+    plain, kept, G = [Denoise(*knots) for knots in reversed(down)], Held(torch.zeros_like), zero
+    for move, held in zip(plain, steps_of(plain, solver), strict=True):
+        to, r = entered[move.j][1], kept.remainder(held, G)
+        e = zero + _joined(s, solver.info(move.i, move.j), held.inner)
+        scale = e + (to - held.step.forward(G, e, r)) / held.step.b  # exactly e, where nothing was injected
+        if held.leaves:
+            kept.leave(move.i, solver.remember(move.i, G, scale))
+        scales[move.i, move.j], G = float(scale), to
 
     def matched(step: StepInfo) -> float:
         if (step.i, step.j) not in scales:
@@ -83,6 +97,13 @@ def matched_cfg(
         return scales[step.i, step.j]
 
     return CFG(matched)
+
+
+def _joined(scale: Callable[[StepInfo], float], at: StepInfo, inner: Inner | None) -> float:
+    """The scale of a step's whole prediction: of its two evaluations, where it makes two."""
+    if inner is None:
+        return scale(at)
+    return (1 - inner.weight) * scale(at) + inner.weight * scale(inner.info)
 
 
 def _scale(name: str, value: float | Guidance) -> Callable[[StepInfo], float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from zigzag.checks import MISSING, Conditions, settle
 from zigzag.guidance import Guidance
 from zigzag.guided import Answer, Guided, Query
+from zigzag.held import Held, HeldStep
 from zigzag.methods import Method
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
 from zigzag.solvers import Solver
@@ -110,7 +112,7 @@ def walk(
         weak_fn: another predictor for the weak predictions; a gap then costs its rows too.
         batched: True evaluates both branches in one call on a doubled batch, False in two calls; "auto" batches when
             both conditions are pytrees of one structure whose leaves are all tensors of equal shapes, the batch first.
-        generator: for the noise of Renoise, on any device; by default torch's global one.
+        generator: for the noise of Renoise and of stochastic steps, on any device; by default torch's global one.
         grad: record gradients. Grad mode is set inside a move, never across a `yield`.
         callback: called after each move; a tensor of the state's shape that it returns replaces the state (the cached
             gap stays).
@@ -127,10 +129,14 @@ def walk(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
     with torch.set_grad_enabled(grad):  # conditions may want gradients too
-        path, strong, weak, conditions = settle(eps_fn, x, solver, method, cond, uncond, strong, weak, weak_fn, batched)
+        path, steps, strong, weak, conditions = settle(
+            eps_fn, x, solver, method, cond, uncond, strong, weak, weak_fn, batched
+        )
     model = Model("eps_fn", eps_fn, conditions, solver, x)
     weak_model = model if weak_fn is None else Model("weak_fn", weak_fn, conditions, solver, x)
-    moves = traverse(path, x, solver, strong, weak, weak_fn is not None, generator, trace)
+    moves = traverse(
+        path, steps, x, solver, strong, weak, weak_fn is not None, partial(noise_like, generator=generator), trace
+    )
     return _drive(moves, model, weak_model, grad, callback, progress_bar(len(path), enabled=progress))
 
 
@@ -159,31 +165,32 @@ def _drive(
 
 def traverse(
     path: Sequence[Move],
+    steps: Sequence[HeldStep],
     x: Tensor,
     solver: Solver,
     strong: Guidance,
     weak: Guidance,
-    separate: bool = False,
-    generator: torch.Generator | None = None,
+    separate: bool,
+    draw: Callable[[Tensor], Tensor],
     trace: Trace | None = None,
 ) -> Traversal:
     """The loop itself, without a model: it yields a `Query` where it needs predictions and is sent an `Answer`, and
     yields a `Visit` after each move and is sent a state to go on from, or None.
 
     `walk` drives it with a callable. Whoever cannot call the model (a pipeline that runs its own loop) drives it
-    from there. The path is one that `resolve_path` has checked; with `separate` the weak predictions have a model of
-    their own. Grad mode is the driver's.
+    from there. The path and its steps are those of `plan_path`; with `separate` the weak predictions have a model of
+    their own; `draw(x)` gives noise like `x`, for Renoise and for stochastic steps. Grad mode is the driver's.
     """
-    guided = Guided(strong, weak, separate)
+    guided, kept = Guided(strong, weak, separate), Held(draw)
     x = x.to(state_dtype(x.dtype))
     gap: Tensor | None = None
     if trace is not None:
         trace.begin(path)
-    for move, caches_gap in zip(path, gap_is_read(path), strict=True):
+    for move, held, caches_gap in zip(path, steps, gap_is_read(path), strict=True):
         e: Tensor | None = None
         e_w: Tensor | None = None
         time: float | None = None
-        rows, before = guided.rows, x if trace is not None else None
+        rows, before, step = guided.rows, x if trace is not None else None, held.step
         match move:
             case Denoise(i, j):
                 at, gap = solver.info(i, j), None
@@ -192,22 +199,32 @@ def traverse(
                     gap = e - e_w
                 else:
                     e, e_w = yield from guided.strong(x, at, weak_too=trace is not None and trace.awaits_weak)
-                x, time = solver.step(i, j).forward(x, e), at.t
-            case Invert(j, i, refine, coefficients):
-                at, x_j = solver.info(i, j), x
-                step = solver.step(*(coefficients or (i, j)))
+                if (inner := held.inner) is not None:  # a second evaluation, where the first one leads to
+                    y = inner.first.forward(x, e)
+                    if caches_gap:
+                        e_2, e_w2 = yield from guided.pair(y, inner.info, inner.told)
+                        gap = e_2 - e_w2
+                    else:
+                        e_2, _ = yield from guided.strong(y, inner.info, told=inner.told)
+                    e = torch.lerp(e, e_2, inner.weight)
+                r = kept.remainder(held, x)
+                if held.leaves:
+                    kept.leave(i, solver.remember(i, x, e))
+                x, time = step.forward(x, e, r), at.t
+            case Invert(j, i, refine):
+                at, x_j, r = solver.info(i, j), x, kept.remainder(held, x)
                 for _ in range(1 + refine):  # first at x_j, then at each result
                     e = yield from guided.weak(x, at)
-                    x, time = step.inverse(x_j, e), at.t
+                    x, time = step.inverse(x_j, e, r), at.t
                 del x_j
             case Shift(i, fresh):
                 if fresh:
                     at = solver.info(i)
                     gap, time = (yield from guided.gap(x, at)), at.t
-                assert gap is not None  # resolve_path has seen to it
-                x = solver.step(i).shift(x, gap)
-            case Renoise(j, i):
-                x = solver.noise_step(j, i).forward(x, noise_like(x, generator))
+                assert gap is not None  # plan_path has seen to it
+                x = step.shift(x, gap)
+            case Renoise():
+                x = step.forward(x, draw(x))
         if trace is not None and before is not None:
             trace.log(move, time, guided.rows - rows, before, x, e, e_w)
         new = yield Visit(move, move.end, x, e, guided.rows)
@@ -223,11 +240,11 @@ class Model:
     def __init__(self, name: str, fn: Predictor, conditions: Conditions, solver: Solver, x: Tensor) -> None:
         self.name, self.fn, self.dtype = name, fn, x.dtype
         self.cond, self.uncond, self.doubled = conditions
-        self.times = solver.model_times(x.device, state_dtype(x.dtype))
+        self.times = solver.told_times(x.device, state_dtype(x.dtype))
 
     def __call__(self, query: Query) -> Answer:
         """The predictions asked for, and the rows they took."""
-        e_c, e_u = self.branches(query.x, self.times[query.knot], query.cond, query.uncond)
+        e_c, e_u = self.branches(query.x, self.times[query.told], query.cond, query.uncond)
         return Answer(e_c, e_u, query.cond + query.uncond)
 
     def branches(self, x: Tensor, t: Tensor, cond: bool, uncond: bool) -> tuple[Tensor | None, Tensor | None]:

@@ -1,15 +1,28 @@
 """Affine solver steps with exact inverses, the grids they run on, and conversions between predictions."""
 
-from zigzag.solvers.affine import AffineStep, Solver, StepInfo, StepTable
-from zigzag.solvers.ddim import DDIM, ddim_inverse, ddim_step
+from zigzag.solvers.adams import AdamsBashforth
+from zigzag.solvers.affine import AffineStep, Inner, StepInfo
+from zigzag.solvers.consistency import LCM, TCD
+from zigzag.solvers.ddim import DDIM, DDPM, ddim_inverse, ddim_step
 from zigzag.solvers.flow import FlowEuler, flow_inverse, flow_step
+from zigzag.solvers.multistep import DPMSolver
 from zigzag.solvers.predictions import adapt_prediction, convert
+from zigzag.solvers.solver import Solver, StepTable
 from zigzag.solvers.spherical import Spherical, spherical_inverse, spherical_step
+from zigzag.solvers.twostage import DPM2, Heun
 
 __all__ = [
     "DDIM",
+    "DDPM",
+    "DPM2",
+    "LCM",
+    "TCD",
+    "AdamsBashforth",
     "AffineStep",
+    "DPMSolver",
     "FlowEuler",
+    "Heun",
+    "Inner",
     "Solver",
     "Spherical",
     "StepInfo",

@@ -1,16 +1,20 @@
-"""DDIM: the deterministic solver for predictors of the noise ε, on any grid of (α, σ)."""
+"""DDIM, deterministic or with noise (η, ancestral steps, DDPM), for predictors of ε on any grid of (α, σ)."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import AffineStep, Coefficient, Grid, Solver, check_steps, grid, model_times
+from zigzag.solvers.affine import AffineStep
+from zigzag.solvers.grids import Coefficient, Grid, check_steps, grid, model_times
+from zigzag.solvers.solver import Solver
 
-__all__ = ["DDIM", "ddim_inverse", "ddim_step"]
+__all__ = ["DDIM", "DDPM", "ddim_inverse", "ddim_step"]
+
+S = TypeVar("S", bound="DDIM")
 
 Spacing: TypeAlias = Literal["leading", "trailing", "linspace"]
 
@@ -54,34 +58,58 @@ def ddim_inverse(
 class DDIM(Solver):
     r"""DDIM on knots `(α_i, σ_i)`, for a model that predicts ε.
 
-    .. math:: a = \alpha_j/\alpha_i, \qquad b = \sigma_j - a\,\sigma_i
+    .. math:: x_j = a\,x_i + b\,e + s\,z, \qquad a = \alpha_j/\alpha_i, \qquad b = \sqrt{\sigma_j^2 - s^2} - a\,\sigma_i
+
+    .. math:: s = \eta\,\sigma_j\sqrt{1 - (k_j/k_i)^2}, \qquad k = \sigma/\alpha
+
+    With η = 0 it adds no noise. η = 1 on α = 1 is ancestral Euler, on a variance-preserving grid DDPM. The noise `z` of
+    an interval is drawn once and held: an inversion takes out what the step put in.
 
     Args:
         alphas, sigmas: `(T + 1,)` from noise to data; nothing asks that α² + σ² = 1 (with α = 1 this is Euler in σ).
         times: `(T,)`, what the model is told at knot `i < T`; integers stay integers.
+        eta: `η` in [0, 1].
+        fresh_noise: whether the Denoise that leaves a knot for good draws new noise, as the papers' ancestral zigzags
+            do, in place of that which its interval holds.
 
     Raises:
-        ValueError, TypeError: for grids that are short, of unequal length, not finite or not monotone.
+        ValueError, TypeError: for grids that are short, of unequal length, not finite or not monotone, and for an η
+            outside [0, 1].
 
-    Source: Song et al. 2020 (DDIM), eq. 12 with σ = 0.
+    Source: Song et al. 2020 (DDIM), eqs. 12 and 16; for α = 1, `get_ancestral_step` of Katherine Crowson's k-diffusion.
     """
 
     prediction = "epsilon"
 
-    def __init__(self, alphas: Grid, sigmas: Grid, times: Grid) -> None:
+    def __init__(self, alphas: Grid, sigmas: Grid, times: Grid, *, eta: float = 0.0, fresh_noise: bool = False) -> None:
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], got {eta!r}")
+        self.eta, self.fresh_noise = float(eta), fresh_noise
         super().__init__(grid("alphas", alphas), grid("sigmas", sigmas), model_times(times))
 
-    def _coefficients(self, i: int, j: int) -> tuple[float, float]:
-        alphas, sigmas, _ = self._knots
+    def __repr__(self) -> str:
+        return super().__repr__() if not self.eta else f"{super().__repr__()[:-1]}, eta={self.eta:g})"
+
+    def coefficients(self, i: int, j: int, remembered: tuple[int, ...]) -> AffineStep:
+        """`a`, `b` and the noise `s`; `a` is infinite where ε says nothing of x₀ (`α_i = 0`)."""
+        alphas, sigmas, _ = self.knots
         if alphas[i] == 0:
-            return math.inf, math.nan
-        step = _ddim(alphas[i], sigmas[i], alphas[j], sigmas[j])
-        return float(step.a), float(step.b)
+            return AffineStep(math.inf, math.nan)
+        if not self.eta:
+            return _ddim(alphas[i], sigmas[i], alphas[j], sigmas[j])
+        kept = sigmas[j] * alphas[i] / (alphas[j] * sigmas[i])  # k_j/k_i
+        s = self.eta * sigmas[j] * math.sqrt(1 - kept**2)
+        step = _ddim(alphas[i], sigmas[i], alphas[j], math.sqrt(sigmas[j] ** 2 - s**2))
+        return AffineStep(step.a, step.b, noise=s)
 
     @classmethod
     def from_alphas_cumprod(
-        cls, alphas_cumprod: Grid, timesteps: Tensor | list[int], final_alpha_cumprod: float = 1.0
-    ) -> DDIM:
+        cls: type[S],
+        alphas_cumprod: Grid,
+        timesteps: Tensor | list[int],
+        final_alpha_cumprod: float = 1.0,
+        **options: Any,
+    ) -> S:
         r"""From a training table `ᾱ` and the descending time steps to visit: `α = √ᾱ`, `σ = √(1 − ᾱ)`.
 
         Args:
@@ -89,6 +117,7 @@ class DDIM(Solver):
             timesteps: `(T,)` integers in `[0, N)`, from noise to data.
             final_alpha_cumprod: `ᾱ` of the last knot; 1 is clean data, `alphas_cumprod[0]` what diffusers calls
                 `set_alpha_to_one=False`.
+            options: of the constructor: `eta`, `fresh_noise`.
 
         Raises:
             ValueError: for time steps that are not integers or out of range, a `final_alpha_cumprod` outside (0, 1].
@@ -104,11 +133,11 @@ class DDIM(Solver):
         if (table < 0).any() or (table > 1).any():
             raise ValueError("alphas_cumprod must lie in [0, 1]")
         abar = torch.cat([table[t.long()], table.new_tensor([final_alpha_cumprod])])
-        return cls(abar.sqrt(), (1 - abar).sqrt(), t)
+        return cls(abar.sqrt(), (1 - abar).sqrt(), t, **options)
 
     @classmethod
     def stable_diffusion(
-        cls,
+        cls: type[S],
         steps: int,
         *,
         spacing: Spacing = "leading",
@@ -117,7 +146,8 @@ class DDIM(Solver):
         beta_start: float = 0.00085,
         beta_end: float = 0.012,
         final_alpha_cumprod: float | None = None,
-    ) -> DDIM:
+        **options: Any,
+    ) -> S:
         r"""Stable Diffusion's grid: `β` linear in `√β` ("scaled linear"), `ᾱ_t = Π(1 − β)`.
 
         Args:
@@ -127,6 +157,7 @@ class DDIM(Solver):
             steps_offset: added under "leading" only; Stable Diffusion's is 1.
             final_alpha_cumprod: `ᾱ` of the last knot. By default `ᾱ_0`, as in Stable Diffusion's own scheduler
                 (`set_alpha_to_one=False`), but 1 where the last time step is 0 already (always under "linspace").
+            options: of the constructor: `eta`, `fresh_noise`.
 
         Raises:
             TypeError, ValueError: for steps, an offset or a spacing out of range.
@@ -147,14 +178,25 @@ class DDIM(Solver):
             raise ValueError(f"steps={steps} and steps_offset={steps_offset} lead out of the {N} training time steps")
         if final_alpha_cumprod is None:
             final_alpha_cumprod = 1.0 if timesteps[-1] == 0 else float(alphas_cumprod[0])
-        return cls.from_alphas_cumprod(alphas_cumprod, timesteps, final_alpha_cumprod)
+        return cls.from_alphas_cumprod(alphas_cumprod, timesteps, final_alpha_cumprod, **options)
 
     @classmethod
-    def karras(cls, steps: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> DDIM:
+    def karras(
+        cls: type[S],
+        steps: int,
+        *,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        rho: float = 7.0,
+        **options: Any,
+    ) -> S:
         r"""Karras et al. 2022 (EDM), eq. 5: α = 1, and the model is told σ.
 
         .. math:: \sigma_i = \big(\sigma_{max}^{1/\rho} + \tfrac{i}{T-1}(\sigma_{min}^{1/\rho}
                   - \sigma_{max}^{1/\rho})\big)^\rho \;(i < T), \qquad \sigma_T = 0
+
+        Args:
+            steps: `T`. sigma_min, sigma_max, rho: as above. options: of the constructor; `eta=1` is ancestral Euler.
 
         Raises:
             ValueError: unless `0 < sigma_min < sigma_max` and `rho > 0`.
@@ -165,4 +207,46 @@ class DDIM(Solver):
             raise ValueError(f"need 0 < sigma_min < sigma_max and 0 < rho, all finite, got {got}")
         ramp = torch.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps, dtype=torch.float64)
         sigmas = torch.cat([ramp**rho, ramp.new_zeros(1)])
-        return cls(torch.ones_like(sigmas), sigmas, sigmas[:-1])
+        return cls(torch.ones_like(sigmas), sigmas, sigmas[:-1], **options)
+
+
+class DDPM(DDIM):
+    r"""Ancestral sampling of DDPM: DDIM with η = 1, and one of two variances of the noise.
+
+    .. math:: \text{large: } s^2 = \sigma_i^2 - (\alpha_i/\alpha_j)^2\sigma_j^2, \qquad
+              \text{small: } s^2 = \frac{\sigma_j^2}{\sigma_i^2}\big(\sigma_i^2 - (\alpha_i/\alpha_j)^2\sigma_j^2\big)
+
+    On a variance-preserving grid these are `β` and `β̃` of the step, "fixed_large" and "fixed_small". `a` and `b` are
+    those of η = 1 for both. A step onto clean data adds nothing.
+
+    Args:
+        alphas, sigmas, times, fresh_noise: as in `DDIM`.
+        variance: "small" or "large".
+
+    Raises:
+        ValueError, TypeError: for another variance, and as `DDIM`.
+
+    Source: Ho et al. 2020 (DDPM), section 3.2.
+    """
+
+    def __init__(
+        self,
+        alphas: Grid,
+        sigmas: Grid,
+        times: Grid,
+        *,
+        variance: Literal["small", "large"] = "small",
+        fresh_noise: bool = False,
+    ) -> None:
+        if variance not in ("small", "large"):
+            raise ValueError(f"variance must be 'small' or 'large', got {variance!r}")
+        self.variance = variance
+        super().__init__(alphas, sigmas, times, eta=1.0, fresh_noise=fresh_noise)
+
+    def coefficients(self, i: int, j: int, remembered: tuple[int, ...]) -> AffineStep:
+        """`a` and `b` of η = 1, and the noise `s`."""
+        step = super().coefficients(i, j, remembered)
+        alphas, sigmas, _ = self.knots
+        if self.variance == "small" or sigmas[j] == 0:
+            return step
+        return AffineStep(step.a, step.b, noise=math.sqrt(sigmas[i] ** 2 - (alphas[i] / alphas[j] * sigmas[j]) ** 2))

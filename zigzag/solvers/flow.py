@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import AffineStep, Coefficient, Grid, Solver, check_steps, descending, model_times
+from zigzag.solvers.affine import AffineStep
+from zigzag.solvers.grids import Coefficient, Grid, check_steps, descending, model_times
+from zigzag.solvers.solver import Solver
 
 __all__ = ["FlowEuler", "flow_inverse", "flow_step"]
 
@@ -63,10 +65,10 @@ class FlowEuler(Solver):
         sigma = descending("sigmas", sigmas, 1, "1")
         super().__init__(1 - sigma, sigma, sigma[:-1] if times is None else model_times(times))
 
-    def _coefficients(self, i: int, j: int) -> tuple[float, float]:
-        _, sigmas, _ = self._knots
-        step = _flow(sigmas[i], sigmas[j])
-        return float(step.a), float(step.b)
+    def coefficients(self, i: int, j: int, remembered: tuple[int, ...]) -> AffineStep:
+        """`a = 1`, `b = σ_j − σ_i`."""
+        _, sigmas, _ = self.knots
+        return _flow(sigmas[i], sigmas[j])
 
     @classmethod
     def uniform(cls, steps: int, *, shift: float = 1.0, time_scale: float = 1.0) -> FlowEuler:

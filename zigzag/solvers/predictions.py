@@ -2,18 +2,68 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import AffineStep, Coefficient, Prediction, state_dtype
+from zigzag.solvers.affine import AffineStep, state_dtype
+from zigzag.solvers.grids import Coefficient, Prediction, check_prediction
 
 if TYPE_CHECKING:
-    from zigzag.solvers.affine import Solver
+    from zigzag.solvers.solver import Solver
 
-__all__ = ["adapt_prediction", "convert"]
+__all__ = ["adapt_prediction", "convert", "epsilon_form", "first_order", "x0_form"]
+
+
+def epsilon_form(kind: Prediction, alpha: Coefficient, sigma: Coefficient) -> tuple[Coefficient, Coefficient]:
+    """`(s, r)` with `ε = s·x + r·e` for a prediction `e` of that kind. Singular for "x0" at σ = 0."""
+    match kind:
+        case "epsilon":
+            return 0.0, 1.0
+        case "x0":
+            return 1 / sigma, -alpha / sigma
+        case "v":
+            norm = alpha**2 + sigma**2
+            return sigma / norm, alpha / norm
+        case "flow":
+            total = alpha + sigma
+            return 1 / total, alpha / total
+
+
+def x0_form(kind: Prediction, alpha: Coefficient, sigma: Coefficient) -> tuple[Coefficient, Coefficient]:
+    """`(p, q)` with `x₀ = p·x + q·e` for a prediction `e` of that kind. Singular for "epsilon" at α = 0."""
+    match kind:
+        case "epsilon":
+            return 1 / alpha, -sigma / alpha
+        case "x0":
+            return 0.0, 1.0
+        case "v":
+            norm = alpha**2 + sigma**2
+            return alpha / norm, -sigma / norm
+        case "flow":
+            total = alpha + sigma
+            return 1 / total, -sigma / total
+
+
+def first_order(kind: Prediction, alpha_i: float, sigma_i: float, alpha_j: float, sigma_j: float) -> AffineStep:
+    """The first-order step between two levels (`DDIM`), for a prediction of that kind.
+
+    `a` is infinite where it says nothing of x₀ (ε at `α_i = 0`).
+    """
+    if kind == "epsilon":
+        if alpha_i == 0:
+            return AffineStep(math.inf, math.nan)
+        a = alpha_j / alpha_i
+        return AffineStep(a, sigma_j - a * sigma_i)
+    if kind == "flow" and alpha_i + sigma_i == alpha_j + sigma_j == 1:
+        return AffineStep(1.0, sigma_j - sigma_i)
+    p, q = map(float, x0_form(kind, alpha_i, sigma_i))
+    P = sigma_j / sigma_i
+    Q = alpha_j - P * alpha_i
+    return AffineStep(P + Q * p, Q * q)
 
 
 def convert(
@@ -39,28 +89,21 @@ def convert(
 
     Source: Salimans & Ho 2022, Appendix D (v); Lipman et al. 2023 (flow).
     """
-    for name, kind in (("source", source), ("target", target)):
-        if kind not in get_args(Prediction):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(Prediction))}, got {kind!r}")
+    check_prediction("source", source)
+    check_prediction("target", target)
     if source == target:
         return e
     alpha, sigma = (k if isinstance(k, Tensor) else x.new_tensor(k, dtype=torch.float64) for k in (alpha, sigma))
-    zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
-    # ε and x₀ as (coefficient of x, coefficient of e)
-    if source == "epsilon":
-        epsilon, x0 = (zero, one), (1 / alpha, -sigma / alpha)
-    elif source == "x0":
-        epsilon, x0 = (1 / sigma, -alpha / sigma), (zero, one)
-    elif source == "v":
-        norm = alpha**2 + sigma**2
-        epsilon, x0 = (sigma / norm, alpha / norm), (alpha / norm, -sigma / norm)
-    else:
-        total = alpha + sigma
-        epsilon, x0 = (1 / total, alpha / total), (1 / total, -sigma / total)
-    p, q = {"epsilon": (one, zero), "x0": (zero, one), "v": (alpha, -sigma), "flow": (one, -one)}[target]
-    return AffineStep(*(p * in_epsilon + q * in_x0 for in_epsilon, in_x0 in zip(epsilon, x0, strict=True))).forward(
-        x, e
-    )
+    forms = (epsilon_form(source, alpha, sigma), x0_form(source, alpha, sigma))
+    targets: dict[str, tuple[Coefficient, Coefficient]] = {
+        "epsilon": (1.0, 0.0),
+        "x0": (0.0, 1.0),
+        "v": (alpha, -sigma),
+        "flow": (1.0, -1.0),
+    }
+    p, q = targets[target]
+    a, b = (p * in_epsilon + q * in_x0 for in_epsilon, in_x0 in zip(*forms, strict=True))
+    return AffineStep(a, b).forward(x, e)
 
 
 def adapt_prediction(
@@ -76,8 +119,7 @@ def adapt_prediction(
     Raises:
         ValueError: for an unknown `source`, and for one that is singular at a knot that the model is evaluated at.
     """
-    if source not in get_args(Prediction):
-        raise ValueError(f"source must be one of {', '.join(get_args(Prediction))}, got {source!r}")
+    check_prediction("source", source)
     singular = {"epsilon": solver.alphas[:-1] == 0, "x0": solver.sigmas[:-1] == 0}.get(source)
     if source != solver.prediction and singular is not None and singular.any():
         knot = int(singular.nonzero()[0])

@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import AffineStep, Coefficient, Grid, Solver, check_steps, descending, model_times
+from zigzag.solvers.affine import AffineStep
+from zigzag.solvers.grids import Coefficient, Grid, check_steps, descending, model_times
+from zigzag.solvers.solver import Solver
 
 __all__ = ["Spherical", "spherical_inverse", "spherical_step"]
 
@@ -74,9 +76,9 @@ class Spherical(Solver):
         # cos(π/2) in floating point may fall a rounding below zero, which no α may.
         super().__init__(phi.cos().clamp_min(0), phi.sin(), phi[:-1] if times is None else model_times(times))
 
-    def _coefficients(self, i: int, j: int) -> tuple[float, float]:
-        step = _spherical(self._phi[i], self._phi[j])
-        return float(step.a), float(step.b)
+    def coefficients(self, i: int, j: int, remembered: tuple[int, ...]) -> AffineStep:
+        """`a = cos δ`, `b = −sin δ`."""
+        return _spherical(self._phi[i], self._phi[j])
 
     @classmethod
     def cosine(cls, steps: int, *, phi_max: float = math.pi / 2) -> Spherical:

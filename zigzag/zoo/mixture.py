@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zigzag.solvers import Solver
-from zigzag.solvers.affine import Coefficient, Prediction
+from zigzag.solvers.grids import Coefficient, Prediction
 
 __all__ = ["GaussianMixture"]
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import Prediction
+from zigzag.solvers.grids import Prediction
 
 __all__ = ["CONVENTIONS", "UNET", "Convention", "convention_of"]
 

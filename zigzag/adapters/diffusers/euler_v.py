@@ -8,7 +8,8 @@ from typing import NoReturn
 from torch import Tensor
 
 from zigzag.solvers import Solver
-from zigzag.solvers.affine import Grid, grid, model_times
+from zigzag.solvers.affine import AffineStep
+from zigzag.solvers.grids import Grid, grid, model_times
 
 __all__ = ["EulerV"]
 
@@ -38,11 +39,12 @@ class EulerV(Solver):
         sigma = grid("sigmas", sigmas)
         super().__init__(sigma.new_ones(len(sigma)), sigma, model_times(times))
 
-    def _coefficients(self, i: int, j: int) -> tuple[float, float]:
-        _, sigmas, _ = self._knots
+    def coefficients(self, i: int, j: int, remembered: tuple[int, ...]) -> AffineStep:
+        """`a` and `b`."""
+        _, sigmas, _ = self.knots
         sigma_i, sigma_j = sigmas[i], sigmas[j]
         norm = math.hypot(1, sigma_i)
-        return (1 + sigma_i * sigma_j) / norm**2, -(sigma_i - sigma_j) / norm
+        return AffineStep((1 + sigma_i * sigma_j) / norm**2, -(sigma_i - sigma_j) / norm)
 
     def alpha_sigma(self, t: Tensor) -> NoReturn:
         """Refused: whoever converts predictions by the (α, σ) of this state would get the v of another one.

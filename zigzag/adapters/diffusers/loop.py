@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers.branches import Branches, Names, name_branches, sign_of, split_branches
-from zigzag.checks import resolve_path
+from zigzag.checks import plan_path
 from zigzag.guidance import Guidance
 from zigzag.guided import Answer, Query
 from zigzag.methods import Method, Standard
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
-from zigzag.sampling import Traversal, Visit, traverse
+from zigzag.sampling import Traversal, Visit, noise_like, traverse
 from zigzag.solvers import Solver, StepInfo
 from zigzag.trace import Trace
 
@@ -109,7 +110,7 @@ class Loop:
         generator: torch.Generator | None,
         trace: Trace | None,
     ) -> None:
-        self.path = resolve_path(path, solver)
+        self.path, self.steps = plan_path(path, solver)
         self.solver, self.weak, self.generator, self.trace = solver, weak, generator, trace
         self.asked = asked_knots(self.path)
         self.knot, self.made, self.calls, self.rows = self.path[0].start, 0, 0, 0
@@ -163,8 +164,9 @@ class Loop:
         self._own.both = both
         if self._moves is None:
             self._moves = traverse(
-                self.path, sample, self.solver, self._own, self.weak, generator=self.generator, trace=self.trace
-            )
+                self.path, self.steps, sample, self.solver, self._own, self.weak, separate=False,
+                draw=partial(noise_like, generator=self.generator), trace=self.trace,
+            )  # fmt: skip
             message = next(self._moves)
         elif isinstance(self._held, Query):
             if self._changed(sample) is not None:
@@ -189,7 +191,7 @@ class Loop:
             if calls_of(self.path[self.made]):
                 return message.state
             message = self._moves.send(None)
-        self._held, self.knot = message, message.knot
+        self._held, self.knot = message, message.told
         return message.x
 
     def _hand_out(self, state: Tensor, dtype: torch.dtype) -> Tensor:

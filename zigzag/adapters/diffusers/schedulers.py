@@ -22,7 +22,7 @@ from zigzag.adapters.diffusers.euler_v import EulerV
 from zigzag.adapters.diffusers.probing import TOLERANCE, detached, first_mismatch, name_of
 from zigzag.adapters.diffusers.refusals import refusal_of
 from zigzag.solvers import DDIM, FlowEuler, Solver, Spherical
-from zigzag.solvers.affine import check_steps
+from zigzag.solvers.grids import check_steps
 
 __all__ = ["prediction_of", "solver_from_scheduler"]
 

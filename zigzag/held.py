@@ -1,0 +1,156 @@
+"""What the steps of a path hold: the memory that belongs to knots and the noise that belongs to intervals.
+
+Which knots a step reads, and so its order and coefficients, follows from the path alone: `steps_of` settles it before
+the first model call. `Held` is what a walk carries along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.solvers import AffineStep, Inner, Solver
+
+__all__ = ["Held", "HeldStep", "steps_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldStep:
+    """The step of a move, and what it holds.
+
+    Attributes:
+        step: its coefficients. inner: its second evaluation, of a Denoise that makes two.
+        reads: the knots whose memory it reads, the latest first, one for each of `step.memory`.
+        leaves: whether a later move reads what this Denoise leaves at its knot.
+        interval: whose noise it adds or takes out; None for a step without.
+        draws: whether that noise is drawn now. keeps: whether a later move reads it.
+        forgets: the knots and the intervals whose memory and noise no later move reads.
+    """
+
+    step: AffineStep
+    inner: Inner | None = None
+    reads: tuple[int, ...] = ()
+    leaves: bool = False
+    interval: tuple[int, int] | None = None
+    draws: bool = False
+    keeps: bool = False
+    forgets: tuple[int | tuple[int, int], ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the step adds anything to `a·x + b·e`."""
+        return bool(self.reads) or self.interval is not None
+
+
+def steps_of(path: Sequence[Move], solver: Solver) -> list[HeldStep]:
+    """For each move its step, with what it reads of the memory that the path has left, and of the noise it has drawn.
+
+    A Denoise that leaves knot `i` is remembered. A step from `i` reads noisier knots only; what is remembered at `i`
+    and below is forgotten when the path comes back up to `i`, and everything after a Renoise. So the Ψ of a zigzag and
+    the Φ after it read what the Φ that they undo has read. Where there is nothing to read, a step has a lower order.
+
+    The noise of an interval is drawn at the first move over it and held for the others; a Renoise up to `i` forgets
+    that of the intervals below. With `solver.fresh_noise` the Denoise that leaves its knot for good draws anew.
+
+    Raises:
+        ValueError: for a step that does not exist, or has no inverse where the path needs it, and for an inversion by
+            coefficients of another interval (`released=True`) on a solver with memory or noise.
+    """
+    steps: list[HeldStep] = []
+    left: list[int] = []  # the knots remembered, from noise to data
+    drawn: set[tuple[int, int]] = set()
+    for k, move in enumerate(path):
+        try:
+            match move:
+                case Denoise(i, j):
+                    step = solver.step(i, j, left)
+                    fresh = step.noisy and solver.fresh_noise and all(later.end > i for later in path[k + 1 :])
+                    steps.append(_holding(step, left, (i, j), drawn, fresh, solver.inner(i, j)))
+                    if solver.memory:
+                        left.append(i)
+                case Invert(j, i, _, coefficients):
+                    left = [knot for knot in left if knot < i]
+                    solver.info(i, j)  # the knots themselves, where the coefficients are others'
+                    step = solver.invertible_step(*(coefficients or (i, j)), left)
+                    if coefficients not in (None, (i, j)) and (solver.memory or step.noisy):
+                        raise ValueError(
+                            f"the coefficients of {coefficients} hold nothing of the step {i} -> {j} of {solver!r}; "
+                            "released=True needs a solver without memory or noise"
+                        )
+                    steps.append(_holding(step, left, (i, j), drawn))
+                case Shift(i):
+                    steps.append(HeldStep(solver.invertible_step(i, None, left)))
+                case Renoise(j, i):
+                    steps.append(HeldStep(solver.noise_step(j, i)))
+                    left, drawn = [], {interval for interval in drawn if interval[0] < i}
+        except ValueError as error:
+            raise ValueError(f"move {k} of the path, {move!r}: {error}") from None
+    return _kept(path, steps) if any(held.holds for held in steps) else steps
+
+
+def _holding(
+    step: AffineStep,
+    left: Sequence[int],
+    interval: tuple[int, int],
+    drawn: set[tuple[int, int]],
+    fresh: bool = False,
+    inner: Inner | None = None,
+) -> HeldStep:
+    reads = tuple(left[: -len(step.memory) - 1 : -1]) if step.memory else ()
+    if not step.noisy:
+        return HeldStep(step, inner, reads)
+    draws = fresh or interval not in drawn
+    drawn.add(interval)
+    return HeldStep(step, inner, reads, interval=interval, draws=draws)
+
+
+def _kept(path: Sequence[Move], steps: list[HeldStep]) -> list[HeldStep]:
+    """The same steps, from behind: what is read later is kept until then."""
+    wanted: set[int | tuple[int, int]] = set()
+    kept: list[HeldStep] = []
+    for move, held in zip(reversed(path), reversed(steps), strict=True):
+        leaves = isinstance(move, Denoise) and move.i in wanted
+        keeps = held.interval in wanted
+        if leaves:
+            wanted.discard(move.start)
+        read: set[int | tuple[int, int]] = {*held.reads}
+        if held.interval is not None:
+            read.add(held.interval)
+        kept.append(replace(held, leaves=leaves, keeps=keeps, forgets=tuple(read - wanted)))
+        wanted |= set(held.reads)
+        if held.interval is not None:
+            wanted = wanted - {held.interval} if held.draws else wanted | {held.interval}
+    return kept[::-1]
+
+
+class Held:
+    """The memory and the noise that a walk carries.
+
+    Args:
+        draw: `draw(x) -> z`, standard normal noise like `x`.
+    """
+
+    def __init__(self, draw: Callable[[Tensor], Tensor]) -> None:
+        self._draw = draw
+        self._kept: dict[int | tuple[int, int], Tensor] = {}  # by knot the memory, by interval the noise
+
+    def remainder(self, held: HeldStep, x: Tensor) -> Tensor | None:
+        """`r` of a step, at a state like `x`; None where the step holds nothing."""
+        if not held.holds:
+            return None
+        z = None
+        if held.interval is not None:
+            z = self._draw(x) if held.draws else self._kept[held.interval]
+            if held.keeps:
+                self._kept[held.interval] = z
+        r = held.step.remainder([self._kept[knot] for knot in held.reads], z)
+        for gone in held.forgets:
+            self._kept.pop(gone, None)
+        return r
+
+    def leave(self, knot: int, m: Tensor) -> None:
+        """Remembers what a Denoise leaves at its knot."""
+        self._kept[knot] = m

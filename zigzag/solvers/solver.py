@@ -1,0 +1,206 @@
+"""What a solver is: a grid of knots, and the step between any two of them, with what it remembers."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zigzag.solvers.affine import AffineStep, Inner, StepInfo
+from zigzag.solvers.grids import Prediction, check_grid
+
+__all__ = ["Solver", "StepTable"]
+
+# Below this the way back multiplies rounding errors by 1e12 and more: there is no inverse worth the name.
+SMALLEST_A = 1e-12
+
+
+class StepTable(NamedTuple):
+    """The coefficients of the steps `i → i + 1` and the times of the knots, each `(T,)`, on one device."""
+
+    a: Tensor
+    b: Tensor
+    c: Tensor
+    d: Tensor
+    times: Tensor
+
+
+class Solver(ABC):
+    """`T + 1` knots from noise (0) to data (T), and the affine step between any two of them.
+
+    A solver of one's own gives `coefficients`, and with memory also `memory` and `remember`.
+
+    Attributes:
+        alphas, sigmas: float64 host tensors `(T + 1,)`; a noised sample at knot `i` is `alphas[i]·x₀ + sigmas[i]·ε`.
+        times: host tensor `(T,)`, int64 or float64: what the model is told at knot `i < T`.
+        inner_times: `(M,)`, those of evaluations between knots, which only `Inner` names.
+        prediction: what the solver says the model predicts.
+        memory: how many noisier knots a step remembers at most; 0 for a one-step solver.
+        fresh_noise: of a stochastic solver, whether the Denoise that leaves a knot for good draws new noise, in place
+            of that which the interval holds. (The papers' ancestral zigzags do.)
+
+    Raises:
+        ValueError: for grids that are short, not finite or not monotone from noise to data.
+    """
+
+    prediction: Prediction
+    memory: int = 0
+    fresh_noise: bool = False
+
+    def __init__(self, alphas: Tensor, sigmas: Tensor, times: Tensor, inner_times: Tensor | None = None) -> None:
+        check_grid(type(self).__name__, alphas, sigmas, times)
+        self.alphas, self.sigmas, self.times = alphas, sigmas, times
+        self.inner_times = times[:0] if inner_times is None else inner_times.to(times.dtype)
+        # Filled by `alpha_sigma`: the grid on each device it was asked for on, so that no step copies from the host.
+        self._lookup: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor, Tensor]] = {}
+        # A grid never changes: each step is computed and checked once.
+        self._steps: dict[tuple[int, int, tuple[int, ...]], AffineStep] = {}
+        self._infos: dict[tuple[int, int], StepInfo] = {}
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(T={len(self)}, prediction={self.prediction!r})"
+
+    @abstractmethod
+    def coefficients(self, i: int, j: int, remembered: tuple[int, ...]) -> AffineStep:
+        """The step `i → j` as host numbers, in float64; `a` is not finite where the step does not exist.
+
+        Args:
+            i, j: knots, `0 ≤ i < j ≤ T`.
+            remembered: at most `memory` noisier knots whose predictions are at hand, the latest (least noisy) first.
+                The step may read fewer, and has a coefficient in `memory` for each that it does.
+        """
+
+    def remember(self, i: int, x: Tensor, e: Tensor) -> Tensor:
+        """What a Denoise that leaves knot `i`, from state `x` with prediction `e`, leaves for later steps: here `e`.
+
+        It is linear in `x` and `e`, and `(B, …)`.
+        """
+        return e
+
+    def inner(self, i: int, j: int) -> Inner | None:
+        """The second evaluation of the step `i → j`; None where it makes one, as almost every solver does."""
+        return None
+
+    @cached_property
+    def knots(self) -> tuple[list[float], list[float], list[float]]:
+        """Alphas, sigmas and times as host numbers, read once: indexing a tensor at every step would cost more."""
+        return self.alphas.tolist(), self.sigmas.tolist(), self.times.tolist()
+
+    @cached_property
+    def all_times(self) -> list[float]:
+        """The times of the knots, and behind them those of evaluations between knots, as host numbers."""
+        return [*self.times.tolist(), *self.inner_times.tolist()]
+
+    def step(self, i: int, j: int | None = None, remembered: Sequence[int] = ()) -> AffineStep:
+        """The step from knot `i` to knot `j` (default `i + 1`), as host numbers.
+
+        Args:
+            i, j: knots.
+            remembered: the noisier knots whose predictions are at hand, from noise to data. The latest of them, at
+                most `memory`, decide the order of the step and so its `a` and `b`; without any it is the first.
+
+        Raises:
+            ValueError: unless `0 ≤ i < j ≤ T`, or where the step does not exist (`a` not finite: a zero-SNR knot
+                under an ε-prediction). The way back is `step(i, j).inverse`, never `step(j, i)`.
+        """
+        j = i + 1 if j is None else j
+        latest = tuple(remembered[: -self.memory - 1 : -1]) if self.memory else ()
+        key = (i, j, latest)
+        if key not in self._steps:
+            self._check_interval(i, j)
+            if latest and latest[0] >= i:
+                raise ValueError(f"the step from knot {i} remembers noisier knots only, got {list(remembered)}")
+            step = self.coefficients(i, j, latest)
+            if not math.isfinite(float(step.a)):
+                raise ValueError(
+                    f"{self!r} has no step from knot {i} to {j}: alpha is {self.knots[0][i]:g} at knot {i}, where "
+                    f"{self.prediction!r} says nothing of the data; begin at a later knot, or use Spherical on v"
+                )
+            self._steps[key] = step
+        return self._steps[key]
+
+    def invertible_step(self, i: int, j: int | None = None, remembered: Sequence[int] = ()) -> AffineStep:
+        """`step(i, j, remembered)`, checked to have an inverse.
+
+        Raises:
+            ValueError: where `|a| < 1e-12`, naming the knots.
+        """
+        j = i + 1 if j is None else j
+        step = self.step(i, j, remembered)
+        if abs(float(step.a)) < SMALLEST_A:
+            raise ValueError(
+                f"the step of {self!r} from knot {i} to {j} has no inverse: a = {step.a:.3g}, "
+                f"so knot {j} keeps nothing of knot {i}"
+            )
+        return step
+
+    def noise_step(self, j: int, i: int) -> AffineStep:
+        r"""From knot `j` up to the noisier knot `i` by fresh noise: `forward(x_j, z)` with `z` standard normal.
+
+        .. math:: x_i = r\,x_j + \sqrt{\sigma_i^2 - r^2\sigma_j^2}\;z, \qquad r = \alpha_i/\alpha_j
+        """
+        self._check_interval(i, j)
+        alphas, sigmas, _ = self.knots
+        r = alphas[i] / alphas[j]
+        return AffineStep(r, math.sqrt((sigmas[i] - r * sigmas[j]) * (sigmas[i] + r * sigmas[j])))
+
+    def info(self, i: int, j: int | None = None) -> StepInfo:
+        """The step `i → j` as guidance rules see it: host numbers."""
+        j = i + 1 if j is None else j
+        if (i, j) not in self._infos:
+            self._check_interval(i, j)
+            alphas, sigmas, times = self.knots
+            self._infos[i, j] = StepInfo(i, j, times[i], alphas[i], sigmas[i], alphas[j], sigmas[j])
+        return self._infos[i, j]
+
+    def table(self, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64) -> StepTable:
+        """`a, b, c, d` of all steps `i → i + 1` of a walk straight down, computed in float64 and cast once.
+
+        Raises:
+            ValueError: where a step has no inverse, naming its knots.
+        """
+        steps = [self.invertible_step(i, None, range(i)) for i in range(len(self))]
+        columns = ([s.a for s in steps], [s.b for s in steps], [s.c for s in steps], [s.d for s in steps])
+        a, b, c, d = (torch.tensor(k, dtype=torch.float64).to(device, dtype) for k in columns)
+        return StepTable(a, b, c, d, self.model_times(device, dtype))
+
+    def model_times(self, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
+        """`times` as the model is told them: int64 stays int64, anything else takes the state's `dtype`."""
+        return self._told(self.times, device, dtype)
+
+    def told_times(self, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
+        """`model_times`, and behind them those of evaluations between knots: `all_times` on a device."""
+        times = self.times if not len(self.inner_times) else torch.cat([self.times, self.inner_times])
+        return self._told(times, device, dtype)
+
+    @staticmethod
+    def _told(times: Tensor, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
+        return times.to(device, dtype if times.is_floating_point() else torch.int64)
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(α, σ)` at model times `t` `(B,)` of this grid, float64 `(B,)` on `t`'s device: for wrapping predictors.
+
+        `t` is matched to the nearest knot's time, without a host sync: a time off the grid is not noticed.
+        """
+        key = (t.device, t.dtype)
+        if key not in self._lookup:
+            times = self.model_times(*key).double()
+            self._lookup[key] = (times, self.alphas.to(t.device), self.sigmas.to(t.device))
+        times, alphas, sigmas = self._lookup[key]
+        knot = (t.double().unsqueeze(-1) - times).abs().argmin(-1)
+        return alphas[knot], sigmas[knot]
+
+    def _check_interval(self, i: int, j: int) -> None:
+        if not 0 <= i < j <= len(self):
+            raise ValueError(
+                f"no step from knot {i} to {j}: a step runs toward the data, 0 <= i < j <= T = {len(self)}; "
+                "the way back is step(i, j).inverse"
+            )
