@@ -105,8 +105,8 @@ class DPMSolver(DataForm):
         form: of the second-order term, "midpoint" or "heun".
         lower_order_final: take the last step at order 1 and the one before it at order 2 at most. By default where the
             grid has fewer than 15 steps, as diffusers does.
-        released: of order 3, take half of `D_2`, as all released code of DPM-Solver++ 3M does. Its error then falls with
-            the square of the step only (`tests/solvers/test_order.py`): `D_2` stands for `h²·m''`, of which the
+        released: of order 3, take half of `D_2`, as all released code of DPM-Solver++ 3M does. Its error then falls
+            with the square of the step only (`tests/solvers/test_order.py`): `D_2` stands for `h²·m''`, of which the
             difference quotient is a half.
         euler_at_final: take the last step at order 1 on any grid. A step onto clean data (`σ = 0`) always is.
         fresh_noise: as in `Solver`.
