@@ -11,7 +11,7 @@ from zigzag.guidance import Guidance
 from zigzag.methods import Method
 from zigzag.moves import Move
 from zigzag.sampling import sample
-from zigzag.solvers import FlowEuler
+from zigzag.solvers import FlowEuler, Solver
 from zigzag.trace import Trace
 
 __all__ = ["count_rows"]
@@ -19,17 +19,20 @@ __all__ = ["count_rows"]
 
 def count_rows(
     method: Method | Sequence[Move],
-    steps: int,
+    steps: int | Solver,
     strong: float | Guidance = 5.5,
     weak: float | Guidance = 0.0,
     own_weak: bool = False,
 ) -> int:
     """The model rows per sample that a method takes on a grid of `steps` steps: those that run when it is walked.
 
-    The rows depend on the path and on the branches that the guidances need, not on the solver (a guidance whose scale
-    depends on α and σ may differ in that; walk it on its own grid with a `Trace` then).
+    The rows depend on the path and on the branches that the guidances need. On the solver they depend where its steps
+    make two evaluations (`Heun`), or a guidance's scale depends on α and σ: then pass the solver itself.
 
     Args:
+        method: one of `zigzag.methods`, or a tuple of moves that connect.
+        steps: how many, or the solver that has them.
+        strong, weak: the guidances, as in `walk`.
         own_weak: whether weak predictions are of another predictor, `weak_fn`.
 
     Raises:
@@ -40,7 +43,7 @@ def count_rows(
         return x
 
     trace = Trace()
-    x, solver = torch.zeros(1, 1), FlowEuler.uniform(steps)
+    x, solver = torch.zeros(1, 1), steps if isinstance(steps, Solver) else FlowEuler.uniform(steps)
     weak_fn = silent if own_weak else None
     sample(silent, x, solver, method, cond=None, uncond=None, strong=strong, weak=weak, weak_fn=weak_fn, trace=trace)
     return trace.rows

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from zigzag.evaluation.accuracy import wilson
 from zigzag.evaluation.evaluation import Result
 from zigzag.evaluation.named import label
 from zigzag.evaluation.samplers import Sampler, baselines
+from zigzag.evaluation.solvers import solver_label
 from zigzag.evaluation.verdicts import Paired, overall, paired, scores
 from zigzag.methods import Method, Standard
 from zigzag.zoo.shapes import CATEGORIES
@@ -34,21 +36,22 @@ class Line(NamedTuple):
 _LINK = {"matched scale": "at the matched scale of", "same rows": "with the rows of"}
 
 
-def lines(methods: Sequence[Method], steps: int, strong: float, weak: float = 0.0) -> list[Line]:
-    """Standard sampling, then each method and its `baselines`.
+def lines(methods: Sequence[Method], steps: int, strong: float, weak: float = 0.0, solver: str = "ddim") -> list[Line]:
+    """Standard sampling, then each method and its `baselines`; with a solver, whose name the labels begin with.
 
     Raises:
         ValueError: for anything out of range.
     """
-    standard = Sampler(Standard(), steps, strong, weak)
-    found = [Line("Standard", standard)]
+    standard = Sampler(Standard(), steps, strong, weak, solver=solver)
+    prefix = "" if solver == "ddim" else f"{solver_label(solver)}: "
+    found = [Line(f"{prefix}Standard", standard)]
     for method in dict.fromkeys(methods):
         if isinstance(method, Standard):
             continue
-        sampler = Sampler(method, steps, strong, weak)
+        sampler, name = replace(standard, method=method), prefix + label(method)
         others = baselines(sampler)
-        found.append(Line(label(method), sampler, (standard, *others.values())))
-        found += [Line(f"  CFG {_LINK[why]} {label(method)}", other, (standard,)) for why, other in others.items()]
+        found.append(Line(name, sampler, (standard, *others.values())))
+        found += [Line(f"  CFG {_LINK[why]} {name}", other, (standard,)) for why, other in others.items()]
     return found
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zigzag.evaluation.ancestral import ancestral
+from zigzag.evaluation.solvers import make_solver
 from zigzag.guidance import Guidance
 from zigzag.matched import matched_cfg
 from zigzag.methods import Method, Resampling, Standard, ZSampling
-from zigzag.moves import Move
 from zigzag.rows import count_rows
 from zigzag.sampling import Predictor, noise_like, sample
-from zigzag.solvers import DDIM, FlowEuler, Solver
+from zigzag.solvers import DDIM, Solver
 from zigzag.trace import Trace
 from zigzag.zoo.learned import LearnedModel
 
@@ -32,7 +31,7 @@ class Sampler:
         method: the path. steps: of the model's solver. strong, weak: guidance scales w.
         matched: a method at whose matched scale (`zigzag.matched_cfg`) the strong guidance is, in place of `strong`.
         error: size s of a Gaussian error in the weak prediction, `noisy`.
-        ancestral: with ancestral steps, `zigzag.evaluation.ancestral`.
+        solver: by name, on the grid of the model's own (`zigzag.evaluation.solvers`).
     """
 
     method: Method
@@ -41,11 +40,11 @@ class Sampler:
     weak: float = 0.0
     matched: Method | None = None
     error: float = 0.0
-    ancestral: bool = False
+    solver: str = "ddim"
 
     def __post_init__(self) -> None:
-        if self.matched is not None and (self.ancestral or self.error):
-            raise ValueError("matched must be alone: an ancestral path, or one with an error, has no matched scale")
+        if self.matched is not None and self.error:
+            raise ValueError("matched must be alone: a path with an error has no matched scale")
         # Equal samplers are written alike: 4 == 4.0, but not on disk.
         for name in ("strong", "weak", "error"):
             object.__setattr__(self, name, float(getattr(self, name)))
@@ -64,21 +63,16 @@ class Sampler:
         Raises:
             ValueError: as `walk`, for steps, a scale or a method out of range.
         """
-        solver = FlowEuler.uniform(self.steps)
-        return count_rows(self.method, self.steps, self.guidance(solver), self.weak, own_weak=self.error != 0)
+        solver = make_solver(self.solver, DDIM.karras(self.steps))  # any grid; an ε-model's takes every solver
+        return count_rows(self.method, solver, self.guidance(solver), self.weak, own_weak=self.error != 0)
 
-    def path(self, solver: Solver) -> tuple[Solver, Sequence[Move]]:
-        """The moves, with the solver that has their knots.
+    def solver_of(self, model: LearnedModel) -> Solver:
+        """The solver, on the model's grid.
 
         Raises:
-            ValueError: for ancestral steps of another solver than DDIM. TypeError: of a method that shifts.
+            ValueError: for a solver that there is not, or not for this model, and for steps out of range.
         """
-        moves = self.method.path(len(solver))
-        if not self.ancestral:
-            return solver, moves
-        if not isinstance(solver, DDIM):
-            raise ValueError(f"ancestral steps need a DDIM solver, got {type(solver).__name__}")
-        return ancestral(solver, self.method)
+        return make_solver(self.solver, model.solver(self.steps))
 
     def draw(
         self,
@@ -91,15 +85,16 @@ class Sampler:
         """The images of prompts from noise `x` `(B, 3, 32, 32)`, in [0, 1].
 
         Args:
-            generator: of the noise that a Renoise or an error adds.
+            generator: of the noise that a Renoise, a stochastic solver or an error adds.
 
         Raises:
             ValueError: for an unknown word, and as `walk`.
         """
-        solver, path = self.path(model.solver(self.steps))
+        solver = self.solver_of(model)
         cond, uncond = model.encode(prompts), model.encode([""] * len(prompts))
         x = sample(
-            model.eps_fn, x, solver, path, cond=cond, uncond=uncond, strong=self.guidance(solver), weak=self.weak,
+            model.eps_fn, x, solver, self.method, cond=cond, uncond=uncond,
+            strong=self.guidance(solver), weak=self.weak,
             weak_fn=noisy(model.eps_fn, self.error, generator, len(prompts)) if self.error else None,
             generator=generator, trace=trace,
         )  # fmt: skip
@@ -111,16 +106,17 @@ def baselines(sampler: Sampler) -> dict[str, Sampler]:
     ("matched scale"), and plain CFG with at least as many rows, that is, with more steps ("same rows"); without those
     that are standard sampling.
     """
-    method, steps, plain = sampler.method, sampler.steps, Standard()
+    method, steps = sampler.method, sampler.steps
+    plain = replace(sampler, method=Standard(), matched=None, error=0.0)
     found: dict[str, Sampler] = {}
     if isinstance(method, Standard):
         return found
     scaled = not isinstance(method, Resampling) and not (isinstance(method, ZSampling) and method.released)
     if scaled and sampler.strong != sampler.weak:
-        found["matched scale"] = Sampler(plain, steps, sampler.strong, sampler.weak, matched=method)
-    longer = math.ceil(steps * sampler.rows() / Sampler(plain, steps, sampler.strong, sampler.weak).rows())
+        found["matched scale"] = replace(plain, matched=method)
+    longer = math.ceil(steps * sampler.rows() / plain.rows())
     if longer != steps:
-        found["same rows"] = Sampler(plain, longer, sampler.strong, sampler.weak)
+        found["same rows"] = replace(plain, steps=longer)
     return found
 
 

@@ -11,14 +11,22 @@ import torch
 from zigzag.evaluation.evaluation import Evaluation, Trial
 from zigzag.evaluation.report import report
 from zigzag.evaluation.studies.picture import draw_study
-from zigzag.evaluation.studies.sweeps import STUDIES, headline
+from zigzag.evaluation.studies.sweeps import STUDIES
 from zigzag.support.extras import require_figure
 from zigzag.support.progress import on_terminal
 from zigzag.zoo.learned import MODELS, best_scale, load
 
 __all__ = ["main"]
 
-SEEDS = {"headline": (0, 1, 2)}  # 1,800 pairs: 600 resolve about 3 points
+# 1,800 pairs for what is claimed: 600 resolve about 3 points.
+SEEDS = dict.fromkeys(("headline", "solvers"), (0, 1, 2))
+# Those of both models: their scale is the one on record.
+BY_MODEL = (
+    "headline",
+    "ancestral",
+    "budget",
+    *(f"{kind}{T}" for kind in ("solvers", "methods", "matched") for T in ("", "-20")),
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,6 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, default=Path("out/studies"), help="folder; what is there is not sampled again"
     )
+    many = " and ".join(SEEDS)
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", help=f"seeds of prompts and noise (default: 0; 0 1 2 of {many})"
+    )
     parser.add_argument("--amp", action="store_true", help="matrix products in bfloat16, but for the study inversion")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the model runs")
     parser.add_argument("--threads", type=int, help="threads on the CPU (default: torch's)")
@@ -49,8 +61,8 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     names = [*STUDIES, "attention"] if "all" in args.studies else args.studies
     try:
-        if args.model == "shapes-dit" and (others := [name for name in names if name in ("ancestral", "attention")]):
-            raise ValueError(f"{others[0]} is a study of shapes-unet: name the others, for {args.model}")
+        if args.model == "shapes-dit" and (others := [name for name in names if name not in BY_MODEL]):
+            raise ValueError(f"{others[0]} is a study of shapes-unet; {args.model} has {', '.join(BY_MODEL)}")
         evaluation = Evaluation(load(args.model, device=args.device), args.out)
         for name in names:
             print(_one(name, evaluation, args) + "\n", flush=True)
@@ -68,8 +80,10 @@ def _one(name: str, evaluation: Evaluation, args: argparse.Namespace) -> str:
         text = attention.run(evaluation.model, args.out)
     else:
         require_figure()
-        study = headline(best_scale(args.model)) if name == "headline" else STUDIES[name]()
-        trials = [Trial(args.prompts, seed, args.amp and not study.exact) for seed in SEEDS.get(name, (0,))]
+        study = STUDIES[name](best_scale(args.model)) if name in BY_MODEL else STUDIES[name]()
+        trials = [
+            Trial(args.prompts, seed, args.amp and not study.exact) for seed in args.seeds or SEEDS.get(name, (0,))
+        ]
         stem = f"{name}-{args.model}"
         title = f"{study.title} ({study.source})"
         text, results = report(evaluation, stem, title, study.lines, trials, study.errors, on_terminal())

@@ -9,7 +9,7 @@ from typing import Any
 from zigzag.evaluation.accuracy import wilson
 from zigzag.evaluation.compare import Line, Results, rows
 from zigzag.evaluation.samplers import Sampler
-from zigzag.evaluation.studies.sweeps import Study
+from zigzag.evaluation.studies.study import Study
 from zigzag.evaluation.verdicts import overall
 from zigzag.support.extras import require_figure
 from zigzag.support.files import replacing

@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import replace
+from functools import partial
 
 from zigzag.evaluation.compare import Line, lines
 from zigzag.evaluation.named import label
-from zigzag.evaluation.samplers import Sampler, baselines
+from zigzag.evaluation.samplers import Sampler
+from zigzag.evaluation.studies.solvers import ancestral, budget, matched, methods, solvers
+from zigzag.evaluation.studies.study import STEPS, STRONG, Point, Study
 from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
 
-__all__ = ["HEADLINE", "STUDIES", "Point", "Study"]
+__all__ = ["HEADLINE", "STUDIES"]
 
-STEPS = 10
-STRONG = 4.0  # the best scale of standard sampling on record for shapes-unet
 WARMUP = 2  # a fifth of the steps, as the Z² paper's 10 of 50
 _STANDARD = Standard()
 HEADLINE: tuple[Method, ...] = (Resampling(), EndToEnd(), ZSampling(), ImplicitZ(), Z2Sampling(warmup=WARMUP))
-
-
-class Point(NamedTuple):
-    """A point of a picture: on the curve `series`, at `x` of the swept quantity, called `name` in the table."""
-
-    series: str
-    x: float
-    sampler: Sampler
-    name: str = ""
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study of a paper.
-
-    Attributes:
-        title: what is swept. source: where the papers have it. axis: the swept quantity, with its symbol.
-        points: what is sampled, and where it stands in the picture. lines: the table.
-        by_cost: whether x is the rows, or the seconds, of the sampler itself, `Point.x` being unused.
-        errors: whether the table has δ, τ₁ and τ₂. exact: whether the model runs in float32 even where others do not.
-    """
-
-    title: str
-    source: str
-    axis: str
-    points: list[Point]
-    lines: list[Line] = field(default_factory=list)
-    by_cost: bool = False
-    errors: bool = False
-    exact: bool = False
 
 
 def _plain(method: Method = _STANDARD, strong: float = STRONG, weak: float = 0.0, steps: int = STEPS) -> Sampler:
@@ -69,10 +39,6 @@ def _table(points: list[Point], rivals: Callable[[Point], Sequence[Sampler]] = l
         )
         for point in points
     ]
-
-
-def _zigzag(point: Point) -> bool:
-    return not isinstance(point.sampler.method, Standard)
 
 
 def guidance_gap() -> Study:
@@ -180,24 +146,6 @@ def gaussian_error() -> Study:
     )  # fmt: skip
 
 
-def stochastic() -> Study:
-    """Ancestral against deterministic steps; x is η."""
-    points = []
-    longer = baselines(_plain(ZSampling()))["same rows"]
-    series = (("Standard", _plain()), ("Z-Sampling", _plain(ZSampling())), ("CFG with the rows of Z", longer))
-    for name, sampler in series:
-        for eta, kind in ((0, "deterministic"), (1, "ancestral")):
-            points.append(Point(name, eta, replace(sampler, ancestral=bool(eta)), f"{name}, {kind}"))
-
-    def rivals(point: Point) -> list[Sampler]:
-        same = [replace(_plain(), ancestral=point.sampler.ancestral)]
-        return [*same, replace(longer, ancestral=point.sampler.ancestral), _plain()] if _zigzag(point) else same
-
-    return Study(
-        "Ancestral steps", "Z-Sampling, Table 15", "η: 0 deterministic, 1 ancestral", points, _table(points, rivals)
-    )
-
-
 def released() -> Study:
     """The exact inverse against the one of the authors' code; x is 1 for the latter."""
     points = [
@@ -205,7 +153,7 @@ def released() -> Study:
         Point("Z-Sampling", 1, _plain(ZSampling(released=True)), "Z-Sampling, released inverse"),
     ]
     return Study(
-        "Exact and released inverse", "DESIGN.md, trap 1", "0 the exact inverse, 1 the released code's", points,
+        "Exact and released inverse", "docs/mathematics.md", "0 the exact inverse, 1 the released code's", points,
         _table(points, lambda point: [_plain(), _plain(ZSampling())]), errors=True,
     )  # fmt: skip
 
@@ -216,7 +164,7 @@ def headline(strong: float = STRONG) -> Study:
     return Study("Every method", "both papers", "", [], every)
 
 
-STUDIES: dict[str, Callable[[], Study]] = {
+STUDIES: dict[str, Callable[..., Study]] = {
     "headline": headline,
     "gap": guidance_gap,
     "lambda": zigzag_steps,
@@ -226,6 +174,13 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "warmup": warmup,
     "inversion": inversion_error,
     "error": gaussian_error,
-    "ancestral": stochastic,
+    "ancestral": ancestral,
     "released": released,
+    "solvers": solvers,
+    "solvers-20": partial(solvers, steps=20),
+    "methods": methods,
+    "methods-20": partial(methods, steps=20),
+    "matched": matched,
+    "matched-20": partial(matched, steps=20),
+    "budget": budget,
 }

@@ -1,0 +1,90 @@
+"""Solvers by name, on the grid of another: what the command line and the studies call them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from zigzag.solvers import DDIM, DDPM, LCM, AdamsBashforth, DPMSolver, Heun, Solver
+
+__all__ = ["SOLVERS", "make_solver", "solver_label"]
+
+
+def _ddim(grid: Solver, eta: float = 0.0, fresh: bool = False) -> Solver:
+    """The grid's own solver; with noise, DDIM with η, which on v and flows is the first-order SDE of DPM-Solver++."""
+    if eta == 0 and not fresh:
+        return grid
+    if grid.prediction == "epsilon":
+        return DDIM(grid.alphas, grid.sigmas, grid.times, eta=eta, fresh_noise=fresh)
+    if eta != 1:
+        raise ValueError(f"eta must be 0 or 1 for a model of {grid.prediction!r}, got {eta:g}")
+    return DPMSolver.on(grid, order=1, sde=True, fresh_noise=fresh)
+
+
+def _ddpm(grid: Solver, variance: str = "small", fresh: bool = False) -> Solver:
+    if grid.prediction != "epsilon":
+        raise ValueError(f"ddpm is for a model of 'epsilon', got {grid.prediction!r}; use ddim:eta=1")
+    return DDPM(grid.alphas, grid.sigmas, grid.times, variance=variance, fresh_noise=fresh)  # type: ignore[arg-type]
+
+
+def _dpm(grid: Solver, fresh: bool = False, **options: Any) -> Solver:
+    return DPMSolver.on(grid, fresh_noise=fresh, **options)
+
+
+def _lcm(grid: Solver, fresh: bool = False) -> Solver:
+    return LCM.on(grid, fresh_noise=fresh)
+
+
+# The makers, each with the options it takes and what they are.
+SOLVERS: Final[dict[str, tuple[Callable[..., Solver], Mapping[str, type]]]] = {
+    "ddim": (_ddim, {"eta": float, "fresh": bool}),
+    "ddpm": (_ddpm, {"variance": str, "fresh": bool}),
+    "dpm": (_dpm, {"order": int, "sde": bool, "form": str, "released": bool, "fresh": bool}),
+    "adams": (AdamsBashforth.on, {"order": int, "weights": str}),
+    "heun": (Heun.on, {}),
+    "lcm": (_lcm, {"fresh": bool}),
+}
+"""The solvers by the names that the command line gives them."""
+
+_SHORT: Final = {
+    "2m": "dpm:order=2",
+    "3m": "dpm:order=3",
+    "sde-2m": "dpm:order=2,sde",
+    "deis": "adams:order=2",
+    "lms": "adams:order=4,weights=lagrange",
+    "plms": "adams:order=4,weights=uniform",
+}
+_LABELS: Final = {"ddim": "first order", "ddim:eta=1": "η = 1", "2m": "2M", "3m": "3M", "sde-2m": "SDE-2M"}
+
+
+def make_solver(text: str, grid: Solver) -> Solver:
+    """A solver as one word, on the knots, times and prediction of `grid`.
+
+    "ddim" is `grid` itself (first order); options come after a colon: "ddim:eta=1", "dpm:order=3", "dpm:order=2,sde",
+    "adams:order=3,weights=lagrange", "heun", "lcm:fresh". Short ones: "2m", "3m", "sde-2m", "deis", "lms", "plms".
+
+    Raises:
+        ValueError: for an unknown solver or option, listing those known; for a value that does not fit.
+    """
+    name, _, rest = _SHORT.get(text, text).partition(":")
+    if name not in SOLVERS:
+        raise ValueError(f"solver must be one of {', '.join([*SOLVERS, *_SHORT])}, got {text!r}")
+    make, known = SOLVERS[name]
+    options: dict[str, Any] = {}
+    for item in filter(None, rest.split(",")):
+        key, given, value = item.partition("=")
+        if key not in known:
+            raise ValueError(f"{name} has no option {key!r}; it has: {', '.join(known) or 'none'}")
+        if (known[key] is bool) == bool(given):
+            raise ValueError(f"{name}: {key} {'takes no value' if given else 'needs a value'}, got {item!r}")
+        try:
+            options[key] = True if known[key] is bool else known[key](value)
+        except ValueError:
+            raise ValueError(f"{name}: {key} must be {known[key].__name__}, got {value!r}") from None
+    return make(grid, **options)
+
+
+def solver_label(text: str) -> str:
+    """What a solver is called in a table."""
+    name = text.removesuffix(",fresh")
+    return _LABELS.get(name, name) + (", fresh noise" if name != text else "")
