@@ -17,7 +17,7 @@ from common import arguments, write
 from torch import Tensor
 
 from zigzag import DDIM
-from zigzag.cli.demo import draw_lines, every_method
+from zigzag.evaluation.demo import draw_lines, every_method
 from zigzag.support.extras import require_figure
 from zigzag.support.files import replacing
 from zigzag.zoo import Digits

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from zigzag.cli.demo import draw_lines, every_method
+from zigzag.evaluation.demo import draw_lines, every_method
 from zigzag.zoo import Digits
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

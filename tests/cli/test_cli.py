@@ -62,7 +62,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     def never(*args: object, **more: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("zigzag.cli.demo.load", never)
+    monkeypatch.setattr("zigzag.evaluation.demo.load", never)
     with pytest.raises(SystemExit) as exit:
         main(args)
     assert exit.value.code == 2

@@ -178,10 +178,10 @@ def test_other_settings_have_other_files(tmp_path: Path) -> None:
         assert asked(model) == trial.prompts * sampler.rows(), name
 
 
-def test_another_model_and_ancestral_steps_have_other_files(tmp_path: Path) -> None:
+def test_another_model_and_another_solver_have_other_files(tmp_path: Path) -> None:
     result(Evaluation(moody(), tmp_path), PLAIN)
     result(Evaluation(moody("shapes-unet"), tmp_path), PLAIN)
-    result(Evaluation(moody("shapes-unet"), tmp_path), replace(PLAIN, ancestral=True))
+    result(Evaluation(moody("shapes-unet"), tmp_path), replace(PLAIN, solver="2m"))
     assert len(contents(tmp_path)) == 3
 
 

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("scipy")
 from support.evaluations import asked, moody
-from zigzag import ImplicitZ, Standard, Z2Sampling, ZSampling
+from zigzag import Standard, Z2Sampling, ZSampling
 from zigzag.evaluation.accuracy import BATCH, prompts
 from zigzag.evaluation.evaluation import Evaluation, Trial
 from zigzag.evaluation.samplers import Sampler
@@ -30,7 +30,10 @@ REFUSED: dict[str, Sampler] = {
     "span": replace(PLAIN, method=ZSampling(steps=4)),
     "matched": replace(PLAIN, matched=ZSampling(released=True)),
     "matched warm-up": replace(PLAIN, matched=Z2Sampling(warmup=3)),
-    "ancestral flow": replace(PLAIN, ancestral=True),
+    "eta of a flow": replace(PLAIN, solver="ddim:eta=0.5"),
+    "ddpm of a flow": replace(PLAIN, solver="ddpm"),
+    "no solver": replace(PLAIN, solver="euler"),
+    "released on memory": replace(PLAIN, method=ZSampling(released=True), solver="2m"),
 }
 
 
@@ -42,10 +45,10 @@ def test_a_sampler_that_cannot_be_is_refused_before_the_first_model_call(tmp_pat
     assert asked(model) == 0 and list(tmp_path.iterdir()) == []
 
 
-def test_ancestral_steps_of_a_method_that_shifts_are_refused_before_the_first_model_call(tmp_path: Path) -> None:
+def test_what_the_models_own_grid_does_not_have_is_refused_before_the_first_model_call(tmp_path: Path) -> None:
     model = moody("shapes-unet")
-    for sampler in (replace(PLAIN, method=ImplicitZ(), ancestral=True), replace(PLAIN, steps=1001)):
-        with pytest.raises((ValueError, TypeError), match=r"shift|1000|1001"):
+    for sampler in (replace(PLAIN, solver="ddim:eta=2"), replace(PLAIN, steps=1001)):
+        with pytest.raises(ValueError, match=r"eta|1000|1001"):
             Evaluation(model, tmp_path).run([PLAIN, sampler], [TRIAL])
     assert asked(model) == 0
 

@@ -91,10 +91,13 @@ def test_rows_with_an_error_are_those_that_run(method: ZSampling) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [Standard(), ZSampling(), EndToEnd(), Resampling(), ZSampling(released=True)], ids=str
+    "solver", ["ddim:eta=1", "ddim:eta=1,fresh", "2m", "3m", "sde-2m", "deis", "lms", "plms", "heun"]
 )
-def test_rows_of_ancestral_steps_are_those_that_run(method: ZSampling) -> None:
-    check_rows(Sampler(method, T, 4.0, ancestral=True), "shapes-unet")
+@pytest.mark.parametrize("name", ["shapes-unet", "shapes-dit"])
+def test_rows_on_every_solver_are_those_that_run(solver: str, name: str) -> None:
+    for method in (Standard(), ZSampling(span=2), EndToEnd(), Resampling(), ImplicitZ(), Z2Sampling(warmup=1)):
+        if (solver, name) not in (("heun", "shapes-dit"), ("plms", "shapes-dit"), ("lms", "shapes-dit")):
+            check_rows(Sampler(method, T, 4.0, solver=solver), name)
 
 
 @pytest.mark.parametrize(
@@ -129,16 +132,16 @@ def test_what_has_no_matched_scale_is_refused_before_a_model_call() -> None:
         Sampler(Standard(), T, 4.0, matched=ZSampling(released=True)).draw(model, TEXTS, X)
     with pytest.raises(ValueError, match="magenta"):
         Sampler(Standard(), T, 4.0).draw(model, ["a red cat"], X[:1])
-    with pytest.raises(ValueError, match="DDIM"):
-        Sampler(Standard(), T, 4.0, ancestral=True).draw(model, TEXTS, X)
+    with pytest.raises(ValueError, match="ddpm is for a model of 'epsilon'"):
+        Sampler(Standard(), T, 4.0, solver="ddpm").draw(model, TEXTS, X)
     assert asked(model) == 0
 
 
 def test_ancestral_steps_add_noise_of_the_generator() -> None:
-    model, sampler = moody("shapes-unet"), Sampler(Standard(), T, 1.0, ancestral=True)
+    model, sampler = moody("shapes-unet"), Sampler(Standard(), T, 1.0, solver="ddim:eta=1")
     first, again, other = (sampler.draw(model, TEXTS, X, seeded(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
-    assert not torch.equal(first, replace(sampler, ancestral=False).draw(model, TEXTS, X))
+    assert not torch.equal(first, replace(sampler, solver="ddim").draw(model, TEXTS, X))
 
 
 def predictions(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:

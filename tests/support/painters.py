@@ -7,8 +7,9 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
-from zigzag.zoo.learned import LearnedModel, to_state
+from zigzag.zoo.learned import LearnedModel
 from zigzag.zoo.shapes import WORDS, draw_scene, parse, render
+from zigzag.zoo.states import to_state
 
 
 class Painter(nn.Module):

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from zigzag import DDIM, FlowEuler, Standard, Z2Sampling, sample, zoo
 from zigzag.zoo import learned
-from zigzag.zoo.learned import DEVIATION, MODELS, LearnedModel, create, noise_table, preconditioning, to_image, to_state
+from zigzag.zoo.learned import MODELS, LearnedModel, create
 from zigzag.zoo.shapes import Thing, render, tokenize
+from zigzag.zoo.states import DEVIATION, noise_table, preconditioning, to_image, to_state
 
 pytest.importorskip("diffusers")
 pytest.importorskip("safetensors")

@@ -15,8 +15,9 @@ pytest.importorskip("diffusers")
 pytest.importorskip("safetensors")
 from zigzag import zoo
 from zigzag.zoo.checkpoints import read_state
-from zigzag.zoo.learned import MODELS, noise_table, preconditioning
+from zigzag.zoo.learned import MODELS
 from zigzag.zoo.shapes import CATEGORIES, WORDS, parse
+from zigzag.zoo.states import noise_table, preconditioning
 from zigzag.zoo.train import main, report
 from zigzag.zoo.training import MIX, Settings, Training, batch, loss, rate
 
@@ -47,8 +48,8 @@ def test_a_batch_has_captions_of_all_categories_a_tenth_dropped_and_spread_times
 
 def test_the_images_of_a_batch_show_what_its_words_say() -> None:
     pytest.importorskip("scipy")
-    from zigzag.zoo.learned import to_image
     from zigzag.zoo.shapes import check
+    from zigzag.zoo.states import to_image
 
     x0, tokens, _, _ = batch(Settings("shapes-unet", 10, batch=100), 0)
     kept = [k for k, text in enumerate(said(tokens)) if text]

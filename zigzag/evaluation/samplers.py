@@ -16,7 +16,7 @@ from zigzag.matched import matched_cfg
 from zigzag.methods import Method, Resampling, Standard, ZSampling
 from zigzag.rows import count_rows
 from zigzag.sampling import Predictor, noise_like, sample
-from zigzag.solvers import DDIM, Solver
+from zigzag.solvers import DDIM, FlowEuler, Solver
 from zigzag.trace import Trace
 from zigzag.zoo.learned import LearnedModel
 
@@ -63,7 +63,9 @@ class Sampler:
         Raises:
             ValueError: as `walk`, for steps, a scale or a method out of range.
         """
-        solver = make_solver(self.solver, DDIM.karras(self.steps))  # any grid; an ε-model's takes every solver
+        # Any grid: a flow's has exact scales, an ε-model's takes every solver.
+        grid = FlowEuler.uniform(self.steps) if self.solver == "ddim" else DDIM.karras(self.steps)
+        solver = make_solver(self.solver, grid)
         return count_rows(self.method, solver, self.guidance(solver), self.weak, own_weak=self.error != 0)
 
     def solver_of(self, model: LearnedModel) -> Solver:

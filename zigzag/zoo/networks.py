@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from zigzag.support.extras import require
-from zigzag.zoo.learned import preconditioning
 from zigzag.zoo.shapes.grammar import LENGTH, WORDS
 from zigzag.zoo.shapes.scenes import SIDE
+from zigzag.zoo.states import preconditioning
 
 # By name: typed where it is installed and untyped where it is not, it would suit a type checker only on one side.
 diffusers, resnet, attention = (

@@ -13,8 +13,9 @@ from torch import Tensor, distributed, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from zigzag.zoo.checkpoints import read_state, write_state, write_weights
-from zigzag.zoo.learned import create, load, noise_table, preconditioning, to_state
+from zigzag.zoo.learned import create, load
 from zigzag.zoo.shapes import draw_caption, draw_scene, render, tokenize
+from zigzag.zoo.states import noise_table, preconditioning, to_state
 
 __all__ = ["Settings", "Training", "batch", "loss", "rate"]
 

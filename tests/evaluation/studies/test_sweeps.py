@@ -20,7 +20,21 @@ from zigzag.evaluation.studies.picture import draw_study
 from zigzag.evaluation.studies.sweeps import HEADLINE, STUDIES, Study
 from zigzag.zoo.learned import MODELS, LearnedModel
 
-WANTED = {"gap", "lambda", "span", "scale", "cost", "warmup", "inversion", "error", "ancestral", "released", "headline"}
+WANTED = {
+    "gap",
+    "lambda",
+    "span",
+    "scale",
+    "cost",
+    "warmup",
+    "inversion",
+    "error",
+    "ancestral",
+    "released",
+    "headline",
+    "budget",
+}
+WANTED |= {f"{kind}{steps}" for kind in ("solvers", "methods", "matched") for steps in ("", "-20")}
 BUILT = {name: make() for name, make in STUDIES.items()}
 studies = pytest.mark.parametrize("study", BUILT.values(), ids=BUILT)
 
@@ -37,11 +51,11 @@ def test_every_study_of_the_issue_is_there() -> None:
 
 @studies
 def test_every_sampler_can_be_sampled(study: Study) -> None:
-    """On the solver of either model, but that a flow has no ancestral steps."""
+    """On the solver of either model."""
     for sampler in samplers(study):
         assert sampler.rows() >= sampler.steps
         for name in MODELS:
-            sampler.guidance(moody(name).solver(sampler.steps))
+            sampler.guidance(sampler.solver_of(moody(name)))
 
 
 @studies
@@ -105,12 +119,31 @@ def test_what_is_swept_is_what_x_says() -> None:
     assert all(s.method == Z2Sampling(warmup=int(x)) for x, s in swept("warmup", "Z²-Sampling"))
     assert all(s.error == x and s.weak == 0 for x, s in swept("error", "Z-Sampling, gap"))
     assert all(s.error == x and s.weak == s.strong for x, s in swept("error", "Z-Sampling, no gap"))
-    assert all(s.ancestral == bool(x) for x, s in swept("ancestral", "Standard") + swept("ancestral", "Z-Sampling"))
     assert all(z(s).released == bool(x) for x, s in swept("released", "Z-Sampling"))
     assert all(s.steps == x for x, s in swept("cost", "Standard") + swept("cost", "Implicit Z"))
     for gap, weak in (("gap", 0.0), ("no gap", None)):
         for x, s in swept("inversion", f"Z-Sampling, {gap}") + swept("inversion", f"End-to-End, {gap}"):
             assert s.method.refine == x and s.weak == (s.strong if weak is None else weak)  # type: ignore[attr-defined]
+
+
+def test_the_study_of_ancestral_steps_pairs_each_with_standard_sampling_on_the_same_steps() -> None:
+    """Zigzags with fresh noise have none of their own: without a way back there is nothing to draw anew."""
+    for line in BUILT["ancestral"].lines:
+        solver = line.sampler.solver.removesuffix(",fresh")
+        if not isinstance(line.sampler.method, Standard):
+            assert line.against[0] == Sampler(Standard(), line.sampler.steps, line.sampler.strong, solver=solver)
+    assert {line.sampler.solver for line in BUILT["ancestral"].lines} == {"ddim", "ddim:eta=1", "ddim:eta=1,fresh"}
+
+
+def test_the_studies_of_solvers_have_every_method_on_every_solver() -> None:
+    for name, T in (("methods", 10), ("methods-20", 20)):
+        found = {(line.sampler.solver, type(line.sampler.method)) for line in BUILT[name].lines}
+        kinds = {Standard, Resampling, ZSampling, ImplicitZ, Z2Sampling}
+        assert found == {(s, kind) for s in ("ddim", "ddim:eta=1", "2m", "sde-2m") for kind in kinds}
+        assert {line.sampler.steps for line in BUILT[name].lines} == {T}
+        beside = BUILT[name.replace("methods", "matched")]
+        assert samplers(BUILT[name]) < samplers(beside)
+        assert {line.sampler.matched for line in beside.lines} > {None, ZSampling()}
 
 
 def test_the_headline_has_every_method_beside_its_baselines() -> None:

@@ -61,8 +61,8 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     names = [*STUDIES, "attention"] if "all" in args.studies else args.studies
     try:
-        if args.model == "shapes-dit" and (others := [name for name in names if name not in BY_MODEL]):
-            raise ValueError(f"{others[0]} is a study of shapes-unet; {args.model} has {', '.join(BY_MODEL)}")
+        if args.model == "shapes-dit" and (others := [name for name in names if name == "attention"]):
+            raise ValueError(f"{others[0]} is a study of shapes-unet: name the others, for {args.model}")
         evaluation = Evaluation(load(args.model, device=args.device), args.out)
         for name in names:
             print(_one(name, evaluation, args) + "\n", flush=True)

@@ -63,6 +63,7 @@ def ancestral(strong: float = STRONG, steps: int = STEPS) -> Study:
         shown = zigzags if solver.endswith("fresh") else {**names, **zigzags}
         for name, sampler in shown.items():
             rivals: Sequence[Sampler] = [plain, names["CFG with the rows of Z"], replace(sampler, solver="ddim")]
+            rivals = rivals[2:] if sampler == plain else rivals
             against = tuple(dict.fromkeys(rival for rival in rivals if rival != sampler))
             every.append(Line(f"{solver_label(solver)}: {name}", sampler, against))
     return Study("Ancestral steps, noise held and fresh", "Z-Sampling, Table 15", "", [], every)

@@ -12,8 +12,8 @@ pytest.importorskip("scipy")
 pytest.importorskip("diffusers")
 from support.painters import painter
 from zigzag import CFG, Standard
-from zigzag.cli import demo, main
-from zigzag.evaluation import accuracy
+from zigzag.cli import main
+from zigzag.evaluation import accuracy, demo
 from zigzag.zoo.shapes import CATEGORIES, check, parse
 
 METHODS = ["Standard", "Resampling", "End-to-End", "Z-Sampling", "Implicit Z", "Z²-Sampling"]

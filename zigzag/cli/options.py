@@ -1,0 +1,76 @@
+"""What the commands of `zigzag` share: parsers, and the options of methods."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from typing import Any, NoReturn, TypeAlias
+
+from zigzag.evaluation.named import METHODS, make_method
+from zigzag.methods import Method
+from zigzag.zoo.learned import best_scale
+
+__all__ = ["BEST", "Commands", "Help", "Parser", "add_method_options", "method_of", "option", "take_best_scale"]
+
+BEST = "that of standard sampling at its best"  # what `take_best_scale` takes, in words
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line: a usage text above it would hide what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong, and exits with 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with the defaults, but where there is none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def option(name: str) -> str:
+    """The option whose destination is `name`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def add_method_options(parser: argparse.ArgumentParser) -> None:
+    """Options whose destinations are the fields of the methods; None where not given."""
+    options = parser.add_argument_group("options of the methods")
+
+    def add(*names: str, **given: Any) -> None:
+        # No default shown: each method has its own.
+        options.add_argument(*names, default=None, **({"type": int} | given))
+
+    add("--lambda", "--lambda-step", dest="method_steps", help="the step before which the method is active")
+    add("--rounds", "--t-max", dest="method_rounds", help="rounds at a step (resampling, z)")
+    add("--span", dest="method_span", help="steps down and up again (z)")
+    add("--refine", dest="method_refine", help="fixed-point iterations of an inversion (z, end-to-end)")
+    add("--start", dest="method_start", help="the first step that shifts (implicit)")
+    add("--warmup", dest="method_warmup", help="plain steps before the first shift (z2); 5, or 1 of fewer than 6 steps")
+    options.add_argument(
+        "--released", dest="method_released", action="store_const", const=True, help="the released code's inverse (z)"
+    )
+
+
+def method_of(args: argparse.Namespace, steps: int) -> Method:
+    """The method that the arguments ask for.
+
+    Raises:
+        ValueError: for an option that means nothing to it, and as the method.
+    """
+    prefix = "method_"
+    given = {k.removeprefix(prefix): v for k, v in vars(args).items() if k.startswith(prefix) and v is not None}
+    if unknown := sorted(given.keys() - {f.name for f in fields(METHODS[args.method])}):
+        raise ValueError(f"--{'lambda' if unknown[0] == 'steps' else unknown[0]} means nothing to {args.method}")
+    return make_method(args.method, steps, given)
+
+
+def take_best_scale(args: argparse.Namespace, name: str) -> None:
+    """Sets an option that was not given to the scale that is on record of the learned model."""
+    if getattr(args, name) is None:
+        setattr(args, name, best_scale(args.model))

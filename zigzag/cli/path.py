@@ -1,0 +1,52 @@
+"""`zigzag path`: the path of a method as a drawing, with its rows."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+
+from zigzag.checks import plan_path
+from zigzag.cli.drawing import draw_path
+from zigzag.cli.options import Commands, add_method_options, method_of
+from zigzag.evaluation.named import METHODS
+from zigzag.evaluation.solvers import make_solver
+from zigzag.moves import Renoise
+from zigzag.rows import count_rows
+from zigzag.solvers import DDIM
+
+__all__ = ["add"]
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    path = commands.add_parser(
+        "path",
+        help="print the path of a method as a drawing, with its rows",
+        description="Prints the path of a method as a drawing in text, noise at the top, and the model rows it takes.",
+    )
+    path.add_argument("method", choices=list(METHODS), help="the method")
+    path.add_argument("--steps", type=int, default=8, help="steps of the grid, T (default: 8)")
+    path.add_argument("--strong", type=float, default=5.5, help="guidance scale of Denoise (default: 5.5)")
+    path.add_argument("--weak", type=float, default=0.0, help="guidance scale of Invert (default: 0)")
+    path.add_argument(
+        "--solver",
+        help="also draw at which order each step runs on this solver: 2m, 3m, sde-2m, dpm:order=3, deis, lms",
+    )
+    add_method_options(path)
+    path.set_defaults(run=_path)
+
+
+def _path(args: argparse.Namespace) -> None:
+    method = method_of(args, args.steps)
+    path = method.path(args.steps)
+    plain = not (sys.stdout.encoding or "").lower().startswith("utf")
+    print(f"{method!r} on {args.steps} steps\n")
+    solver = make_solver(args.solver or "ddim", DDIM.karras(args.steps))
+    steps = plan_path(path, solver)[1]
+    orders = [None if isinstance(move, Renoise) else held.step.order for move, held in zip(path, steps, strict=True)]
+    width = shutil.get_terminal_size((100, 24)).columns
+    print(draw_path(path, width, plain, orders if args.solver else ()))
+    rows = count_rows(method, solver, args.strong, args.weak)
+    scales = f"w = {args.strong:g} and {args.weak:g}"
+    print(f"\n{len(path)} moves, {rows} rows per sample at {scales} ({rows / args.steps:g} a step)")
