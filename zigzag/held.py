@@ -7,7 +7,7 @@ the first model call. `Held` is what a walk carries along.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -17,8 +17,7 @@ from zigzag.solvers import AffineStep, Inner, Solver
 __all__ = ["Held", "HeldStep", "steps_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class HeldStep:
+class HeldStep(NamedTuple):
     """The step of a move, and what it holds.
 
     Attributes:
@@ -61,14 +60,16 @@ def steps_of(path: Sequence[Move], solver: Solver) -> list[HeldStep]:
     """
     steps: list[HeldStep] = []
     left: list[int] = []  # the knots remembered, from noise to data
-    drawn: set[tuple[int, int]] = set()
+    known: set[tuple[int, int]] = set()  # the intervals whose noise is drawn
+    noisy = False
     for k, move in enumerate(path):
         try:
             match move:
                 case Denoise(i, j):
                     step = solver.step(i, j, left)
+                    noisy = noisy or step.noisy
                     fresh = step.noisy and solver.fresh_noise and all(later.end > i for later in path[k + 1 :])
-                    steps.append(_holding(step, left, (i, j), drawn, fresh, solver.inner(i, j)))
+                    steps.append(_holding(step, left, (i, j), known, fresh, solver.inner(i, j)))
                     if solver.memory:
                         left.append(i)
                 case Invert(j, i, _, coefficients):
@@ -80,30 +81,31 @@ def steps_of(path: Sequence[Move], solver: Solver) -> list[HeldStep]:
                             f"the coefficients of {coefficients} hold nothing of the step {i} -> {j} of {solver!r}; "
                             "released=True needs a solver without memory or noise"
                         )
-                    steps.append(_holding(step, left, (i, j), drawn))
+                    noisy = noisy or step.noisy
+                    steps.append(_holding(step, left, (i, j), known))
                 case Shift(i):
                     steps.append(HeldStep(solver.invertible_step(i, None, left)))
                 case Renoise(j, i):
                     steps.append(HeldStep(solver.noise_step(j, i)))
-                    left, drawn = [], {interval for interval in drawn if interval[0] < i}
+                    left, known = [], {interval for interval in known if interval[0] < i}
         except ValueError as error:
             raise ValueError(f"move {k} of the path, {move!r}: {error}") from None
-    return _kept(path, steps) if any(held.holds for held in steps) else steps
+    return _kept(path, steps) if solver.memory or noisy else steps
 
 
 def _holding(
     step: AffineStep,
     left: Sequence[int],
     interval: tuple[int, int],
-    drawn: set[tuple[int, int]],
+    known: set[tuple[int, int]],
     fresh: bool = False,
     inner: Inner | None = None,
 ) -> HeldStep:
     reads = tuple(left[: -len(step.memory) - 1 : -1]) if step.memory else ()
     if not step.noisy:
         return HeldStep(step, inner, reads)
-    draws = fresh or interval not in drawn
-    drawn.add(interval)
+    draws = fresh or interval not in known
+    known.add(interval)
     return HeldStep(step, inner, reads, interval=interval, draws=draws)
 
 
@@ -119,7 +121,7 @@ def _kept(path: Sequence[Move], steps: list[HeldStep]) -> list[HeldStep]:
         read: set[int | tuple[int, int]] = {*held.reads}
         if held.interval is not None:
             read.add(held.interval)
-        kept.append(replace(held, leaves=leaves, keeps=keeps, forgets=tuple(read - wanted)))
+        kept.append(held._replace(leaves=leaves, keeps=keeps, forgets=tuple(read - wanted)))
         wanted |= set(held.reads)
         if held.interval is not None:
             wanted = wanted - {held.interval} if held.draws else wanted | {held.interval}

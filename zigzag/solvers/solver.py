@@ -113,19 +113,20 @@ class Solver(ABC):
         """
         j = i + 1 if j is None else j
         latest = tuple(remembered[: -self.memory - 1 : -1]) if self.memory else ()
-        key = (i, j, latest)
-        if key not in self._steps:
-            self._check_interval(i, j)
-            if latest and latest[0] >= i:
-                raise ValueError(f"the step from knot {i} remembers noisier knots only, got {list(remembered)}")
-            step = self.coefficients(i, j, latest)
-            if not math.isfinite(float(step.a)):
-                raise ValueError(
-                    f"{self!r} has no step from knot {i} to {j}: alpha is {self.knots[0][i]:g} at knot {i}, where "
-                    f"{self.prediction!r} says nothing of the data; begin at a later knot, or use Spherical on v"
-                )
-            self._steps[key] = step
-        return self._steps[key]
+        known = self._steps.get((i, j, latest))
+        if known is not None:
+            return known
+        self._check_interval(i, j)
+        if latest and latest[0] >= i:
+            raise ValueError(f"the step from knot {i} remembers noisier knots only, got {list(remembered)}")
+        step = self.coefficients(i, j, latest)
+        if not math.isfinite(float(step.a)):
+            raise ValueError(
+                f"{self!r} has no step from knot {i} to {j}: alpha is {self.knots[0][i]:g} at knot {i}, where "
+                f"{self.prediction!r} says nothing of the data; begin at a later knot, or use Spherical on v"
+            )
+        self._steps[i, j, latest] = step
+        return step
 
     def invertible_step(self, i: int, j: int | None = None, remembered: Sequence[int] = ()) -> AffineStep:
         """`step(i, j, remembered)`, checked to have an inverse.
