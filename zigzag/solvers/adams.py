@@ -96,7 +96,8 @@ class AdamsBashforth(Solver):
             remembered = tuple(n for n in remembered if alphas[n] > 0)
         if not remembered:
             return first_order(self.prediction, alphas[i], sigmas[i], alphas[j], sigmas[j])
-        w_0, *w = self._weights([sigmas[n] / alphas[n] for n in (i, *remembered)], sigmas[j] / alphas[j])
+        nodes = [sigmas[n] / alphas[n] if alphas[n] else math.inf for n in (i, *remembered)]
+        w_0, *w = self._weights(nodes, sigmas[j] / alphas[j])
         s, r = epsilon_form(self.prediction, alphas[i], sigmas[i])
         a = alphas[j] / alphas[i] + alphas[j] * w_0 * s
         return AffineStep(a, alphas[j] * w_0 * r, tuple(alphas[j] * w_n for w_n in w))
@@ -138,8 +139,14 @@ def _lagrange(us: list[float], n: int) -> list[float]:
 
 
 def _log_integrals(ratio: float, powers: int) -> list[float]:
-    r"""`∫_1^ratio (log k)^p dk`, by parts: `I_p = k·(log k)^p − p·I_{p−1}`; at k = 0 the first term is 0."""
+    r"""`I_p = ∫_1^ratio (log k)^p dk`, by parts: `I_p = k·(log k)^p − p·I_{p−1}`; at k = 0 the first term is 0.
+
+    Over a short interval the two terms cancel, so that the series `∫_0^L u^p e^u du = Σ_m L^{p+1+m}/(m!·(p + 1 + m))`
+    stands in their place.
+    """
     log = math.log(ratio) if ratio > 0 else 0.0
+    if ratio > 0 and abs(log) < 1:
+        return [sum(log ** (n + 1) / (math.factorial(n - p) * (n + 1)) for n in range(p, p + 20)) for p in range(powers)]
     integrals = [ratio - 1]
     for p in range(1, powers):
         integrals.append(ratio * log**p - p * integrals[-1])

@@ -99,7 +99,8 @@ class DDIM(Solver):
             return _ddim(alphas[i], sigmas[i], alphas[j], sigmas[j])
         kept = sigmas[j] * alphas[i] / (alphas[j] * sigmas[i])  # k_j/k_i
         s = self.eta * sigmas[j] * math.sqrt(1 - kept**2)
-        step = _ddim(alphas[i], sigmas[i], alphas[j], math.sqrt(sigmas[j] ** 2 - s**2))
+        left = sigmas[j] * math.hypot(math.sqrt((1 - self.eta) * (1 + self.eta)), self.eta * kept)  # √(σ_j² − s²)
+        step = _ddim(alphas[i], sigmas[i], alphas[j], left)
         return AffineStep(step.a, step.b, noise=s)
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +10,7 @@ from zigzag.solvers.affine import AffineStep, Inner, StepInfo
 from zigzag.solvers.ddim import DDIM
 from zigzag.solvers.grids import Grid, Prediction, check_prediction, grid, model_times
 from zigzag.solvers.predictions import epsilon_form, first_order
-from zigzag.solvers.solver import Solver
+from zigzag.solvers.solver import SMALLEST_A, Solver
 
 __all__ = ["DPM2", "Heun"]
 
@@ -29,7 +28,8 @@ class _TwoStage(Solver):
 
     With `ε = s·x + r·e` at each of the two states this is `a·x_i + b_1·e_1 + b_2·e_2`, and so the one step
     `a·x_i + b·e` with `b = b_1 + b_2` and `e = (b_1·e_1 + b_2·e_2)/b`. For a flow (`α + σ = 1`) it is the velocity
-    that is averaged: `x_j = x_i + (σ_j − σ_i)·((1 − θ)·u_1 + θ·u_2)`.
+    that is averaged: `x_j = x_i + (σ_j − σ_i)·((1 − θ)·u_1 + θ·u_2)`. A step from pure
+    noise (`α_i = 0`, where `k = ∞`) is `DDIM`'s, of one evaluation.
 
     A Denoise over it takes the rows of two evaluations. An Invert takes one, at the state it begins from, and undoes
     the whole step with it.
@@ -41,6 +41,10 @@ class _TwoStage(Solver):
         """`(α, σ)` of the inner state, and which of `all_times` the model is told; None: the step is of first order."""
         raise NotImplementedError
 
+    def _second(self, i: int, j: int) -> tuple[float, float, int] | None:
+        level, (alphas, sigmas, _) = self._level(i, j), self.knots
+        return level if self._is_flow or alphas[i] > SMALLEST_A * sigmas[i] else None
+
     def coefficients(self, i: int, j: int, remembered: tuple[int, ...]) -> AffineStep:
         """`a` and `b = b_1 + b_2` of the whole."""
         a, b_1, b_2 = self._whole(i, j)
@@ -48,7 +52,7 @@ class _TwoStage(Solver):
 
     def inner(self, i: int, j: int) -> Inner | None:
         """The second evaluation."""
-        level = self._level(i, j)
+        level = self._second(i, j)
         if level is None:
             return None
         alphas, sigmas, _ = self.knots
@@ -60,7 +64,7 @@ class _TwoStage(Solver):
 
     def _whole(self, i: int, j: int) -> tuple[float, float, float]:
         alphas, sigmas, _ = self.knots
-        level = self._level(i, j)
+        level = self._second(i, j)
         if level is None:
             step = first_order(self.prediction, alphas[i], sigmas[i], alphas[j], sigmas[j])
             return float(step.a), float(step.b), 0.0
@@ -68,8 +72,6 @@ class _TwoStage(Solver):
         if self._is_flow:
             h = sigmas[j] - sigmas[i]
             return 1.0, (1 - self.theta) * h, self.theta * h
-        if alphas[i] == 0:
-            return math.inf, math.nan, math.nan
         first = first_order(self.prediction, alphas[i], sigmas[i], alpha, sigma)
         A, B = float(first.a), float(first.b)
         h = alphas[j] * (sigmas[j] / alphas[j] - sigmas[i] / alphas[i])
