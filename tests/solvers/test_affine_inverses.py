@@ -1,34 +1,23 @@
 """A step and its inverse undo each other, and with a reused prediction collapse to the shift (DESIGN, section 2)."""
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from support.grids import Grid, grids, pure, spans
-from support.steps import Mutant, StepLike
-from support.tensors import assert_finite_within, left, noise, seeds
+from support.steps import Mutant, check_collapse, check_duality, check_round_trips
+from support.tensors import noise, seeds
 from zigzag.solvers import DDIM, AffineStep, FlowEuler, Spherical
 
-EPS = torch.finfo(torch.float64).eps
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 # A relative bound says nothing of subnormal numbers.
 signed = st.floats(-100.0, 100.0).map(lambda b: b if abs(b) > 1e-200 else 0.0)
 
 # The dualities ---------------------------------------------------------------------------------------------
-
-
-def check_duality(step: StepLike) -> None:
-    """a·c = 1, b·c + d = 0, a·d + b = 0, each to four ulp (three roundings of half an ulp, and slack)."""
-    a, b, c, d = (torch.as_tensor(v, dtype=torch.float64) for v in (step.a, step.b, step.c, step.d))
-    assert_finite_within(a * c, torch.ones_like(a), 4 * EPS)
-    assert_finite_within(b * c + d, torch.zeros_like(d), 4 * EPS * d.abs())
-    assert_finite_within(a * d + b, torch.zeros_like(b), 4 * EPS * b.abs())
 
 
 @given(spans())
@@ -68,34 +57,6 @@ def test_the_duality_check_refuses_the_swapped_spherical_inverse_and_the_neighbo
 
 
 # Round trips -----------------------------------------------------------------------------------------------
-
-
-def check_round_trips(
-    forward: Callable[[Tensor, Tensor], Tensor],
-    inverse: Callable[[Tensor, Tensor], Tensor],
-    step: StepLike,
-    x: Tensor,
-    e: Tensor,
-) -> None:
-    """|Ψ(Φ(x)) − x| <= 5·eps·(|c||y| + |d e|) and |Φ(Ψ(y)) − y| <= 5·eps·(|a||x| + |b e|).
-
-    Derivation, u = eps/2: one pass rounds its coefficients, its products and its sum, 3u of the sum of the
-    magnitudes; the second pass carries the first one's error and adds its own; |x| <= |c y| + |d e| closes
-    it with 9u in all. Where a product is subnormal (fp16) a rounding may cost the smallest subnormal instead.
-    """
-    eps, tiny = torch.finfo(x.dtype).eps, torch.finfo(x.dtype).tiny
-    a, b, c, d = (left(v, x).abs() for v in (step.a, step.b, step.c, step.d))
-    floor = eps * tiny * (1 + e.double().abs())
-
-    y = forward(x, e)
-    assert y.dtype == x.dtype and y.shape == x.shape
-    bound = 5 * eps * (c * y.double().abs() + d * e.double().abs()) + floor * (1 + c)
-    assert_finite_within(inverse(y, e), x, bound)
-
-    back = inverse(x, e)
-    assert back.dtype == x.dtype and back.shape == x.shape
-    bound = 5 * eps * (a * back.double().abs() + b * e.double().abs()) + floor * (1 + a)
-    assert_finite_within(forward(back, e), x, bound)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -149,24 +110,14 @@ def test_the_pure_functions_undo_each_other_per_sample(dtype: torch.dtype, grid:
 # Shift: theorems 1 and 2 of the Z² paper -------------------------------------------------------------------
 
 
-def check_collapse(shift: Callable[[Tensor, Tensor], Tensor], step: AffineStep, seed: int) -> None:
-    """Ψ(Φ(x; e_s); e_w) = x + (b/a)·(e_s − e_w), and Φ(x̃; e) = Φ(x; e + gap) for the shifted x̃."""
-    x, strong, weak = noise(seed, 2, 5), noise(seed + 1, 2, 5), noise(seed + 2, 2, 5)
-    y, shifted = step.forward(x, strong), shift(x, strong - weak)
-    size = x.abs() + abs(step.c * y) + abs(step.d) * (strong.abs() + weak.abs())
-    assert_finite_within(shifted, step.inverse(y, weak), 8 * EPS * size)
-    size = abs(step.a * x) + abs(step.b) * 3 * (strong.abs() + weak.abs())
-    assert_finite_within(step.forward(shifted, weak), step.forward(x, weak + (strong - weak)), 8 * EPS * size)
-
-
 @given(spans(), seeds)
 def test_going_down_and_up_with_a_reused_prediction_collapses_to_the_shift(
     span: tuple[Grid, int, int], seed: int
 ) -> None:
     grid, i, j = span
-    step = grid.solver.step(i, j)
-    check_collapse(step.shift, step, seed)
+    step, three = grid.solver.step(i, j), [noise(seed + k, 2, 5) for k in range(3)]
+    check_collapse(step.shift, step, *three)
     with pytest.raises(AssertionError):  # mutants: x + d·gap, and a shift that never moves its state
-        check_collapse(lambda x, gap: x + step.d * gap, step, seed)
+        check_collapse(lambda x, gap: x + step.d * gap, step, *three)
     with pytest.raises(AssertionError):
-        check_collapse(lambda x, gap: x, step, seed)
+        check_collapse(lambda x, gap: x, step, *three)

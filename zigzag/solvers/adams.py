@@ -70,7 +70,7 @@ class AdamsBashforth(Solver):
         weights: Weights = "exponential",
         lower_order_final: bool = False,
     ) -> None:
-        if order not in (1, 2, 3, 4):
+        if not isinstance(order, int) or order not in (1, 2, 3, 4):
             raise ValueError(f"order must be 1, 2, 3 or 4, got {order!r}")
         if weights not in get_args(Weights):
             raise ValueError(f"weights must be one of {', '.join(get_args(Weights))}, got {weights!r}")
@@ -146,7 +146,9 @@ def _log_integrals(ratio: float, powers: int) -> list[float]:
     """
     log = math.log(ratio) if ratio > 0 else 0.0
     if ratio > 0 and abs(log) < 1:
-        return [sum(log ** (n + 1) / (math.factorial(n - p) * (n + 1)) for n in range(p, p + 20)) for p in range(powers)]
+        return [
+            sum(log ** (n + 1) / (math.factorial(n - p) * (n + 1)) for n in range(p, p + 20)) for p in range(powers)
+        ]
     integrals = [ratio - 1]
     for p in range(1, powers):
         integrals.append(ratio * log**p - p * integrals[-1])

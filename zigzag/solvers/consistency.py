@@ -94,7 +94,7 @@ class TCD(DataForm):
             raise ValueError(f"inner_alphas and inner_sigmas must have {len(self)} entries, one a step")
         self._inner = list(zip(*inner, strict=True))
         for j, (alpha_s, sigma_s) in enumerate(self._inner, start=1):
-            if self._noise(j) < -1e-9 or alpha_s <= 0:
+            if not (alpha_s > 0 and sigma_s >= 0 and self._noise(j) >= -1e-9):
                 raise ValueError(
                     f"the inner level of the step to knot {j}, {alpha_s:g}/{sigma_s:g}, is noisier than it"
                 )

@@ -134,7 +134,7 @@ class DPMSolver(DataForm):
         released: bool = False,
         fresh_noise: bool = False,
     ) -> None:
-        if order not in (1, 2, 3):
+        if not isinstance(order, int) or order not in (1, 2, 3):
             raise ValueError(f"order must be 1, 2 or 3, got {order!r}")
         if form not in ("midpoint", "heun"):
             raise ValueError(f"form must be 'midpoint' or 'heun', got {form!r}")

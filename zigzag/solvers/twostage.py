@@ -130,7 +130,8 @@ class DPM2(_TwoStage):
     It steps from knot to next knot only.
 
     Raises:
-        ValueError, TypeError: for levels of another number, or that are not between their knots; as `Heun`.
+        ValueError, TypeError: for levels of another number, or that are not between their knots, for times that are
+            not integers beside some that are; as `Heun`.
 
     Source: Lu et al. 2022 (DPM-Solver), Algorithm 1; Karras et al. 2022.
     """
@@ -150,7 +151,14 @@ class DPM2(_TwoStage):
     ) -> None:
         self.prediction = check_prediction("prediction", prediction)
         inner = [torch.as_tensor(values, dtype=torch.float64).tolist() for values in (inner_alphas, inner_sigmas)]
-        super().__init__(grid("alphas", alphas), grid("sigmas", sigmas), model_times(times), model_times(inner_times))
+        told, told_inside = model_times(times), model_times(inner_times)
+        if told_inside.is_floating_point() and not told.is_floating_point():
+            raise ValueError(
+                "inner_times are not integers but times are; a model is told one kind: pass times as floats"
+            )
+        if not torch.isfinite(told_inside).all():
+            raise ValueError(f"inner_times must be finite, got {told_inside.tolist()}")
+        super().__init__(grid("alphas", alphas), grid("sigmas", sigmas), told, told_inside)
         if any(len(values) != len(self.inner_times) for values in inner) or len(self.inner_times) not in (
             len(self),
             len(self) - 1,
