@@ -31,7 +31,7 @@ PRESETS: dict[str, Callable[..., Solver]] = {
     "linspace": lambda T: DDIM.stable_diffusion(T, spacing="linspace"),
     "karras": lambda T: DDIM.karras(T, sigma_max=20.0),
     "flow": lambda T, shift=3.0: FlowEuler.uniform(T, shift=shift),
-    "cosine": lambda T, top=math.pi / 2: Spherical.cosine(T, phi_max=top),
+    "cosine": lambda T, top=1.5: Spherical.cosine(T, phi_max=top),
 }
 
 Make = Callable[[Solver, str], Solver]
