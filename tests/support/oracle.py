@@ -18,8 +18,8 @@ from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
 from zigzag.solvers import AdamsBashforth, Solver
 
 Draw = Callable[[Tensor], Tensor]
-# What a walk might do instead: read a queue that no inversion rewinds, or what only overwriting forgets; read the memory
-# of the knot before; draw anew for each inversion; invert a step of another order; keep all that a Renoise forgets.
+# What a walk might do instead: read a queue that no inversion rewinds, or what only overwriting forgets; read the
+# memory of the knot before; draw anew for each inversion; invert a step of another order; keep what a Renoise forgets.
 Mutant = Literal["", "queue", "stale", "wrong knot", "fresh inverse", "another order", "kept by a Renoise"]
 
 
