@@ -18,6 +18,7 @@ from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
 from zigzag.solvers import AdamsBashforth, Solver
 
 Draw = Callable[[Tensor], Tensor]
+Predictor = Callable[[Tensor, Tensor, Tensor], Tensor]
 # What a walk might do instead: read a queue that no inversion rewinds, or what only overwriting forgets; read the
 # memory of the knot before; draw anew for each inversion; invert a step of another order; keep what a Renoise forgets.
 Mutant = Literal["", "queue", "stale", "wrong knot", "fresh inverse", "another order", "kept by a Renoise"]
@@ -31,7 +32,7 @@ class Near(NamedTuple):
 
     @property
     def size(self) -> float:
-        return float(self.value.abs().max())
+        return float(self.value.detach().abs().max())
 
 
 def total(*terms: tuple[float, Near]) -> Near:
@@ -40,9 +41,9 @@ def total(*terms: tuple[float, Near]) -> Near:
     return Near(value, sum(abs(k) * (near.off + 8 * EPS * near.size) for k, near in terms))
 
 
-def guided(x: Near, t: Tensor, w: float) -> Near:
+def guided(x: Near, t: Tensor, w: float, fn: Predictor = field) -> Near:
     """The field of `support.predictors` under CFG: Lipschitz with |w| + |1 − w| times its constant."""
-    e_u, e_c = field(x.value, t, UNCOND), field(x.value, t, COND)
+    e_u, e_c = fn(x.value, t, UNCOND), fn(x.value, t, COND)
     spread = abs(w) + abs(1 - w)
     return Near(e_u + w * (e_c - e_u), spread * (LIP * x.off + 8 * EPS * (1 + x.size)))
 
@@ -65,8 +66,10 @@ def straight(
     weak: float,
     draw: Draw,
     mutant: Mutant = "",
+    weak_fn: Predictor = field,
+    shrink: float = 1.0,
 ) -> list[Near]:
-    """The state after each move."""
+    """The state after each move; `shrink` is what a callback multiplies it by."""
     state, states = Near(x, 0.0), []
     memory: list[tuple[int, Near]] = []  # (knot, what it left), the latest last
     queue: list[Near] = []  # all that was ever left
@@ -93,7 +96,7 @@ def straight(
         match move:
             case Denoise(i, j):
                 e = guided(state, told(i), strong)
-                gap = total((1.0, e), (-1.0, guided(state, told(i), weak)))
+                gap = total((1.0, e), (-1.0, guided(state, told(i), weak, weak_fn)))
                 step, terms = holding(i, j, for_good=all(later.end > i for later in path[k + 1 :]))
                 m = remembered(solver, i, state, e) if solver.memory else state
                 state = total((step.a, state), (step.b, e), *terms)
@@ -106,11 +109,11 @@ def straight(
                 step, terms = holding(i, j, up=True)
                 at, base = state, total((1.0, state), *((-c, m) for c, m in terms))
                 for _ in range(1 + refine):
-                    at = total((1 / step.a, base), (-step.b / step.a, guided(at, told(i), weak)))
+                    at = total((1 / step.a, base), (-step.b / step.a, guided(at, told(i), weak, weak_fn)))
                 state = at
             case Shift(i, fresh):
                 if fresh or gap is None:
-                    gap = total((1.0, guided(state, told(i), strong)), (-1.0, guided(state, told(i), weak)))
+                    gap = total((1.0, guided(state, told(i), strong)), (-1.0, guided(state, told(i), weak, weak_fn)))
                 step = solver.step(i, i + 1, [knot for knot, _ in memory])
                 state = total((1.0, state), (step.b / step.a, gap))
             case Renoise(j, i):
@@ -119,5 +122,6 @@ def straight(
                 state = total((up, state), (s, Near(draw(state.value), 0.0)))
                 if mutant != "kept by a Renoise":
                     memory, noises = [], {interval: z for interval, z in noises.items() if interval[0] < i}
+        state = state if shrink == 1 else total((shrink, state))
         states.append(state)
     return states
