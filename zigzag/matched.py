@@ -44,7 +44,7 @@ def matched_cfg(
     s, w = _scale("strong", strong), _scale("weak", weak)
     path, steps = plan_path(method, solver)
     first, last = path[0].start, path[-1].end
-    zero = torch.zeros((), dtype=torch.float64)
+    zero = torch.zeros((), dtype=torch.float64, device="cpu")
     kept = Held(torch.zeros_like)  # noise adds no gap
     # left[i]: G when the path last left knot i downward.
     # entered[j]: the knot i from which it last came down to j, and G there.

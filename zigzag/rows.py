@@ -43,7 +43,7 @@ def count_rows(
         return x
 
     trace = Trace()
-    x, solver = torch.zeros(1, 1), steps if isinstance(steps, Solver) else FlowEuler.uniform(steps)
+    x, solver = torch.zeros(1, 1, device="cpu"), steps if isinstance(steps, Solver) else FlowEuler.uniform(steps)
     weak_fn = silent if own_weak else None
     sample(silent, x, solver, method, cond=None, uncond=None, strong=strong, weak=weak, weak_fn=weak_fn, trace=trace)
     return trace.rows

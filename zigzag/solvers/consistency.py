@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zigzag.solvers.ddim import DDIM
-from zigzag.solvers.grids import Grid, Prediction, grid
+from zigzag.solvers.grids import Grid, Prediction, grid, host
 from zigzag.solvers.multistep import DataForm, DataStep
 from zigzag.solvers.solver import Solver
 
@@ -89,7 +89,7 @@ class TCD(DataForm):
         fresh_noise: bool = False,
     ) -> None:
         super().__init__(alphas, sigmas, times, prediction=prediction)
-        inner = [torch.as_tensor(values, dtype=torch.float64).tolist() for values in (inner_alphas, inner_sigmas)]
+        inner = [host(values, torch.float64).tolist() for values in (inner_alphas, inner_sigmas)]
         if any(len(level) != len(self) for level in inner):
             raise ValueError(f"inner_alphas and inner_sigmas must have {len(self)} entries, one a step")
         self._inner = list(zip(*inner, strict=True))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zigzag.solvers.affine import AffineStep
-from zigzag.solvers.grids import Coefficient, Grid, check_steps, grid, model_times
+from zigzag.solvers.grids import Coefficient, Grid, check_steps, even, grid, host, model_times
 from zigzag.solvers.solver import Solver
 
 __all__ = ["DDIM", "DDPM", "ddim_inverse", "ddim_step"]
@@ -124,7 +124,7 @@ class DDIM(Solver):
             ValueError: for time steps that are not integers or out of range, a `final_alpha_cumprod` outside (0, 1].
         """
         table = grid("alphas_cumprod", alphas_cumprod)
-        t = torch.as_tensor(timesteps).detach().cpu()
+        t = host(timesteps)
         if t.is_floating_point() or t.ndim != 1 or len(t) == 0:
             raise ValueError(f"timesteps must be a non-empty list of integers, got {timesteps!r}")
         if t.min() < 0 or t.max() >= len(table):
@@ -165,14 +165,14 @@ class DDIM(Solver):
         """
         N = num_train_timesteps
         check_steps(steps, most=N)
-        betas = torch.linspace(beta_start**0.5, beta_end**0.5, N, dtype=torch.float64) ** 2
+        betas = even(beta_start**0.5, beta_end**0.5, N) ** 2
         alphas_cumprod = torch.cumprod(1 - betas, 0)
         if spacing == "leading":
             timesteps = [k * (N // steps) + steps_offset for k in reversed(range(steps))]
         elif spacing == "trailing":
             timesteps = [round(N - k * N / steps) - 1 for k in range(steps)]
         elif spacing == "linspace":
-            timesteps = [round(t) for t in torch.linspace(N - 1, 0, steps, dtype=torch.float64).tolist()]
+            timesteps = [round(t) for t in even(N - 1, 0, steps).tolist()]
         else:
             raise ValueError(f"spacing must be 'leading', 'trailing' or 'linspace', got {spacing!r}")
         if not 0 <= timesteps[-1] <= timesteps[0] < N:
@@ -206,7 +206,7 @@ class DDIM(Solver):
         if not (0 < sigma_min < sigma_max < math.inf and 0 < rho < math.inf):
             got = f"sigma_min={sigma_min}, sigma_max={sigma_max}, rho={rho}"
             raise ValueError(f"need 0 < sigma_min < sigma_max and 0 < rho, all finite, got {got}")
-        ramp = torch.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps, dtype=torch.float64)
+        ramp = even(sigma_max ** (1 / rho), sigma_min ** (1 / rho), steps)
         sigmas = torch.cat([ramp**rho, ramp.new_zeros(1)])
         return cls(torch.ones_like(sigmas), sigmas, sigmas[:-1], **options)
 

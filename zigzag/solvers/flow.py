@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from zigzag.solvers.affine import AffineStep
-from zigzag.solvers.grids import Coefficient, Grid, check_steps, descending, model_times
+from zigzag.solvers.grids import Coefficient, Grid, check_steps, descending, even, model_times
 from zigzag.solvers.solver import Solver
 
 __all__ = ["FlowEuler", "flow_inverse", "flow_step"]
@@ -86,6 +85,6 @@ class FlowEuler(Solver):
         check_steps(steps)
         if not (0 < shift < math.inf and 0 < time_scale < math.inf):
             raise ValueError(f"shift and time_scale must be positive and finite, got {shift} and {time_scale}")
-        sigma = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        sigma = even(1, 0, steps + 1)
         sigma = shift * sigma / (1 + (shift - 1) * sigma)
         return cls(sigma, time_scale * sigma[:-1])

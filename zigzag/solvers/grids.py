@@ -16,7 +16,9 @@ __all__ = [
     "check_prediction",
     "check_steps",
     "descending",
+    "even",
     "grid",
+    "host",
     "model_times",
 ]
 
@@ -36,6 +38,25 @@ def check_prediction(name: str, kind: Prediction) -> Prediction:
     return kind
 
 
+def host(values: Grid, dtype: torch.dtype | None = None) -> Tensor:
+    """Numbers as an ordinary host tensor of their own, whatever the default device and dtype, and the mode.
+
+    A solver that is built under `torch.inference_mode()`, in a context of the meta device or while the default dtype
+    is bfloat16 is the same solver. Without a `dtype`, integers are int64 and everything else float64.
+    """
+    if not isinstance(values, Tensor):
+        whole = dtype is None and all(isinstance(value, int) for value in values)
+        values = torch.tensor(list(values), dtype=torch.int64 if whole else dtype or torch.float64, device="cpu")
+    with torch.inference_mode(False), torch.no_grad():
+        kept = values.detach().cpu().clone()
+        return kept.to(dtype or (torch.float64 if kept.is_floating_point() else torch.int64))
+
+
+def even(begin: float, end: float, count: int) -> Tensor:
+    """`count` evenly spaced float64 numbers from `begin` to `end`, on the host."""
+    return torch.linspace(begin, end, count, dtype=torch.float64, device="cpu")
+
+
 def grid(name: str, values: Grid) -> Tensor:
     """A user's grid as a float64 host tensor.
 
@@ -44,7 +65,7 @@ def grid(name: str, values: Grid) -> Tensor:
         ValueError: unless it is one-dimensional with at least two knots, and finite.
     """
     try:
-        g = torch.as_tensor(values, dtype=torch.float64).detach().cpu().clone()
+        g = host(values, torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be a tensor or a sequence of numbers, got {type(values).__name__}") from error
     if g.ndim != 1 or len(g) < 2:
@@ -74,8 +95,7 @@ def descending(name: str, values: Grid, top: float, top_name: str) -> Tensor:
 
 def model_times(values: Grid) -> Tensor:
     """The times told to the model: int64 where integers came, float64 otherwise."""
-    t = torch.as_tensor(values).detach().cpu().clone()
-    return t.to(torch.float64 if t.is_floating_point() else torch.int64)
+    return host(values)
 
 
 def check_steps(steps: int, most: int | None = None) -> None:

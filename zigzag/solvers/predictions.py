@@ -82,7 +82,8 @@ def convert(
             (numbers in float64) and cast to `x.dtype`.
         source, target: "epsilon", "x0", "v" or "flow".
 
-    Singular from "epsilon" at α = 0 (pure noise holds nothing of x₀) and from "x0" at σ = 0 (data holds nothing of ε).
+    Singular from "epsilon" at α = 0 (pure noise holds nothing of x₀) and from "x0" at σ = 0 (data holds nothing of ε):
+    infinite or NaN for tensors, a `ZeroDivisionError` for numbers.
 
     Raises:
         ValueError: for an unknown prediction.
@@ -93,7 +94,14 @@ def convert(
     check_prediction("target", target)
     if source == target:
         return e
-    alpha, sigma = (k if isinstance(k, Tensor) else x.new_tensor(k, dtype=torch.float64) for k in (alpha, sigma))
+    a, b = conversion(alpha, sigma, source, target)
+    return AffineStep(a, b).forward(x, e)
+
+
+def conversion(
+    alpha: Coefficient, sigma: Coefficient, source: Prediction, target: Prediction
+) -> tuple[Coefficient, Coefficient]:
+    """`(a, b)` with which `a·x + b·e` says a prediction `e` of kind `source` as kind `target`."""
     forms = (epsilon_form(source, alpha, sigma), x0_form(source, alpha, sigma))
     targets: dict[str, tuple[Coefficient, Coefficient]] = {
         "epsilon": (1.0, 0.0),
@@ -103,7 +111,7 @@ def convert(
     }
     p, q = targets[target]
     a, b = (p * in_epsilon + q * in_x0 for in_epsilon, in_x0 in zip(*forms, strict=True))
-    return AffineStep(a, b).forward(x, e)
+    return a, b
 
 
 def adapt_prediction(
@@ -117,7 +125,8 @@ def adapt_prediction(
     adapted to `DDIM` and the same model under `Spherical` agree under `Standard`, and differ under `Z2Sampling`.
 
     Raises:
-        ValueError: for an unknown `source`, and for one that is singular at a knot that the model is evaluated at.
+        ValueError: for an unknown `source`, for one that is singular at a knot that the model is evaluated at, and for
+            a grid on which two knots share a time: the time then does not tell which α and σ are meant.
     """
     check_prediction("source", source)
     singular = {"epsilon": solver.alphas[:-1] == 0, "x0": solver.sigmas[:-1] == 0}.get(source)
@@ -125,9 +134,18 @@ def adapt_prediction(
         knot = int(singular.nonzero()[0])
         raise ValueError(f"source={source!r} says nothing of {solver.prediction!r} at knot {knot} of {solver!r}")
 
+    if source != solver.prediction:
+        solver.check_times("adapt_prediction")
+
+    def columns() -> tuple[Tensor, ...]:
+        a, b = conversion(solver.alphas[:-1], solver.sigmas[:-1], source, solver.prediction)
+        return tuple(torch.as_tensor(k, dtype=torch.float64).expand(len(solver)) for k in (a, b))
+
     def predict(x: Tensor, t: Tensor, cond: Any) -> Tensor:
-        alpha, sigma = solver.alpha_sigma(t)
         e, state = fn(x, t, cond), state_dtype(x.dtype)
-        return convert(x.to(state), e.to(state), alpha, sigma, source, solver.prediction)
+        if source == solver.prediction:
+            return e.to(state)
+        a, b = solver.at_times(t, f"{source} as {solver.prediction}", columns, state)
+        return AffineStep(a, b).forward(x.to(state), e.to(state))
 
     return predict

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from zigzag.solvers.affine import AffineStep, Inner, StepInfo
-from zigzag.solvers.grids import Prediction, check_grid
+from zigzag.solvers.grids import Prediction, check_grid, host
 
 __all__ = ["Solver", "StepTable"]
 
@@ -54,10 +54,10 @@ class Solver(ABC):
 
     def __init__(self, alphas: Tensor, sigmas: Tensor, times: Tensor, inner_times: Tensor | None = None) -> None:
         check_grid(type(self).__name__, alphas, sigmas, times)
-        self.alphas, self.sigmas, self.times = alphas, sigmas, times
-        self.inner_times = times[:0] if inner_times is None else inner_times.to(times.dtype)
-        # Filled by `alpha_sigma`: the grid on each device it was asked for on, so that no step copies from the host.
-        self._lookup: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor, Tensor]] = {}
+        self.alphas, self.sigmas, self.times = host(alphas), host(sigmas), host(times)
+        self.inner_times = host(self.times[:0] if inner_times is None else inner_times, self.times.dtype)
+        # Filled by `at_times`: columns on each device they were asked for on, so that no step copies from the host.
+        self._lookup: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
         # A grid never changes: each step is computed and checked once.
         self._steps: dict[tuple[int, int, tuple[int, ...]], AffineStep] = {}
         self._infos: dict[tuple[int, int], StepInfo] = {}
@@ -170,7 +170,7 @@ class Solver(ABC):
         """
         steps = [self.invertible_step(i, None, range(i)) for i in range(len(self))]
         columns = ([s.a for s in steps], [s.b for s in steps], [s.c for s in steps], [s.d for s in steps])
-        a, b, c, d = (torch.tensor(k, dtype=torch.float64).to(device, dtype) for k in columns)
+        a, b, c, d = (torch.tensor(k, dtype=torch.float64, device="cpu").to(device, dtype) for k in columns)
         return StepTable(a, b, c, d, self.model_times(device, dtype))
 
     def model_times(self, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
@@ -186,18 +186,48 @@ class Solver(ABC):
     def _told(times: Tensor, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
         return times.to(device, dtype if times.is_floating_point() else torch.int64)
 
-    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`(α, σ)` at model times `t` `(B,)` of this grid, float64 `(B,)` on `t`'s device: for wrapping predictors.
+    def alpha_sigma(self, t: Tensor, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+        """`(α, σ)` at model times `t` `(B,)` of this grid, `(B,)` on `t`'s device in `dtype`: for wrapping predictors.
 
-        `t` is matched to the nearest knot's time, without a host sync: a time off the grid is not noticed.
+        `t` is matched to the nearest knot's time, without a host sync: a time off the grid is not noticed, and of two
+        knots that share a time the first is taken (`check_times`).
         """
-        key = (t.device, t.dtype)
+        alphas, sigmas = self.at_times(t, "levels", lambda: (self.alphas[:-1], self.sigmas[:-1]), dtype)
+        return alphas, sigmas
+
+    def at_times(
+        self, t: Tensor, name: str, columns: Callable[[], tuple[Tensor, ...]], dtype: torch.dtype
+    ) -> tuple[Tensor, ...]:
+        """Columns `(T,)` of numbers by knot, at model times `t` `(B,)`, on `t`'s device in `dtype`.
+
+        Args:
+            t: times of this grid, as in `alpha_sigma`.
+            name: of the columns: they are asked for and brought to a device once.
+            columns: gives them, float64 on the host. Only what is cast to `dtype` goes to the device, so that one
+                without float64 will do.
+        """
+        key = (name, t.device, t.dtype, dtype)
         if key not in self._lookup:
-            times = self.model_times(*key).double()
-            self._lookup[key] = (times, self.alphas.to(t.device), self.sigmas.to(t.device))
-        times, alphas, sigmas = self._lookup[key]
-        knot = (t.double().unsqueeze(-1) - times).abs().argmin(-1)
-        return alphas[knot], sigmas[knot]
+            values = tuple(column.to(dtype).to(t.device) for column in columns())
+            self._lookup[key] = (self.model_times(t.device, t.dtype), *values)
+        times, *values = self._lookup[key]
+        knot = (t.unsqueeze(-1) - times).abs().argmin(-1)
+        return tuple(column[knot] for column in values)
+
+    def check_times(self, who: str) -> None:
+        """Says whether the time tells the knot, as whoever finds α and σ by the time has to know.
+
+        Raises:
+            ValueError: where two knots share a time, naming `who` needs it and what to do.
+        """
+        times = self.knots[2]
+        for i, t in enumerate(times):
+            if t in times[:i]:
+                raise ValueError(
+                    f"{who} finds the knot by its time, but knots {times.index(t)} and {i} of {self!r} share the time "
+                    f"{t:g}; take fewer steps or another spacing, or a solver of the model's own prediction, which "
+                    "needs no conversion: DPMSolver(..., prediction='x0'), say"
+                )
 
     def _check_interval(self, i: int, j: int) -> None:
         if not 0 <= i < j <= len(self):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zigzag.solvers.affine import AffineStep
-from zigzag.solvers.grids import Coefficient, Grid, check_steps, descending, model_times
+from zigzag.solvers.grids import Coefficient, Grid, check_steps, descending, even, model_times
 from zigzag.solvers.solver import Solver
 
 __all__ = ["Spherical", "spherical_inverse", "spherical_step"]
@@ -90,4 +90,4 @@ class Spherical(Solver):
         check_steps(steps)
         if not 0 < phi_max <= math.pi / 2:
             raise ValueError(f"phi_max must lie in (0, pi/2], got {phi_max}")
-        return cls(torch.linspace(phi_max, 0, steps + 1, dtype=torch.float64))
+        return cls(even(phi_max, 0, steps + 1))

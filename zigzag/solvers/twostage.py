@@ -8,7 +8,7 @@ import torch
 
 from zigzag.solvers.affine import AffineStep, Inner, StepInfo
 from zigzag.solvers.ddim import DDIM
-from zigzag.solvers.grids import Grid, Prediction, check_prediction, grid, model_times
+from zigzag.solvers.grids import Grid, Prediction, check_prediction, grid, host, model_times
 from zigzag.solvers.predictions import epsilon_form, first_order
 from zigzag.solvers.solver import SMALLEST_A, Solver
 
@@ -150,7 +150,7 @@ class DPM2(_TwoStage):
         prediction: Prediction = "epsilon",
     ) -> None:
         self.prediction = check_prediction("prediction", prediction)
-        inner = [torch.as_tensor(values, dtype=torch.float64).tolist() for values in (inner_alphas, inner_sigmas)]
+        inner = [host(values, torch.float64).tolist() for values in (inner_alphas, inner_sigmas)]
         told, told_inside = model_times(times), model_times(inner_times)
         if told_inside.is_floating_point() and not told.is_floating_point():
             raise ValueError(

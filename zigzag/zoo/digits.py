@@ -8,7 +8,7 @@ from importlib.resources import files
 import torch
 from torch import Tensor
 
-from zigzag.zoo.mixture import GaussianMixture
+from zigzag.zoo.mixture import GaussianMixture, wide
 
 __all__ = ["Digits"]
 
@@ -47,5 +47,7 @@ class Digits(GaussianMixture):
     def _distances(self, x: Tensor) -> Tensor:
         # The direct form: the one by matrix product loses digits just where a sample lies on a real image.
         return torch.cdist(
-            x.double().flatten(1), self.means.to(x.device).flatten(1), compute_mode="donot_use_mm_for_euclid_dist"
+            x.to(wide(x)).flatten(1),
+            self.means.to(wide(x)).to(x.device).flatten(1),
+            compute_mode="donot_use_mm_for_euclid_dist",
         )

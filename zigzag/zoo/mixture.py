@@ -11,7 +11,15 @@ from torch import Tensor
 from zigzag.solvers import Solver
 from zigzag.solvers.grids import Coefficient, Prediction
 
-__all__ = ["GaussianMixture"]
+__all__ = ["GaussianMixture", "wide"]
+
+
+def wide(x: Tensor) -> torch.dtype:
+    """float64, or float32 where the device of `x` has no float64 (Apple's)."""
+    try:
+        return torch.empty((), dtype=torch.float64, device=x.device).dtype
+    except (TypeError, RuntimeError):
+        return torch.float32
 
 
 class GaussianMixture:
@@ -31,7 +39,7 @@ class GaussianMixture:
         weights: `π_k`, `(K,)`, positive, normalised here; equal by default.
         labels: the class of each component, `(K,)` non-negative integers; by default each is a class of its own.
 
-    Everything is computed in float64 and returned in the state's dtype, on the state's device.
+    Everything is computed in float64 (float32 on a device without it), and returned in the state's dtype, on its device.
 
     Raises:
         ValueError: for shapes that do not fit, stds or weights that are not positive, negative labels.
@@ -85,17 +93,15 @@ class GaussianMixture:
         """
         if prediction not in get_args(Prediction):
             raise ValueError(f"prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
-        B = len(x)
-        alpha, sigma = (
-            torch.as_tensor(k, dtype=torch.float64, device=x.device).expand(B)[:, None] for k in (alpha, sigma)
-        )
-        y = x.double().flatten(1)
-        mu, s = self.means.to(x.device).flatten(1), self.stds.to(x.device)
+        B, dtype = len(x), wide(x)
+        alpha, sigma = (torch.as_tensor(k, dtype=dtype, device=x.device).expand(B)[:, None] for k in (alpha, sigma))
+        y = x.to(dtype).flatten(1)
+        mu, s, weights = (part.to(dtype).to(x.device) for part in (self.means.flatten(1), self.stds, self.weights))
         v = alpha**2 * s**2 + sigma**2  # (B, K)
 
         # ‖x − αμ‖² without a (B, K, D) tensor; in float64 the cancellation is harmless.
         square = (y**2).sum(-1, keepdim=True) - 2 * alpha * (y @ mu.T) + alpha**2 * (mu**2).sum(-1)
-        log_p = self.weights.to(x.device).log() - 0.5 * (square / v + y.shape[-1] * v.log())
+        log_p = weights.log() - 0.5 * (square / v + y.shape[-1] * v.log())
         if labels is not None:
             self._check_labels(labels)
             other = (labels.to(x.device)[:, None] >= 0) & (labels.to(x.device)[:, None] != self.labels.to(x.device))
@@ -114,10 +120,16 @@ class GaussianMixture:
             raise ValueError(f"labels must be classes of the mixture, or negative, got {labels.tolist()}")
 
     def predictor(self, solver: Solver) -> Callable[[Tensor, Tensor, Any], Tensor]:
-        """`eps_fn(x, t, cond)` on the grid of `solver`, predicting what it wants; `cond` is `labels` of `predict`."""
+        """`eps_fn(x, t, cond)` on the grid of `solver`, predicting what it wants; `cond` is `labels` of `predict`.
+
+        Raises:
+            ValueError: for a grid on which two knots share a time.
+        """
+
+        solver.check_times("GaussianMixture.predictor")
 
         def eps_fn(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-            alpha, sigma = solver.alpha_sigma(t)
+            alpha, sigma = solver.alpha_sigma(t, wide(x))
             return self.predict(x, alpha, sigma, cond, solver.prediction)
 
         return eps_fn

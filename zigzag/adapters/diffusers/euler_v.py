@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NoReturn
 
+import torch
 from torch import Tensor
 
 from zigzag.solvers import Solver
@@ -46,7 +47,7 @@ class EulerV(Solver):
         norm = math.hypot(1, sigma_i)
         return AffineStep((1 + sigma_i * sigma_j) / norm**2, -(sigma_i - sigma_j) / norm)
 
-    def alpha_sigma(self, t: Tensor) -> NoReturn:
+    def alpha_sigma(self, t: Tensor, dtype: torch.dtype = torch.float64) -> NoReturn:
         """Refused: whoever converts predictions by the (α, σ) of this state would get the v of another one.
 
         Raises:

@@ -1,0 +1,166 @@
+"""A solver is the same whatever mode, default device or default dtype it is built in, and wants no float64 there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from zigzag import DDIM, FlowEuler, Spherical, Standard, Z2Sampling, ZSampling, count_rows, matched_cfg, sample
+from zigzag.solvers import DDPM, DPM2, LCM, TCD, AdamsBashforth, DPMSolver, Heun, Solver, adapt_prediction, convert
+from zigzag.zoo import Digits, GaussianMixture
+
+SIGMAS = [1.0, 0.9876, 0.9643, 0.9, 0.75, 0.4987, 0.0]
+TIMES = [1000 * sigma for sigma in SIGMAS[:-1]]
+
+MAKERS: dict[str, Callable[[], Solver]] = {
+    "flow": lambda: FlowEuler.uniform(6, shift=3.0, time_scale=1000.0),
+    "flow of lists": lambda: FlowEuler(SIGMAS, times=TIMES),
+    "ddim of lists": lambda: DDIM([0.1, 0.9, 1.0], [0.99, 0.4, 0.0], [999, 1]),
+    "leading": lambda: DDIM.stable_diffusion(6),
+    "linspace": lambda: DDIM.stable_diffusion(6, spacing="linspace", eta=1),
+    "table": lambda: DDIM.from_alphas_cumprod([0.9, 0.5, 0.1], [2, 1]),
+    "ddpm": lambda: DDPM.stable_diffusion(6, variance="large"),
+    "karras": lambda: DDIM.karras(6, eta=0.5),
+    "cosine": lambda: Spherical.cosine(6),
+    "dpm": lambda: DPMSolver.on(FlowEuler.uniform(6), order=3),
+    "adams": lambda: AdamsBashforth.on(DDIM.karras(6), order=4),
+    "lcm": lambda: LCM.on(DDIM.stable_diffusion(4)),
+    "tcd": lambda: TCD.from_alphas_cumprod([0.99, 0.9, 0.5, 0.1], [3, 2, 1]),
+    "heun": lambda: Heun.on(Spherical.cosine(6)),
+    "dpm2": lambda: DPM2.karras(6),
+}
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+MODES: dict[str, Callable[[], Any]] = {
+    "inference mode": torch.inference_mode,
+    "no grad": torch.no_grad,
+    "meta device": lambda: torch.device("meta"),
+    "bfloat16 by default": lambda: default_dtype(torch.bfloat16),
+    "float64 by default": lambda: default_dtype(torch.float64),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_solver_is_the_same_in_every_mode(name: str, mode: str) -> None:
+    wanted = MAKERS[name]()
+    with MODES[mode]():
+        made = MAKERS[name]()
+    for column in ("alphas", "sigmas", "times", "inner_times"):
+        value = getattr(made, column)
+        assert value.device.type == "cpu" and not value.is_inference() and not value.requires_grad, column
+        assert value.dtype == getattr(wanted, column).dtype
+        assert value.dtype in (torch.float64, torch.int64)
+        assert torch.equal(value, getattr(wanted, column)), column
+    assert made.step(2, 3, (0, 1)) == wanted.step(2, 3, (0, 1))
+
+
+def test_times_keep_the_digits_that_they_were_given() -> None:
+    with default_dtype(torch.bfloat16):
+        assert FlowEuler(SIGMAS, times=TIMES).times.tolist() == TIMES
+
+
+def test_a_solver_of_a_validation_step_samples_with_gradients() -> None:
+    net, time = torch.nn.Linear(8, 8), torch.nn.Embedding(1000, 8)
+    with torch.inference_mode():
+        solver = DPMSolver.on(DDIM.stable_diffusion(10), order=2)
+    x0 = sample(
+        lambda x, t, c: net(x + time(t)), torch.randn(2, 8), solver, Standard(), cond=None, strong=1.0, grad=True
+    )
+    x0.sum().backward()  # type: ignore[no-untyped-call]
+    assert net.weight.grad is not None and bool(net.weight.grad.abs().sum() > 0)
+
+
+class NoFloat64(TorchDispatchMode):
+    """Apple's device, imitated: a float64 tensor on the meta device is its TypeError."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(value, torch.Tensor) and value.device.type == "meta" and value.dtype == torch.float64:
+                raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return out
+
+
+def test_the_imitation_notices() -> None:
+    with NoFloat64(), pytest.raises(TypeError, match="float64"):
+        torch.zeros(2, device="meta").double()
+
+
+def small(x: torch.Tensor, t: torch.Tensor, cond: Any) -> torch.Tensor:
+    return x * 0.1
+
+
+X = torch.randn(2, 1, 8, 8, device="meta")
+Y = torch.zeros(2, dtype=torch.long, device="meta")
+
+
+def sampled(eps_fn: Any, solver: Solver, method: Any = None, **options: Any) -> torch.Tensor:
+    method = method or ZSampling()
+    return sample(eps_fn, X, solver, method, cond=Y, uncond=Y, generator=torch.Generator(), **options)
+
+
+DDIMS, FLOW = DDIM.stable_diffusion(6), FlowEuler.uniform(6)
+API: dict[str, Callable[[], Any]] = {
+    **{f"sample, {name}": lambda make=make: sampled(small, make()) for name, make in MAKERS.items() if name != "lcm"},
+    "Z²": lambda: sampled(small, DDIMS, Z2Sampling(1)),
+    "matched": lambda: sampled(small, DDIMS, Standard(), strong=matched_cfg(ZSampling(), DDIMS)),
+    "count_rows": lambda: count_rows(ZSampling(), DDIMS),
+    "adapt v": lambda: sampled(adapt_prediction(small, DDIMS, "v"), DDIMS),
+    "adapt x0": lambda: sampled(adapt_prediction(small, FLOW, "x0"), FLOW),
+    "convert": lambda: convert(X, X, 0.6, 0.8, "v", "epsilon"),
+    "table": lambda: DDIMS.table("meta", torch.float32),
+    "alpha_sigma": lambda: DDIMS.alpha_sigma(Y + 1, torch.float32),
+    "digits": lambda: sampled(Digits().predictor(DDIMS), DDIMS),
+    "mixture": lambda: GaussianMixture(torch.zeros(2, 1, 8, 8), 0.5).predictor(FLOW)(X, Y.float(), None),
+}
+
+
+@pytest.mark.parametrize("name", API)
+def test_the_public_api_makes_no_float64_on_a_device_without_it(name: str) -> None:
+    with NoFloat64():
+        API[name]()
+
+
+# Knots that share a time ---------------------------------------------------------------------------------------
+
+SHARED = DDIM([0.1, 0.5, 0.9, 1.0], [0.99, 0.8, 0.4, 0.0], [7, 3, 3])
+
+
+def test_a_wrapper_that_finds_the_knot_by_its_time_refuses_a_grid_that_repeats_one() -> None:
+    for make in (
+        lambda: adapt_prediction(small, SHARED, "x0"),
+        lambda: adapt_prediction(small, SHARED, "v"),
+        lambda: GaussianMixture(torch.zeros(2, 3), 0.5).predictor(SHARED),
+    ):
+        with pytest.raises(ValueError, match="knots 1 and 2 of .* share the time 3"):
+            make()
+    adapt_prediction(small, SHARED, "epsilon")  # nothing is looked up
+
+
+def test_a_solver_of_the_models_own_prediction_needs_no_time_to_know_the_knot() -> None:
+    """x₀-predictions on knots that share a time, against a loop by hand in the data form of DDIM."""
+    alphas, sigmas, times = [0.1, 0.5, 0.9, 1.0], [0.99, 0.8, 0.4, 0.0], [7, 3, 3]
+    solver = DPMSolver(alphas, sigmas, times, prediction="x0", order=1)
+    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    wanted = x
+    for i in range(3):
+        x0 = torch.tanh(wanted)
+        wanted = alphas[i + 1] * x0 + sigmas[i + 1] * (wanted - alphas[i] * x0) / sigmas[i]
+    found = sample(lambda x, t, c: torch.tanh(x), x, solver, Standard(), cond=None, strong=1.0)
+    torch.testing.assert_close(found, wanted)
