@@ -144,15 +144,19 @@ class Held:
         """`r` of a step, at a state like `x`; None where the step holds nothing."""
         if not held.holds:
             return None
+        remembered = [self._kept[knot] for knot in held.reads]
+        return held.step.remainder(remembered, self.noise(held, x))
+
+    def noise(self, held: HeldStep, x: Tensor) -> Tensor | None:
+        """`z` of a step, drawn now or held since; None for a step without. What no later move reads is let go of."""
         z = None
         if held.interval is not None:
             z = self._draw(x) if held.draws else self._kept[held.interval]
             if held.keeps:
                 self._kept[held.interval] = z
-        r = held.step.remainder([self._kept[knot] for knot in held.reads], z)
         for gone in held.forgets:
             self._kept.pop(gone, None)
-        return r
+        return z
 
     def leave(self, knot: int, m: Tensor) -> None:
         """Remembers what a Denoise leaves at its knot."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from zigzag.capture.kernels import combine, compiled_combine
-from zigzag.capture.table import Carry, Kind, Plan, plan_rows, step_function
+from zigzag.capture.rows import plan_rows
+from zigzag.capture.table import Carry, Kind, Plan, step_function
 from zigzag.checks import MISSING, Conditions, Settled, settle
 from zigzag.guidance import Guidance
+from zigzag.held import Held
 from zigzag.methods import Method
 from zigzag.moves import Move
 from zigzag.sampling import Model, Predictor, noise_like
@@ -25,8 +28,8 @@ __all__ = ["CapturedLoop", "TableLoop", "capture"]
 class TableLoop:
     """The loop of `zigzag.sample` on tables, with the step functions run as they are, on any device.
 
-    It is what `CapturedLoop` captures, and gives the same bits. State, conditions and coefficients live in buffers of
-    its own; a run writes its inputs into them.
+    It is what `CapturedLoop` captures, and gives the same bits. State, conditions, coefficients and what a solver
+    remembers live in buffers of its own; a run writes its inputs into them, and begins with nothing remembered.
 
     Args:
         compiled: combine predictions and state by `zigzag.capture.kernels.compiled_combine`, the same to rounding,
@@ -54,7 +57,8 @@ class TableLoop:
         self.separate = weak_fn is not None
         self.plan = self._planned(settled)
         state = state_dtype(x.dtype)
-        self.carry = Carry(*(torch.zeros(x.shape, dtype=state, device=x.device) for _ in Carry._fields))
+        shapes = (x.shape, x.shape, x.shape, (self.plan.depth, *x.shape))
+        self.carry = Carry(*(torch.zeros(shape, dtype=state, device=x.device) for shape in shapes))
         self.noise = torch.zeros_like(self.carry.x)
         self.k = torch.zeros(1, dtype=torch.int64, device=x.device)
         self.conditions = Conditions(*(_cloned(c) for c in settled.conditions))
@@ -87,7 +91,7 @@ class TableLoop:
             x: the shape, dtype and device of the `x` that the loop was made with.
             cond, uncond: conditions of the same structure and shapes as before.
             strong, weak: new scales, as long as they need the same branches.
-            generator: for the noise of Renoise.
+            generator: for the noise of Renoise and of stochastic steps, drawn as `sample` draws it.
 
         Raises:
             ValueError: for another shape, dtype or device, for conditions of another structure, and for scales that
@@ -100,16 +104,23 @@ class TableLoop:
         if strong is not None or weak is not None:
             self._rescale(strong, weak)
         self.carry.x.copy_(x)
+        if self.plan.depth:
+            self.carry.memory.zero_()  # what a step does not read it multiplies by 0, and that must be a number
         self.k.zero_()
-        for kind in self.plan.kinds:
-            if kind.adds_noise:
-                self.noise.copy_(noise_like(self.carry.x, generator))
+        kept, loaded = Held(partial(noise_like, generator=generator)), None
+        for kind, held in zip(self.plan.kinds, self.plan.noise, strict=True):
+            z = None if held is None else kept.noise(held, self.carry.x)
+            if z is not None and z is not loaded:
+                self.noise.copy_(z)
+                loaded = z
             self._advance(kind)
         return self.carry.x.to(self.dtype, copy=True)
 
     def _advance(self, kind: Kind) -> None:
         """One step, from buffers to buffers."""
-        new = self.steps[kind](self.k, self.carry, self.noise)
+        new, m = self.steps[kind](self.k, self.carry, self.noise)
+        if m is not None:
+            self.carry.memory.index_copy_(0, self.plan.into.index_select(0, self.k), m.unsqueeze(0))
         # The anchor may be the old state itself: it is copied before the state is overwritten.
         for name in ("anchor", "gap", "x"):
             if getattr(new, name) is not getattr(self.carry, name):
@@ -197,14 +208,20 @@ def capture(
         x1 = run(other_x_T, cond=other_c, strong=7.0)
 
     The model rows, the guidance and the affine update of a step are one graph, which serves all steps of its kind:
-    coefficients, times and the step counter live on the device. Z²-Sampling needs a single one. New states, conditions
-    of the same shapes and scales that need the same branches are fed without a new capture. Outputs are copies.
+    coefficients, times and the step counter live on the device. Z²-Sampling needs a single one, on solvers with memory
+    and noise too, whatever the order of a step, and two where a step makes two evaluations. New states, conditions of
+    the same shapes and scales that need the same branches are fed without a new capture. Outputs are copies.
+
+    What a multistep solver remembers lies in slots of one buffer on the device, as many as the path needs at once; the
+    graphs read and write it. The noise of a stochastic step is drawn outside them, before the step, and held beside
+    them for the moves that read it again. First-order deterministic solvers have neither.
 
     The arguments are those of `sample`; the guidance must be linear in the gap (`CFG`, `CFGPlusPlus`, `Interval`
     of one). `eps_fn` must be capturable: no host sync, no data-dependent shapes.
 
     Raises:
-        TypeError, ValueError: as `sample`, and for guidance that is not linear in the gap.
+        TypeError, ValueError: as `sample`, for guidance that is not linear in the gap, and for a step of two
+            evaluations whose second state does not depend on the first prediction.
         RuntimeError: without CUDA, or where the capture fails: with the reason, and what to use.
     """
     return CapturedLoop(

@@ -12,8 +12,10 @@ from torch import Tensor
 __all__ = ["combine", "compiled_combine"]
 
 
-def combine(p: Tensor, y: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    r"""`p·y + Σ c·e`, with each latent read once and the result written once.
+def combine(
+    p: Tensor, y: Tensor, terms: Sequence[tuple[Tensor, Tensor]], held: Sequence[tuple[Tensor, Tensor]] = ()
+) -> Tensor:
+    r"""`p·y + Σ c·e + Σ h·m`, with each latent read once and, where nothing is held, the result written once.
 
     That is guidance, gap, Shift and affine update of a step at once (see `zigzag.capture.table`).
 
@@ -22,16 +24,20 @@ def combine(p: Tensor, y: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> Ten
         y: the state, `(B, …)`; the result has its dtype.
         terms: pairs `(c, e)`, `c` `(1,)` and `e` in the shape of `y` and any floating dtype. They are summed in the
             dtype of `y`.
+        held: pairs `(h, m)` of what a step holds besides, in the shape and dtype of `y`.
 
-    On CUDA, a float32 state and one or two predictions in the same memory layout take the fused kernel; everything else
-    takes plain torch, with the same result to rounding. Nothing is read on the host.
+    On CUDA, a float32 state and one or two predictions in the same memory layout take the fused kernel, and what is
+    held a pass of plain torch each; everything else takes plain torch, with the same result to rounding. Nothing is
+    read on the host.
     """
     if _fusable(y, [e for _, e in terms]):
-        return _fused(p, y, terms)
-    return _plain(p, y, [c for c, _ in terms], [e for _, e in terms])
+        return _added(_fused(p, y, terms), held)
+    return _plain(p, y, *_columns(terms, held))
 
 
-def compiled_combine(p: Tensor, y: Tensor, terms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def compiled_combine(
+    p: Tensor, y: Tensor, terms: Sequence[tuple[Tensor, Tensor]], held: Sequence[tuple[Tensor, Tensor]] = ()
+) -> Tensor:
     """`combine`, with plain torch compiled into one pass; the same result to rounding.
 
     The first call compiles for seconds, and needs a C++ compiler on a CPU. Compiled code has a fixed cost a call: on
@@ -41,8 +47,18 @@ def compiled_combine(p: Tensor, y: Tensor, terms: Sequence[tuple[Tensor, Tensor]
         RuntimeError: where torch cannot compile.
     """
     if _fusable(y, [e for _, e in terms]):
-        return _fused(p, y, terms)
-    out: Tensor = _compiled()(p, y, [c for c, _ in terms], [e for _, e in terms])
+        return _added(_fused(p, y, terms), held)
+    out: Tensor = _compiled()(p, y, *_columns(terms, held))
+    return out
+
+
+def _columns(*terms: Sequence[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    return [c for part in terms for c, _ in part], [e for part in terms for _, e in part]
+
+
+def _added(out: Tensor, held: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    for h, m in held:
+        out.addcmul_(h, m)
     return out
 
 
