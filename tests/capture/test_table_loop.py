@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from support.tables import COND, UNCOND, NoSync, X, check_same, eps_fn, generator, other_fn
 from zigzag import (
     CFG,
     DDIM,
@@ -52,27 +52,12 @@ METHODS: dict[str, Any] = {
     "z2": Z2Sampling(warmup=2),
     "a path": ODD,
 }
-X = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(2, 2, 3)
-COND, UNCOND = torch.tensor([1.0, 0.5], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
 SCALES: dict[str, dict[str, Any]] = {
     "5.5 and 0": {},
     "conditional": {"strong": 1.0},
     "3 and 2": {"strong": 3.0, "weak": 2.0},
     "rules": {"strong": Interval(CFGPlusPlus(0.6), 1, 4), "weak": CFG(lambda step: 0.1 * step.i)},
 }
-
-
-def eps_fn(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-    """Contracting, so that rounding is not amplified on the way."""
-    return 0.3 * torch.tanh(x) + 0.1 * torch.cos(t).reshape(-1, 1, 1) + 0.2 * cond.reshape(-1, 1, 1)
-
-
-def other_fn(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-    return 0.9 * eps_fn(x, t, cond)
-
-
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(1)
 
 
 def loop(name: str, method: str, **given: Any) -> TableLoop:
@@ -82,11 +67,6 @@ def loop(name: str, method: str, **given: Any) -> TableLoop:
 def sampled(name: str, method: str, x: Tensor = X, cond: Tensor = COND, **given: Any) -> Tensor:
     out = sample(eps_fn, x, SOLVERS[name], METHODS[method], cond=cond, uncond=UNCOND, generator=generator(), **given)
     return out
-
-
-def check_same(ours: Tensor, theirs: Tensor) -> None:
-    """Equal to rounding: the coefficients are joined in float64 before they meet the latents, in place of after."""
-    assert (ours - theirs).abs().max() <= 1e4 * torch.finfo(torch.float64).eps * (1 + theirs.abs().max())
 
 
 @pytest.mark.parametrize("scales", list(SCALES))
@@ -189,18 +169,6 @@ def test_each_kind_of_step_traces_without_a_break_and_once_for_all_steps(method:
     run.steps = {kind: torch.compile(step, fullgraph=True, backend=counters[kind]) for kind, step in run.steps.items()}
     torch.testing.assert_close(run(X, generator=generator()), expected, rtol=1e-12, atol=1e-12)
     assert {counter.frame_count for counter in counters.values()} == {1}
-
-
-class NoSync(TorchDispatchMode):
-    """Forbids what makes the host wait for a device: reading a value, and shapes that depend on one."""
-
-    FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "item")
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func.overloadpacket.__name__ not in self.FORBIDDEN, func
-        if func is torch.ops.aten.index.Tensor:
-            assert not any(k is not None and k.dtype == torch.bool for k in args[1]), "a mask is a nonzero in disguise"
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("method", list(METHODS))
