@@ -27,6 +27,10 @@ for shape in ((1, 1), (3, 5), (2, 4, 33, 17), (1, 4, 64, 64)):
             fused = kernels._fused(p, y, list(zip(cs, es)))
             exact = p.double() * y.double() + sum(c.double() * e.double() for c, e in zip(cs, es))
             size = (p * y).abs().double() + sum((c * e.float()).abs().double() for c, e in zip(cs, es))
+            held = kernels._added(fused.clone(), [(p, fused), (p, y)])
+            added = exact * (1 + p.double()) + p.double() * y.double()
+            eps = 8 * torch.finfo(torch.float32).eps * (size * (1 + p.abs()) + (p * y).abs())
+            assert ((held - added).abs() <= eps).all(), (shape, dtype, count)
             assert ((fused - exact).abs() <= 4 * torch.finfo(torch.float32).eps * size).all(), (shape, dtype, count)
             wrong = exact + 8 * torch.finfo(torch.float32).eps * size + 1e-30
             assert not ((fused - wrong).abs() <= 4 * torch.finfo(torch.float32).eps * size).all()
@@ -54,6 +58,7 @@ def test_plain_torch_does_the_same_in_any_dtype() -> None:
     p, c, u = torch.randn(3, 1, dtype=torch.float64)
     torch.testing.assert_close(combine(p, y, [(c, e), (u, f)]), p * y + c * e + u * f)
     torch.testing.assert_close(combine(p, y, []), p * y)
+    torch.testing.assert_close(combine(p, y, [(c, e)], [(u, f)]), p * y + c * e + u * f)
     assert combine(p.float(), y.float(), [(c.float(), e.half())]).dtype == torch.float32
 
 
