@@ -210,9 +210,9 @@ class Solver(ABC):
         if key not in self._lookup:
             values = tuple(column.to(dtype).to(t.device) for column in columns())
             self._lookup[key] = (self.model_times(t.device, t.dtype), *values)
-        times, *values = self._lookup[key]
+        times, *known = self._lookup[key]
         knot = (t.unsqueeze(-1) - times).abs().argmin(-1)
-        return tuple(column[knot] for column in values)
+        return tuple(column[knot] for column in known)
 
     def check_times(self, who: str) -> None:
         """Says whether the time tells the knot, as whoever finds α and σ by the time has to know.

@@ -39,7 +39,7 @@ class GaussianMixture:
         weights: `π_k`, `(K,)`, positive, normalised here; equal by default.
         labels: the class of each component, `(K,)` non-negative integers; by default each is a class of its own.
 
-    Everything is computed in float64 (float32 on a device without it), and returned in the state's dtype, on its device.
+    Everything is computed in float64 (float32 on a device without it), and returned in the state's dtype, where it is.
 
     Raises:
         ValueError: for shapes that do not fit, stds or weights that are not positive, negative labels.
