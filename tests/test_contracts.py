@@ -28,7 +28,7 @@ from zigzag import (
     sample,
     walk,
 )
-from zigzag.checks import doubled_condition
+from zigzag.conditions import doubled_condition
 from zigzag.zoo import Digits, GaussianMixture
 
 GRID = DDIM.stable_diffusion(6, spacing="trailing")

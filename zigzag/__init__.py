@@ -8,7 +8,7 @@ guidance, back under a weak one, forward again.
 """
 
 from zigzag.capture.graphs import capture
-from zigzag.checks import MISSING
+from zigzag.conditions import MISSING
 from zigzag.guidance import CFG, CFGPlusPlus, Guidance, Interval, RescaledCFG
 from zigzag.matched import matched_cfg
 from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling

@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from zigzag.conditions import MISSING, Conditions, doubled_condition
 from zigzag.guidance import CFG, Guidance
 from zigzag.guidance.base import finite
 from zigzag.held import HeldStep, steps_of
 from zigzag.methods import Method
 from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
-from zigzag.solvers import Solver
+from zigzag.solvers import Solver, StepInfo
+from zigzag.solvers.predictions import MadeFor
 
 __all__ = [
-    "MISSING",
-    "Conditions",
     "Settled",
     "as_guidance",
     "check_state",
-    "doubled_condition",
     "plan_path",
     "resolve_path",
     "settle",
     "uses_both_branches",
 ]
-
-
-class _Missing:
-    def __repr__(self) -> str:
-        return "MISSING"
-
-
-MISSING: Final = _Missing()
-"""The default of `uncond`: no condition was passed. (`None` is a legitimate one: many models take it as the null.)"""
-
-
-class Conditions(NamedTuple):
-    """The two conditions, and both as the one of a doubled batch; MISSING where there is none."""
-
-    cond: Any
-    uncond: Any
-    doubled: Any
 
 
 class Settled(NamedTuple):
@@ -80,6 +62,7 @@ def settle(
     for name, fn in (("eps_fn", eps_fn), ("weak_fn", weak_fn)):
         if not callable(fn) and (fn is not None or name == "eps_fn"):
             raise TypeError(f"{name} must be callable, got {fn!r}")
+        check_made_for(name, fn, solver)
     if batched not in (True, False, "auto"):
         raise ValueError(f"batched must be True, False or 'auto', got {batched!r}")
     e_s, e_w = as_guidance("strong", strong), as_guidance("weak", weak)
@@ -89,6 +72,56 @@ def settle(
     both = uses_both_branches(path, solver, e_s, e_w, uncond, separate=weak_fn is not None)
     doubled = doubled_condition(cond, uncond, len(x), batched) if both else MISSING
     return Settled(path, steps, e_s, e_w, Conditions(cond, uncond, doubled))
+
+
+def check_generator(generator: object, batch: int) -> None:
+    """Raises unless `generator` is None, a `torch.Generator`, or a list of one for each sample."""
+    each = list(generator) if isinstance(generator, list | tuple) else [generator]
+    if not all(g is None if each[0] is None else isinstance(g, torch.Generator) for g in each):
+        raise TypeError(f"generator must be a torch.Generator, or a list of them, got {generator!r}")
+    if isinstance(generator, list | tuple) and (len(each) != batch or each[0] is None):
+        raise ValueError(f"generator must be a list of one for each of the {batch} samples, got {len(each)}")
+
+
+def moves_recorded(path: Sequence[Move], grad: bool | int) -> list[bool]:
+    """For each move whether it records gradients: all, none, or those of the last `grad` steps.
+
+    Raises:
+        TypeError, ValueError: for a number of steps that the path does not have.
+    """
+    if isinstance(grad, bool):
+        return [grad] * len(path)
+    if not isinstance(grad, int):
+        raise TypeError(f"grad must be True, False or a number of steps, got {grad!r}")
+    first, last = min(min(m.start, m.end) for m in path), path[-1].end
+    if not 1 <= grad <= last - first:
+        raise ValueError(f"grad must be from 1 to {last - first} steps of this path, got {grad}")
+    before = [k for k, move in enumerate(path) if min(move.start, move.end) < last - grad]
+    return [k > before[-1] if before else True for k in range(len(path))]
+
+
+def check_made_for(name: str, fn: object, solver: Solver) -> None:
+    """Holds a solver against what a predictor says that it was made for (`MadeFor`), where it says so.
+
+    Raises:
+        ValueError: for another prediction, or a grid with another level at one of the solver's times.
+    """
+    made = getattr(fn, "made_for", None) or getattr(getattr(fn, "__self__", None), "made_for", None)
+    if not isinstance(made, MadeFor):
+        return
+    if made.prediction != solver.prediction:
+        raise ValueError(
+            f"{name} predicts {made.prediction!r}, but {solver!r} wants {solver.prediction!r}: use a solver of "
+            f"{made.prediction!r}, or adapt_prediction({name}, solver, {made.prediction!r})"
+        )
+    if made.grid is not None and made.grid is not solver:
+        known = {t: (alpha, sigma) for alpha, sigma, t in zip(*made.grid.knots, strict=False)}
+        for i, (alpha, sigma, t) in enumerate(zip(*solver.knots, strict=False)):
+            if t not in known or not all(map(math.isclose, known[t], (alpha, sigma))):
+                raise ValueError(
+                    f"{name} was made for {made.grid!r}, which has no knot of time {t:g} with alpha {alpha:g} and "
+                    f"sigma {sigma:g}, as knot {i} of {solver!r} is: make it for the solver that it is sampled with"
+                )
 
 
 def check_state(x: object) -> None:
@@ -185,7 +218,7 @@ def uses_both_branches(
                 continue
         needs = {}
         for name, guidance in roles.items():
-            needs[name] = guidance.branches(solver.info(i, j))
+            needs[name] = _needed(name, guidance, solver.info(i, j))
             if needs[name][1] and uncond is MISSING:
                 raise ValueError(
                     f"uncond is missing but {name}={guidance!r} needs the unconditional branch at knot {i}; "
@@ -196,49 +229,8 @@ def uses_both_branches(
     return both
 
 
-def doubled_condition(cond: object, uncond: object, batch: int, batched: bool | str) -> Any:
-    """`uncond` and `cond` as one condition of a doubled batch, unconditional first; MISSING where two calls are made.
-
-    Raises:
-        ValueError: for `batched=True` and conditions that cannot be doubled, saying which leaf.
-    """
-    if batched is False:
-        return MISSING
-    try:
-        return _concatenate(uncond, cond, batch if batched == "auto" else None)
-    except ValueError as error:
-        if batched == "auto":
-            return MISSING
-        raise ValueError(f"batched=True, but {error}; use batched=False or 'auto'") from None
-
-
-def _concatenate(uncond: object, cond: object, batch: int | None) -> Any:
-    # With a batch (the rule of 'auto') every leaf must be a tensor with that batch; without one (batched=True) other
-    # leaves pass where both conditions have the same.
-    leaves_u, tree_u = pytree.tree_flatten(uncond)
-    leaves_c, tree_c = pytree.tree_flatten(cond)
-    if tree_u != tree_c:
-        raise ValueError(f"uncond and cond differ in structure: {tree_u} and {tree_c}")
-    if batch is not None and not leaves_c:
-        raise ValueError("the conditions hold no tensors")
-    doubled = []
-    for k, (u, c) in enumerate(zip(leaves_u, leaves_c, strict=True)):
-        if isinstance(u, Tensor) and isinstance(c, Tensor):
-            if u.shape != c.shape or u.ndim == 0 or (batch is not None and u.shape[0] != batch):
-                raise ValueError(f"leaf {k} of uncond and cond has shapes {tuple(u.shape)} and {tuple(c.shape)}")
-            if u.dtype != c.dtype or u.device != c.device:
-                kinds = f"{u.dtype} on {u.device} and {c.dtype} on {c.device}"
-                raise ValueError(f"leaf {k} of uncond and cond is {kinds}")
-            doubled.append(torch.cat([u, c]))
-        elif batch is None and _same(u, c):
-            doubled.append(c)
-        else:
-            raise ValueError(f"leaf {k} of uncond and cond is {u!r} and {c!r}, which are not tensors to concatenate")
-    return pytree.tree_unflatten(doubled, tree_c)
-
-
-def _same(u: object, c: object) -> bool:
-    try:
-        return u is c or bool(u == c)
-    except (RuntimeError, ValueError):
-        return False
+def _needed(name: str, guidance: Guidance, at: StepInfo) -> tuple[bool, bool]:
+    needed = guidance.branches(at)
+    if not (isinstance(needed, tuple) and len(needed) == 2 and all(isinstance(branch, bool) for branch in needed)):
+        raise TypeError(f"{name}={guidance!r}: branches() must return two bools, (cond, uncond), got {needed!r}")
+    return needed

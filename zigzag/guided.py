@@ -102,4 +102,10 @@ def _cast(e: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 def _guide(guidance: Guidance, needed: tuple[bool, bool], branches: Branches, at: StepInfo) -> Tensor:
     (cond, uncond), (e_c, e_u) = needed, branches
-    return guidance(e_c if cond else None, e_u if uncond else None, at)
+    e = guidance(e_c if cond else None, e_u if uncond else None, at)
+    like = e_c if cond else e_u
+    if not isinstance(e, Tensor) or (like is not None and e.shape != like.shape):
+        got = tuple(e.shape) if isinstance(e, Tensor) else type(e).__name__
+        wanted = None if like is None else tuple(like.shape)
+        raise ValueError(f"{guidance!r} must return a prediction of shape {wanted}, as its branches have, got {got}")
+    return e

@@ -11,20 +11,22 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from zigzag.checks import MISSING, Conditions, settle
+from zigzag.checks import check_generator, moves_recorded, settle
+from zigzag.conditions import MISSING
 from zigzag.guidance import Guidance
 from zigzag.guided import Answer, Guided, Query
 from zigzag.held import Held, HeldStep
 from zigzag.methods import Method
+from zigzag.model import Model, Predictor
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
 from zigzag.support.progress import progress_bar
 from zigzag.trace import Trace
 
-__all__ = ["Model", "Predictor", "Traversal", "Visit", "noise_like", "sample", "traverse", "walk"]
+__all__ = ["Generators", "Predictor", "Traversal", "Visit", "noise_like", "sample", "traverse", "walk"]
 
-Predictor: TypeAlias = Callable[[Tensor, Tensor, Any], Tensor]
+Generators: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
 Traversal: TypeAlias = Generator["Query | Visit", "Answer | Tensor | None", None]
 
 
@@ -58,8 +60,9 @@ def sample(
     weak: float | Guidance = 0.0,
     weak_fn: Predictor | None = None,
     batched: bool | Literal["auto"] = "auto",
-    generator: torch.Generator | None = None,
-    grad: bool = False,
+    generator: Generators = None,
+    grad: bool | int = False,
+    checkpoint: bool = False,
     callback: Callable[[Visit], Tensor | None] | None = None,
     progress: bool = False,
     trace: Trace | None = None,
@@ -71,7 +74,7 @@ def sample(
     """
     for visit in walk(
         eps_fn, x, solver, method, cond=cond, uncond=uncond, strong=strong, weak=weak, weak_fn=weak_fn, batched=batched,
-        generator=generator, grad=grad, callback=callback, progress=progress, trace=trace,
+        generator=generator, grad=grad, checkpoint=checkpoint, callback=callback, progress=progress, trace=trace,
     ):  # fmt: skip
         state = visit.state
         del visit  # or its prediction would be held through the next model call
@@ -90,8 +93,9 @@ def walk(
     weak: float | Guidance = 0.0,
     weak_fn: Predictor | None = None,
     batched: bool | Literal["auto"] = "auto",
-    generator: torch.Generator | None = None,
-    grad: bool = False,
+    generator: Generators = None,
+    grad: bool | int = False,
+    checkpoint: bool = False,
     callback: Callable[[Visit], Tensor | None] | None = None,
     progress: bool = False,
     trace: Trace | None = None,
@@ -112,8 +116,13 @@ def walk(
         weak_fn: another predictor for the weak predictions; a gap then costs its rows too.
         batched: True evaluates both branches in one call on a doubled batch, False in two calls; "auto" batches when
             both conditions are pytrees of one structure whose leaves are all tensors of equal shapes, the batch first.
-        generator: for the noise of Renoise and of stochastic steps, on any device; by default torch's global one.
-        grad: record gradients. Grad mode is set inside a move, never across a `yield`.
+        generator: for the noise of Renoise and of stochastic steps, on any device; by default torch's global one. With
+            a list, one a sample, what a sample is does not depend on its batch.
+        grad: record gradients; an integer K records them of the last K steps only: of the moves after the path is
+            below knot `T − K` for good. State, cached gap and what the solver holds have no history there, so that
+            this is exactly the gradient of those moves. Grad mode is set inside a move, never across a `yield`.
+        checkpoint: compute the activations of a model call anew on the way back, in place of keeping those of all
+            calls. The model must give the same again; conditions must not be changed during the walk.
         callback: called after each move; a tensor of the state's shape that it returns replaces the state (the cached
             gap stays).
         progress: a tqdm bar, one tick a move, rows in its postfix (extra `progress`).
@@ -123,44 +132,43 @@ def walk(
         TypeError, ValueError: before the first model call for arguments that do not fit, each naming what came and
             what is wanted; after it for an output of `eps_fn`, or a state from `callback`, of another shape than `x`.
     """
-    for name, value, wanted in (("generator", generator, torch.Generator), ("trace", trace, Trace)):
-        if value is not None and not isinstance(value, wanted):
-            raise TypeError(f"{name} must be a {wanted.__name__}, got {value!r}")
+    if trace is not None and not isinstance(trace, Trace):
+        raise TypeError(f"trace must be a Trace, got {trace!r}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
-    with torch.set_grad_enabled(grad):  # conditions may want gradients too
+    with torch.set_grad_enabled(bool(grad)):  # conditions may want gradients too
         path, steps, strong, weak, conditions = settle(
             eps_fn, x, solver, method, cond, uncond, strong, weak, weak_fn, batched
         )
-    model = Model("eps_fn", eps_fn, conditions, solver, x)
-    weak_model = model if weak_fn is None else Model("weak_fn", weak_fn, conditions, solver, x)
+    check_generator(generator, len(x))
+    recorded = moves_recorded(path, grad)
+    model = Model("eps_fn", eps_fn, conditions, solver, x, checkpoint)
+    weak_model = model if weak_fn is None else Model("weak_fn", weak_fn, conditions, solver, x, checkpoint)
     moves = traverse(
         path, steps, x, solver, strong, weak, weak_fn is not None, partial(noise_like, generator=generator), trace
     )
-    return _drive(moves, model, weak_model, grad, callback, progress_bar(len(path), enabled=progress))
+    return _drive(moves, model, weak_model, recorded, callback, progress_bar(len(path), enabled=progress))
 
 
 def _drive(
     moves: Traversal,
     model: Model,
     weak_model: Model,
-    grad: bool,
+    recorded: Sequence[bool],
     callback: Callable[[Visit], Tensor | None] | None,
     progress: AbstractContextManager[Callable[[int], None]],
 ) -> Generator[Visit, None, None]:
+    new: Tensor | None = None
     with progress as tick:
-        with torch.set_grad_enabled(grad):
-            message = _next(moves, None)
-        while message is not None:
-            if isinstance(message, Query):
-                with torch.set_grad_enabled(grad):
-                    message = _next(moves, (weak_model if message.weak else model)(message))
-                continue
+        for grad in recorded:
+            with torch.set_grad_enabled(grad):
+                message = moves.send(new)
+                while isinstance(message, Query):
+                    message = moves.send((weak_model if message.weak else model)(message))
             new = None if callback is None else _state_like(message.state, callback(message))
             tick(message.rows)
             yield message if new is None else replace(message, state=new)
-            with torch.set_grad_enabled(grad):
-                message = _next(moves, new)
+            del message  # or its prediction would be held through the next model call
 
 
 def traverse(
@@ -234,46 +242,10 @@ def traverse(
                 trace.replaced()
 
 
-class Model:
-    """A predictor with its two conditions, which answers queries."""
-
-    def __init__(self, name: str, fn: Predictor, conditions: Conditions, solver: Solver, x: Tensor) -> None:
-        self.name, self.fn, self.dtype = name, fn, x.dtype
-        self.cond, self.uncond, self.doubled = conditions
-        self.times = solver.told_times(x.device, state_dtype(x.dtype))
-
-    def __call__(self, query: Query) -> Answer:
-        """The predictions asked for, and the rows they took."""
-        e_c, e_u = self.branches(query.x, self.times[query.told], query.cond, query.uncond)
-        return Answer(e_c, e_u, query.cond + query.uncond)
-
-    def branches(self, x: Tensor, t: Tensor, cond: bool, uncond: bool) -> tuple[Tensor | None, Tensor | None]:
-        """The predictions at `x`, told `t`: in one call where the conditions could be doubled, else in two."""
-        x = x.to(self.dtype)
-        if cond and uncond and self.doubled is not MISSING:
-            both = self._predict(torch.cat([x, x]), t, self.doubled)
-            return both[len(x) :], both[: len(x)]
-        e_u = self._predict(x, t, self.uncond) if uncond else None
-        return self._predict(x, t, self.cond) if cond else None, e_u
-
-    def _predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
-        e = self.fn(x, t.expand(len(x)), cond)
-        if not isinstance(e, Tensor):
-            raise TypeError(f"{self.name} must return a tensor, got {type(e).__name__}")
-        if e.shape != x.shape:
-            raise ValueError(f"{self.name} must return the shape of x, {tuple(x.shape)}, got {tuple(e.shape)}")
-        return e
-
-
-def _next(moves: Traversal, reply: Answer | Tensor | None) -> Query | Visit | None:
-    try:
-        return moves.send(reply)
-    except StopIteration:
-        return None
-
-
-def noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal noise like `x`, drawn where the generator is."""
+def noise_like(x: Tensor, generator: Generators) -> Tensor:
+    """Standard normal noise like `x`, drawn where the generator is; by a list of them, each its own sample's."""
+    if isinstance(generator, Sequence):
+        return torch.stack([noise_like(sample, g) for sample, g in zip(x, generator, strict=True)])
     device = x.device if generator is None else generator.device
     return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
 

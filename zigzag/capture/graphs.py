@@ -13,12 +13,14 @@ from torch.utils import _pytree as pytree
 from zigzag.capture.kernels import combine, compiled_combine
 from zigzag.capture.rows import plan_rows
 from zigzag.capture.table import Carry, Kind, Plan, step_function
-from zigzag.checks import MISSING, Conditions, Settled, settle
+from zigzag.checks import Settled, settle
+from zigzag.conditions import MISSING, Conditions
 from zigzag.guidance import Guidance
 from zigzag.held import Held
 from zigzag.methods import Method
+from zigzag.model import Model, Predictor
 from zigzag.moves import Move
-from zigzag.sampling import Model, Predictor, noise_like
+from zigzag.sampling import noise_like
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
 

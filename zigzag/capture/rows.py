@@ -69,7 +69,7 @@ class _Table:
                 case Invert():
                     self._invert(move, held, slots[k])
                 case Renoise(j, i):
-                    noise = replace(held, interval=(i, j), draws=True)
+                    noise = held._replace(interval=(i, j), draws=True)
                     self.rows.append(Row(Kind(adds_noise=True), noise=noise, p=float(step.a), n=float(step.b)))
 
     def _denoise(

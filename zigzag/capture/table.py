@@ -31,7 +31,7 @@ from torch import Tensor
 
 from zigzag.capture.kernels import combine
 from zigzag.held import HeldStep
-from zigzag.sampling import Model
+from zigzag.model import Model
 from zigzag.solvers import Solver
 
 __all__ = ["Carry", "Kind", "Plan", "Row", "step_function"]

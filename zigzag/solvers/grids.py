@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ Prediction: TypeAlias = Literal["epsilon", "x0", "v", "flow"]
 Grid: TypeAlias = "Tensor | Sequence[float]"
 
 
-def check_prediction(name: str, kind: Prediction) -> Prediction:
+def check_prediction(name: str, kind: object) -> Prediction:
     """`kind`, if it is a prediction.
 
     Raises:
@@ -35,7 +35,7 @@ def check_prediction(name: str, kind: Prediction) -> Prediction:
     """
     if kind not in get_args(Prediction):
         raise ValueError(f"{name} must be one of {', '.join(get_args(Prediction))}, got {kind!r}")
-    return kind
+    return cast(Prediction, kind)
 
 
 def host(values: Grid, dtype: torch.dtype | None = None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,38 @@ from zigzag.solvers.grids import Coefficient, Prediction, check_prediction
 if TYPE_CHECKING:
     from zigzag.solvers.solver import Solver
 
-__all__ = ["adapt_prediction", "convert", "epsilon_form", "first_order", "x0_form"]
+__all__ = [
+    "MadeFor",
+    "adapt_prediction",
+    "conversion",
+    "convert",
+    "epsilon_form",
+    "first_order",
+    "made_for",
+    "x0_form",
+]
+
+T = TypeVar("T", bound=Callable[..., Tensor])
+
+
+class MadeFor(NamedTuple):
+    """What a predictor knows of the solver that it can be sampled with: an attribute `made_for` of it.
+
+    `walk` holds the solver against it; a predictor without one is taken as it is.
+
+    Attributes:
+        prediction: what it predicts. grid: the solver whose times it understands, and the levels that it takes them
+            for; None where any time will do.
+    """
+
+    prediction: Prediction
+    grid: Solver | None = None
+
+
+def made_for(fn: T, prediction: Prediction, grid: Solver | None = None) -> T:
+    """The same predictor, with what it was made for as its attribute `made_for`."""
+    fn.made_for = MadeFor(prediction, grid)  # type: ignore[attr-defined]
+    return fn
 
 
 def epsilon_form(kind: Prediction, alpha: Coefficient, sigma: Coefficient) -> tuple[Coefficient, Coefficient]:
@@ -83,7 +114,7 @@ def convert(
         source, target: "epsilon", "x0", "v" or "flow".
 
     Singular from "epsilon" at α = 0 (pure noise holds nothing of x₀) and from "x0" at σ = 0 (data holds nothing of ε):
-    infinite or NaN for tensors, a `ZeroDivisionError` for numbers.
+    what comes out there is not finite.
 
     Raises:
         ValueError: for an unknown prediction.
@@ -94,7 +125,11 @@ def convert(
     check_prediction("target", target)
     if source == target:
         return e
-    a, b = conversion(alpha, sigma, source, target)
+    if isinstance(alpha, Tensor) or isinstance(sigma, Tensor):
+        a, b = conversion(alpha, sigma, source, target)
+    else:  # on the host, where a division by zero is infinite as it is for tensors
+        on_host = [torch.tensor(k, dtype=torch.float64, device="cpu") for k in (alpha, sigma)]
+        a, b = map(float, conversion(on_host[0], on_host[1], source, target))
     return AffineStep(a, b).forward(x, e)
 
 
@@ -148,4 +183,4 @@ def adapt_prediction(
         a, b = solver.at_times(t, f"{source} as {solver.prediction}", columns, state)
         return AffineStep(a, b).forward(x.to(state), e.to(state))
 
-    return predict
+    return made_for(predict, solver.prediction, None if source == solver.prediction else solver)

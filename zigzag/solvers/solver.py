@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import AffineStep, Inner, StepInfo
-from zigzag.solvers.grids import Prediction, check_grid, host
+from zigzag.solvers.affine import AffineStep, Inner, StepInfo, combine
+from zigzag.solvers.grids import Grid, Prediction, check_grid, check_prediction, grid, host
 
 __all__ = ["Solver", "StepTable"]
 
@@ -52,9 +52,12 @@ class Solver(ABC):
     memory: int = 0
     fresh_noise: bool = False
 
-    def __init__(self, alphas: Tensor, sigmas: Tensor, times: Tensor, inner_times: Tensor | None = None) -> None:
-        check_grid(type(self).__name__, alphas, sigmas, times)
-        self.alphas, self.sigmas, self.times = host(alphas), host(sigmas), host(times)
+    def __init__(self, alphas: Grid, sigmas: Grid, times: Grid, inner_times: Grid | None = None) -> None:
+        name = type(self).__name__
+        check_prediction(f"{name}.prediction", getattr(self, "prediction", None))
+        self.alphas, self.sigmas = grid(f"{name}.alphas", alphas), grid(f"{name}.sigmas", sigmas)
+        self.times = host(times)
+        check_grid(name, self.alphas, self.sigmas, self.times)
         self.inner_times = host(self.times[:0] if inner_times is None else inner_times, self.times.dtype)
         # Filled by `at_times`: columns on each device they were asked for on, so that no step copies from the host.
         self._lookup: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
@@ -161,6 +164,39 @@ class Solver(ABC):
             alphas, sigmas, times = self.knots
             self._infos[i, j] = StepInfo(i, j, times[i], alphas[i], sigmas[i], alphas[j], sigmas[j])
         return self._infos[i, j]
+
+    def noise(
+        self,
+        shape: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """The noise that a sample begins with: `σ₀·z`, `(B, …)`, with `z` standard normal.
+
+        On variance-preserving grids and flows `σ₀` is 1 or nearly so; on `DDIM.karras` it is 80.
+
+        Args:
+            shape: `(B, …)`. generator: drawn from where it is. device, dtype: of the result.
+        """
+        home = device if generator is None else generator.device
+        z = torch.randn(tuple(shape), generator=generator, device=home, dtype=torch.promote_types(dtype, torch.float32))
+        return (self.knots[1][0] * z).to(device=device, dtype=dtype)
+
+    def add_noise(self, x0: Tensor, noise: Tensor, knot: int) -> Tensor:
+        """Data `x0` noised to a knot: `α·x₀ + σ·z`, in their dtype, where a path from that knot begins.
+
+        Args:
+            x0, noise: `(B, …)`, the noise standard normal. knot: from 0, the noisiest, to T.
+
+        Raises:
+            ValueError: for a knot that the grid does not have.
+        """
+        if not 0 <= knot <= len(self):
+            raise ValueError(f"knot must lie in [0, {len(self)}], got {knot}")
+        alphas, sigmas, _ = self.knots
+        return combine(alphas[knot], x0, sigmas[knot], noise)
 
     def table(self, device: torch.device | str | None = None, dtype: torch.dtype = torch.float64) -> StepTable:
         """`a, b, c, d` of all steps `i → i + 1` of a walk straight down, computed in float64 and cast once.

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from zigzag.solvers import DDIM, FlowEuler, Solver, convert
+from zigzag.solvers.predictions import MadeFor
 from zigzag.support.extras import require
 from zigzag.zoo.shapes.grammar import tokenize
 from zigzag.zoo.shapes.scenes import SIDE
-from zigzag.zoo.states import noise_table, to_image
+from zigzag.zoo.states import noise_table, to_image, to_state
 
 __all__ = [
     "MODELS",
@@ -61,6 +62,11 @@ class LearnedModel:
         self.name, self.network = name, network
 
     @property
+    def made_for(self) -> MadeFor:
+        """What `eps_fn` predicts, for `walk` to hold the solver against."""
+        return MadeFor("epsilon" if self.name == "shapes-unet" else "flow")
+
+    @property
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.network.parameters()).device
@@ -99,6 +105,10 @@ class LearnedModel:
         """
         texts = [prompt] if isinstance(prompt, str) else prompt
         return tokenize(texts).to(self.device)
+
+    def image_to_state(self, images: Tensor) -> Tensor:
+        """The states of images `(B, 3, 32, 32)` in [0, 1]: where an inversion begins. `decode` is the way back."""
+        return to_state(images)
 
     def decode(self, x: Tensor) -> Tensor:
         """The images of states, `(B, 3, 32, 32)` in [0, 1]."""

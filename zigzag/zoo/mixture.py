@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zigzag.solvers import Solver
 from zigzag.solvers.grids import Coefficient, Prediction
+from zigzag.solvers.predictions import made_for
 
 __all__ = ["GaussianMixture", "wide"]
 
@@ -132,7 +133,7 @@ class GaussianMixture:
             alpha, sigma = solver.alpha_sigma(t, wide(x))
             return self.predict(x, alpha, sigma, cond, solver.prediction)
 
-        return eps_fn
+        return made_for(eps_fn, solver.prediction, solver)
 
     def sample(self, n: int, label: int | None = None, generator: torch.Generator | None = None) -> Tensor:
         """`n` samples of the data, float64 `(n, …)`, of one class if a `label` is given.
