@@ -144,7 +144,9 @@ class TCD(DataForm):
         alphas, sigmas, _ = self.knots
         (alpha_s, sigma_s), up = self._inner[j - 1], alphas[j] / self._inner[j - 1][0]
         P, Q = sigma_s / sigmas[i], alpha_s - sigma_s * alphas[i] / sigmas[i]
-        return DataStep(up * P, up * Q, noise=math.sqrt(max(self._noise(j), 0.0)))
+        variance = self._noise(j)
+        # At the level of the knot itself there is nothing to go up, but for rounding.
+        return DataStep(up * P, up * Q, noise=math.sqrt(variance) if variance > 1e-14 * sigmas[j] ** 2 else 0.0)
 
     def _noise(self, j: int) -> float:
         """The variance of the way up."""
