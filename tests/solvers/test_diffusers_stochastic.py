@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -178,17 +179,14 @@ def test_heun_is_diffusers(config: dict[str, Any]) -> None:
 def test_dpm2_is_diffusers_kdpm2(config: dict[str, Any]) -> None:
     """Its inner levels are the means of log σ; its last step is Euler's."""
 
-    def make() -> Any:
-        return scheduler("KDPM2DiscreteScheduler", 8, **config)
-
-    made = make()
+    made = scheduler("KDPM2DiscreteScheduler", 8, **config)
     sigmas, inner = made.sigmas.double(), made.sigmas_interpol.double()[1:-4:2]
     sigmas, (times, told) = torch.cat([sigmas[:1], sigmas[1:-2:2]]), (made.timesteps[k::2].double() for k in (0, 1))
     grid = torch.ones_like(sigmas), sigmas, times
-    check_halves(make(), DPM2(*grid, torch.ones_like(inner), inner, told), start(float(sigmas[0])))
+    check_halves(deepcopy(made), DPM2(*grid, torch.ones_like(inner), inner, told), start(float(sigmas[0])))
     off = inner * (1 + 1e-5)
     with pytest.raises(AssertionError, match="step"):
-        check_halves(make(), DPM2(*grid, torch.ones_like(inner), off, told), start(float(sigmas[0])))
+        check_halves(deepcopy(made), DPM2(*grid, torch.ones_like(inner), off, told), start(float(sigmas[0])))
 
 
 def test_plms_is_a_step_of_heun_and_then_the_classical_fourth_order() -> None:
