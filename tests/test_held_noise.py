@@ -86,6 +86,8 @@ FRESH: dict[str, Callable[[], Solver]] = {
         (EndToEnd(), 2 * (T - 1)),
         (Z2Sampling(warmup=1), T - 1),
         ((Denoise(0, 1), Invert(1, 0), Denoise(0, 1), Invert(1, 0)), 1),  # it never leaves for good
+        # Knot 0 is left for good although its interval is entered again from below: (0, 2) twice, and (1, 2) twice.
+        ((Denoise(0, 2), Invert(2, 0), Denoise(0, 2), Invert(2, 1), Denoise(1, 2)), 4),
     ],
     ids=str,
 )

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from support.held import make
+from support.held import inner_level, make
 from support.predictors import LIP, field
 from support.sampling import COND, EPS, UNCOND, B, X
 from support.tensors import assert_within
 from zigzag import (
     CFG,
+    CFGPlusPlus,
     EndToEnd,
     ImplicitZ,
     Interval,
@@ -57,7 +58,7 @@ def halves(name: str, solver: Solver, x: Tensor, i: int, w: float) -> tuple[Tens
     elif name == "Heun":
         s, t, theta = (alpha_j, sigma_j), times[i + 1], 0.5
     else:
-        s, t, theta = solver._levels[i], times[len(solver) + i], 1.0  # type: ignore[attr-defined]
+        s, t, theta = inner_level(solver, i, i + 1), times[len(solver) + i], 1.0
     if solver.prediction == "flow":
         y = x + (s[1] - sigma) * e_1
         if t is None:
@@ -212,22 +213,37 @@ def test_a_weak_predictor_of_its_own_is_asked_at_both_states_where_the_gap_is_ca
 
 
 @each_name
-def test_a_scale_that_depends_on_the_level_sees_the_inner_one(name: str) -> None:
-    """The same step i → j twice, with the level at which the model is asked."""
-    seen = []
+def test_a_rule_is_asked_for_the_scale_of_the_step_at_both_evaluations(name: str) -> None:
+    """Which branches are needed is then known before the first call, also where a scale is of one level alone."""
+    solver, seen = make(name, "karras", 3), []
 
     def scale(step: Any) -> float:
         seen.append(step)
         return 2.0
 
-    solver = make(name, "karras", 3)
     sample(field, X, solver, Standard(), cond=COND, uncond=UNCOND, strong=CFG(scale))
-    told = {(step.i, step.j, step.t, step.sigma_i) for step in seen}
-    t, sigmas = solver.all_times, solver.sigmas.tolist()
-    inner = [solver.inner(i, i + 1) for i in range(2)]
-    want = {(i, i + 1, t[i], sigmas[i]) for i in range(3)}
-    assert told == want | {(i, i + 1, t[s.told], s.info.sigma_i) for i, s in enumerate(inner) if s is not None}
-    assert len(told) == 5
+    assert set(seen) == {solver.info(i) for i in range(3)}
+    inner = make("DPM2", "karras", 4)._levels[1][1]
+    model = Counted()
+    sample(
+        model, X, make(name, "karras", 4), Standard(), cond=COND, strong=CFG(lambda step: 1.0 + (step.sigma_i == inner))
+    )
+    assert model.rows == 7
+
+
+@each_name
+def test_cfg_plus_plus_renoises_with_the_unconditional_prediction_of_the_whole_step(name: str) -> None:
+    """x_j = (α_j/α_i)·(x − σ_i·ε_λ) + σ_j·ε_∅, both averaged over the evaluations; on a constant field."""
+    solver, lam = make(name, "leading", T), 0.6
+
+    def constant(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        return cond[:, None].expand_as(x)
+
+    x, e_u, e_c = X, UNCOND[:, None], COND[:, None]
+    for visit in walk(constant, X, solver, Standard(), cond=COND, uncond=UNCOND, strong=CFGPlusPlus(lam)):
+        at = solver.info(visit.move.i)
+        x = at.alpha_j / at.alpha_i * (x - at.sigma_i * (e_u + lam * (e_c - e_u))) + at.sigma_j * e_u
+        assert_within(visit.state, x, bound(solver))
 
 
 @each_name

@@ -101,7 +101,7 @@ def matched_cfg(
 
 def _joined(scale: Callable[[StepInfo], float], at: StepInfo, inner: Inner | None) -> float:
     """The scale of a step's whole prediction: of its two evaluations, where it makes two."""
-    if inner is None:
+    if inner is None or inner.info == at:
         return scale(at)
     return (1 - inner.weight) * scale(at) + inner.weight * scale(inner.info)
 

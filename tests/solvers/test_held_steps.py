@@ -17,6 +17,7 @@ from support.held import (
     Case,
     amplification,
     cases,
+    inner_level,
     level,
     make,
     remembers,
@@ -119,7 +120,7 @@ def landing(case: Case, step: AffineStep | None = None) -> Landing:
     if inner is None:
         parts.append(step.b * says(kind, *x.tolist()))
     else:
-        y, at = torch.tensor((inner.info.alpha_i, inner.info.sigma_i), dtype=torch.float64), says(kind, *x.tolist())
+        y, at = torch.tensor(inner_level(solver, i, j), dtype=torch.float64), says(kind, *x.tolist())
         first = inner.first.a * x, inner.first.b * at
         assert_within(sum(first), y, 16 * EPS * sum(p.abs().sum() for p in first))
         parts += [step.b * (1 - inner.weight) * at, step.b * inner.weight * says(kind, *y.tolist())]

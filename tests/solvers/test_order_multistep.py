@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from support.convergence import affine, exact, regressed
-from support.held import DETERMINISTIC, TWO_STAGE
+from support.held import DETERMINISTIC, TWO_STAGE, inner_level
 from zigzag.solvers import DDIM, FlowEuler, Solver, Spherical
 from zigzag.zoo import GaussianMixture
 
@@ -71,7 +71,7 @@ def error(solver: Solver, truth: Tensor, predict: Predict, seeded: bool = True) 
         )
         if (inner := solver.inner(i, i + 1)) is not None:
             y = inner.first.forward(x, e)
-            e = torch.lerp(e, predict(solver, y, inner.info.alpha_i, inner.info.sigma_i), inner.weight)
+            e = torch.lerp(e, predict(solver, y, *inner_level(solver, i, i + 1)), inner.weight)
         r = step.remainder(memory[::-1][: len(step.memory)])
         if solver.memory:
             memory.append(solver.remember(i, x, e))

@@ -160,6 +160,11 @@ def cases(draw: st.DrawFn, names: tuple[str, ...] = tuple(SOLVERS)) -> Case:
     return Case(name, kind, SOLVERS[name](base, kind), i, j, tuple(n for n in range(i) if left >> n & 1))
 
 
+def inner_level(solver: Solver, i: int, j: int) -> tuple[float, float]:
+    """`(α, σ)` at which a step of two evaluations asks again: the next knot of Heun, the level that DPM2 was given."""
+    return solver._levels[i] if isinstance(solver, DPM2) else (float(solver.alphas[j]), float(solver.sigmas[j]))
+
+
 def says(kind: str, alpha: float, sigma: float) -> Tensor:
     """The true prediction of a kind at `α·x₀ + σ·ε`, as its coefficients on `(x₀, ε)`."""
     return torch.tensor(

@@ -125,7 +125,9 @@ class Inner(NamedTuple):
     Attributes:
         first: leads from `x_i`, with the first prediction `e₁`, to the state that the model is asked at again.
         told: which of the solver's `all_times` it is told there.
-        info: that evaluation as guidance rules see it: `i → j` with the time, α and σ of the inner state.
+        info: the step as guidance rules see it there: `i → j` itself. A rule has a scale for a step, not for an
+            evaluation within (CFG++ has none for Heun's, at the level where the step ends), and which branches a step
+            needs is known before the first model call.
         weight: the step is made with `e = (1 − weight)·e₁ + weight·e₂`.
     """
 

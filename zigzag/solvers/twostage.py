@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from zigzag.solvers.affine import AffineStep, Inner, StepInfo
+from zigzag.solvers.affine import AffineStep, Inner
 from zigzag.solvers.ddim import DDIM
 from zigzag.solvers.grids import Grid, Prediction, check_prediction, grid, host, model_times
 from zigzag.solvers.predictions import epsilon_form, first_order
@@ -59,8 +59,7 @@ class _TwoStage(Solver):
         alpha, sigma, told = level
         _, b_1, b_2 = self._whole(i, j)
         first = first_order(self.prediction, alphas[i], sigmas[i], alpha, sigma)
-        info = StepInfo(i, j, self.all_times[told], alpha, sigma, alphas[j], sigmas[j])
-        return Inner(first, told, info, b_2 / (b_1 + b_2))
+        return Inner(first, told, self.info(i, j), b_2 / (b_1 + b_2))
 
     def _whole(self, i: int, j: int) -> tuple[float, float, float]:
         alphas, sigmas, _ = self.knots
