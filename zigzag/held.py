@@ -7,14 +7,17 @@ the first model call. `Held` is what a walk carries along.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
 from zigzag.solvers import AffineStep, Inner, Solver
 
-__all__ = ["Held", "HeldStep", "steps_of"]
+__all__ = ["Draw", "Held", "HeldStep", "steps_of"]
+
+# `draw(x, interval)`: standard normal noise like `x`, of an interval `(i, j)`; or of a Renoise, which has none.
+Draw: TypeAlias = Callable[[Tensor, "tuple[int, int] | None"], Tensor]
 
 
 class HeldStep(NamedTuple):
@@ -133,10 +136,11 @@ class Held:
     """The memory and the noise that a walk carries.
 
     Args:
-        draw: `draw(x) -> z`, standard normal noise like `x`.
+        draw: `draw(x, interval) -> z`, standard normal noise like `x`, asked for once for each interval (anew after a
+            Renoise).
     """
 
-    def __init__(self, draw: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, draw: Draw) -> None:
         self._draw = draw
         self._kept: dict[int | tuple[int, int], Tensor] = {}  # by knot the memory, by interval the noise
 
@@ -151,7 +155,7 @@ class Held:
         """`z` of a step, drawn now or held since; None for a step without. What no later move reads is let go of."""
         z = None
         if held.interval is not None:
-            z = self._draw(x) if held.draws else self._kept[held.interval]
+            z = self._draw(x, held.interval) if held.draws else self._kept[held.interval]
             if held.keeps:
                 self._kept[held.interval] = z
         for gone in held.forgets:

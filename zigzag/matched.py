@@ -45,7 +45,7 @@ def matched_cfg(
     path, steps = plan_path(method, solver)
     first, last = path[0].start, path[-1].end
     zero = torch.zeros((), dtype=torch.float64, device="cpu")
-    kept = Held(torch.zeros_like)  # noise adds no gap
+    kept = Held(_nothing)
     # left[i]: G when the path last left knot i downward.
     # entered[j]: the knot i from which it last came down to j, and G there.
     G, gap = zero, zero
@@ -59,7 +59,7 @@ def matched_cfg(
                 gap, left[i] = e - _joined(w, solver.info(i, j), held.inner), G
                 r = kept.remainder(held, G)
                 if held.leaves:
-                    kept.leave(i, solver.remember(i, G, e))
+                    kept.leave(i, solver.remember(i, G, zero + s(solver.info(i, j))))
                 G = step.forward(G, e, r)
                 entered[j] = i, G
             case Invert(j, i, _, coefficients):
@@ -82,7 +82,7 @@ def matched_cfg(
         j = entered[j][0]
     # Plain guidance goes the same way, with what it leaves in its own memory.
     scales: dict[tuple[int, int], float] = {}
-    plain, kept, G = [Denoise(*knots) for knots in reversed(down)], Held(torch.zeros_like), zero
+    plain, kept, G = [Denoise(*knots) for knots in reversed(down)], Held(_nothing), zero
     for move, held in zip(plain, steps_of(plain, solver), strict=True):
         to, r = entered[move.j][1], kept.remainder(held, G)
         e = zero + _joined(s, solver.info(move.i, move.j), held.inner)
@@ -97,6 +97,11 @@ def matched_cfg(
         return scales[step.i, step.j]
 
     return CFG(matched)
+
+
+def _nothing(G: Tensor, interval: tuple[int, int] | None) -> Tensor:
+    """What noise adds of the gap."""
+    return torch.zeros_like(G)
 
 
 def _joined(scale: Callable[[StepInfo], float], at: StepInfo, inner: Inner | None) -> float:

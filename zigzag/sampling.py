@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -15,7 +14,7 @@ from zigzag.checks import check_generator, moves_recorded, settle
 from zigzag.conditions import MISSING
 from zigzag.guidance import Guidance
 from zigzag.guided import Answer, Guided, Query
-from zigzag.held import Held, HeldStep
+from zigzag.held import Draw, Held, HeldStep
 from zigzag.methods import Method
 from zigzag.model import Model, Predictor
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
@@ -144,9 +143,7 @@ def walk(
     recorded = moves_recorded(path, grad)
     model = Model("eps_fn", eps_fn, conditions, solver, x, checkpoint)
     weak_model = model if weak_fn is None else Model("weak_fn", weak_fn, conditions, solver, x, checkpoint)
-    moves = traverse(
-        path, steps, x, solver, strong, weak, weak_fn is not None, partial(noise_like, generator=generator), trace
-    )
+    moves = traverse(path, steps, x, solver, strong, weak, weak_fn is not None, noise_of(generator), trace)
     return _drive(moves, model, weak_model, recorded, callback, progress_bar(len(path), enabled=progress))
 
 
@@ -179,7 +176,7 @@ def traverse(
     strong: Guidance,
     weak: Guidance,
     separate: bool,
-    draw: Callable[[Tensor], Tensor],
+    draw: Draw,
     trace: Trace | None = None,
 ) -> Traversal:
     """The loop itself, without a model: it yields a `Query` where it needs predictions and is sent an `Answer`, and
@@ -187,7 +184,8 @@ def traverse(
 
     `walk` drives it with a callable. Whoever cannot call the model (a pipeline that runs its own loop) drives it
     from there. The path and its steps are those of `plan_path`; with `separate` the weak predictions have a model of
-    their own; `draw(x)` gives noise like `x`, for Renoise and for stochastic steps. Grad mode is the driver's.
+    their own; `draw(x, interval)` gives noise like `x`: that of an interval `(i, j)`, or (None) for a Renoise. Grad
+    mode is the driver's.
     """
     guided, kept = Guided(strong, weak, separate), Held(draw)
     x = x.to(state_dtype(x.dtype))
@@ -207,6 +205,8 @@ def traverse(
                     gap = e - e_w
                 else:
                     e, e_w = yield from guided.strong(x, at, weak_too=trace is not None and trace.awaits_weak)
+                if held.leaves:
+                    kept.leave(i, solver.remember(i, x, e))
                 if (inner := held.inner) is not None:  # a second evaluation, where the first one leads to
                     y = inner.first.forward(x, e)
                     if caches_gap:
@@ -216,8 +216,6 @@ def traverse(
                         e_2, _ = yield from guided.strong(y, inner.info, told=inner.told)
                     e = torch.lerp(e, e_2, inner.weight)
                 r = kept.remainder(held, x)
-                if held.leaves:
-                    kept.leave(i, solver.remember(i, x, e))
                 x, time = step.forward(x, e, r), at.t
             case Invert(j, i, refine):
                 at, x_j, r = solver.info(i, j), x, kept.remainder(held, x)
@@ -232,7 +230,7 @@ def traverse(
                 assert gap is not None  # plan_path has seen to it
                 x = step.shift(x, gap)
             case Renoise():
-                x = step.forward(x, draw(x))
+                x = step.forward(x, draw(x, None))
         if trace is not None and before is not None:
             trace.log(move, time, guided.rows - rows, before, x, e, e_w)
         new = yield Visit(move, move.end, x, e, guided.rows)
@@ -240,6 +238,11 @@ def traverse(
             x = new
             if trace is not None:
                 trace.replaced()
+
+
+def noise_of(generator: Generators) -> Draw:
+    """The noise of a walk: every interval's, and every Renoise's, from one generator, or one a sample."""
+    return lambda x, interval: noise_like(x, generator)
 
 
 def noise_like(x: Tensor, generator: Generators) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zigzag import Standard, Trace, Z2Sampling, ZSampling
+from zigzag import ImplicitZ, Standard, Trace, Z2Sampling, ZSampling
 from zigzag.moves import Denoise
 
 diffusers = pytest.importorskip("diffusers")
@@ -46,26 +46,28 @@ def calls_before(error: type[Exception], match: str, case: Any, method: Any, **c
 
 
 @pytest.mark.parametrize(
-    ("name", "reason", "instead"),
+    ("name", "config", "reason"),
     [
-        ("EulerAncestralDiscreteScheduler", "noise", "EulerDiscreteScheduler"),
-        ("DDPMScheduler", "noise", "DDIMScheduler"),
-        ("LCMScheduler", "noise", "DDIMScheduler"),
-        ("UniPCMultistepScheduler", "corrector", "DPMSolverMultistepScheduler"),
-        ("DPMSolverMultistepScheduler", "several steps", "solver_order=1"),
-        ("PNDMScheduler", "several steps", "DDIMScheduler"),
-        ("HeunDiscreteScheduler", "twice a step", "EulerDiscreteScheduler"),
-        ("KDPM2DiscreteScheduler", "twice a step", "EulerDiscreteScheduler"),
+        ("DPMSolverSinglestepScheduler", {"solver_order": 3}, "one step of 3 model calls.*DPMSolverMultistepScheduler"),
+        ("PNDMScheduler", {"skip_prk_steps": False}, "Runge-Kutta.*skip_prk_steps=True"),
+        ("DDPMScheduler", {"variance_type": "learned_range"}, "learned variance.*fixed_small"),
     ],
 )
-def test_schedulers_whose_steps_are_not_affine(
-    name: str, reason: str, instead: str, tiny: Tiny, schedulers: Tiny
+def test_schedulers_whose_steps_cannot_be_led(
+    name: str, config: dict[str, Any], reason: str, tiny: Tiny, schedulers: Tiny
 ) -> None:
-    """Before the first model call, with the reason and what works; and Standard() runs on them all the same."""
-    config = schedulers("ddim").config
+    """Before the first model call, with the reason and what works."""
     for method in (ZSampling(), Z2Sampling(warmup=1)):
-        case = tiny("sd", scheduler=getattr(diffusers, name).from_config(config))
-        assert calls_before(ValueError, f"(?s){reason}.*{instead}", case, method) == 0
+        case = tiny("sd", scheduler=getattr(diffusers, name).from_config(schedulers("ddim").config, **config))
+        assert calls_before(ValueError, f"(?s){reason}", case, method) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["DDPM", "EulerAncestralDiscrete", "UniPCMultistep", "DPMSolverMultistep", "PNDM", "HeunDiscrete", "LCM"]
+)
+def test_standard_is_every_schedulers_own(name: str, tiny: Tiny, schedulers: Tiny) -> None:
+    """Bit by bit, whatever it holds: memory, noise, a corrector or two halves of a step."""
+    case = tiny("sd", scheduler=getattr(diffusers, f"{name}Scheduler").from_config(schedulers("ddim").config))
     generator = {"generator": torch.Generator().manual_seed(0), "latents": case.latents}
     plain = case.run(**generator)
     with attach(case.pipe, Standard()) as run, case.counted() as rows:
@@ -80,7 +82,6 @@ def test_schedulers_whose_steps_are_not_affine(
         ({"thresholding": True}, "thresholding=False"),
         ({"timestep_spacing": "linspace"}, "timestep_spacing='leading'"),
         ({"timestep_spacing": "trailing"}, "divides 1000"),
-        ({"prediction_type": "sample"}, "epsilon"),
     ],
 )
 def test_configurations_that_no_knots_represent(
@@ -90,8 +91,12 @@ def test_configurations_that_no_knots_represent(
     assert calls_before(ValueError, match, case, ZSampling()) == 0
 
 
-def test_a_call_that_makes_the_steps_stochastic(tiny: Tiny) -> None:
-    assert calls_before(ValueError, "eta=0.5", tiny("sd"), ZSampling(), eta=0.5) == 1
+def test_a_step_without_an_inverse_where_the_path_needs_it(tiny: Tiny, schedulers: Tiny) -> None:
+    """The last step of x₀ predictions keeps nothing of the state: ZSampling ends before it, ImplicitZ does not."""
+    case = tiny("sdxl", scheduler=schedulers("ddim", prediction_type="sample", set_alpha_to_one=True))
+    assert calls_before(ValueError, "from knot 5 to 6 has no inverse", case, ImplicitZ()) == 0
+    with attach(case.pipe, ZSampling()):
+        case.run()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Schedulers that no solver steps as: refused before anything runs, with the reason and with what works."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,6 @@ diffusers = pytest.importorskip("diffusers")
 AysSchedules = pytest.importorskip("diffusers.schedulers").AysSchedules
 adapters = pytest.importorskip("zigzag.adapters.diffusers")
 solver_from_scheduler = adapters.solver_from_scheduler
-refusals = pytest.importorskip("zigzag.adapters.diffusers.refusals")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers' own, of numpy
 
@@ -39,7 +37,7 @@ def flow(**config: Any) -> Any:
 
 TRAILING: dict[str, Any] = {"timestep_spacing": "trailing"}
 LINSPACE: dict[str, Any] = {"timestep_spacing": "linspace"}
-REFUSED: dict[str, tuple[Callable[[], Solver], str]] = {
+GRIDS: dict[str, tuple[Callable[[], Solver], str]] = {
     "no scheduler": (lambda: solver_from_scheduler(3), "scheduler must be a diffusers scheduler, got 3"),
     "no grid": (lambda: solver_from_scheduler(ddim()), "steps is missing, and DDIMScheduler has no grid"),
     "no flow grid": (lambda: solver_from_scheduler(flow()), "steps is missing"),
@@ -51,121 +49,140 @@ REFUSED: dict[str, tuple[Callable[[], Solver], str]] = {
         lambda: solver_from_scheduler(ddim(), timesteps=AysSchedules["StableDiffusionTimesteps"]),
         "timesteps: DDIMScheduler.set_timesteps takes none; EulerDiscreteScheduler",
     ),
-    "ddim trailing": (
-        lambda: solver_from_scheduler(ddim(**TRAILING), 30),
-        r"goes down by 1000//30 = 33, from time step 966 to 933, but the next one .* is 932; .* such as 25 or 40",
+    "ddim off the table": (
+        lambda: solver_from_scheduler(ddim(steps_offset=1), 1000),
+        "1000, which lies outside .* of 1000",
     ),
-    "ddim linspace": (lambda: solver_from_scheduler(ddim(**LINSPACE), 10), "888; use timestep_spacing='leading'"),
-    "ddim off the table": (lambda: solver_from_scheduler(ddim(steps_offset=1), 1000), "1000, lies outside .* of 1000"),
-    "ddim to nowhere": (lambda: solver_from_scheduler(ddim(set_alpha_to_one=False), 4), "last step does nothing"),
     "ddim from nothing": (
         lambda: solver_from_scheduler(ddim(**TRAILING, rescale_betas_zero_snr=True), 4),
-        "999, alpha is 0 .*; use timestep_spacing='leading'.* or a model of v_prediction",
+        "999, where alpha is 0 .*; use timestep_spacing='leading'.* or a model of v_prediction",
     ),
-    "euler to nowhere": (
-        lambda: solver_from_scheduler(euler(final_sigmas_type="sigma_min"), 4),
-        "last step does nothing.*final_sigmas_type='zero'",
-    ),
-    "clip": (lambda: solver_from_scheduler(ddim(clip_sample=True), 4), "clip_sample=True clamps .* clip_sample=False"),
-    "threshold": (lambda: solver_from_scheduler(ddim(thresholding=True), 4), "thresholding=True clamps"),
-    "dpm threshold": (lambda: solver_from_scheduler(dpm(thresholding=True), 4), "step 0 .* thresholding=True clamps"),
-    "eta": (lambda: solver_from_scheduler(ddim(), 4, step_kwargs={"eta": 0.5}), "called with eta=0.5"),
-    "churn": (lambda: solver_from_scheduler(euler(), 4, step_kwargs={"s_churn": 1.0}), "called with s_churn=1.0"),
-    "dpm order 2": (lambda: solver_from_scheduler(dpm(solver_order=2), 4), "predictions of several steps"),
-    "dpm sde": (lambda: solver_from_scheduler(dpm(algorithm_type="sde-dpmsolver++"), 4), "adds fresh noise"),
-    "dpm half a flow": (
-        lambda: solver_from_scheduler(dpm(prediction_type="flow_prediction"), 4),
-        "use_flow_sigmas=False is neither a flow nor a diffusion",
-    ),
-    "flow with noise": (lambda: solver_from_scheduler(flow(stochastic_sampling=True), 4), "adds fresh noise"),
-    "flow upside down": (lambda: solver_from_scheduler(flow(invert_sigmas=True), 4), "counts σ up"),
-    "flow to nowhere": (lambda: solver_from_scheduler(flow(), sigmas=[1.0, 0.5, 0.0]), "must descend strictly"),
-    "of tokens": (lambda: solver_from_scheduler(diffusers.AmusedScheduler(mask_token_id=0), 4), "not known to step"),
-}
-REFUSED |= {
-    f"{name} of x0": (
-        lambda make=make: solver_from_scheduler(make(prediction_type="sample"), 4),
-        r"x₀.*a = σ_j/σ_i = 0",
-    )
-    for name, make in (("ddim", ddim), ("euler", euler), ("dpm", dpm))
+    "flow to nowhere": (lambda: solver_from_scheduler(flow(), sigmas=[1.0, 0.5, 0.0]), "last step that does nothing"),
+    "no step at all": (lambda: solver_from_scheduler(diffusers.RePaintScheduler(), 4), "needs original_image, mask"),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", GRIDS)
 def test_what_does_not_fit_is_refused_with_its_reason(case: str) -> None:
-    call, message = REFUSED[case]
+    call, message = GRIDS[case]
     with pytest.raises(TypeError if case == "no scheduler" else ValueError, match=message):
         call()
 
 
-def refused_schedulers() -> list[Any]:
-    """One of each refused class that can be built without packages this environment lacks, and configurations."""
-    made = [dpm(solver_order=2), dpm(algorithm_type="sde-dpmsolver++"), flow(stochastic_sampling=True)]
-    made += [make(prediction_type="sample") for make in (ddim, euler, dpm)]
-    flows: dict[str, Any] = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
-    made.append(diffusers.UniPCMultistepScheduler(**flows))
-    for name in refusals.REFUSED:
-        try:
-            cls = getattr(diffusers, name)
-            takes_betas = "beta_start" in inspect.signature(cls.__init__).parameters
-            made.append(cls(**{key: BETAS[key] for key in BETAS if takes_betas}))
-        except (ImportError, TypeError, NotImplementedError):
-            continue
-    return made
+def made(name: str, **config: Any) -> Any:
+    return getattr(diffusers, name)(**{**BETAS, **config})
 
 
-@pytest.mark.parametrize("scheduler", refused_schedulers(), ids=lambda scheduler: type(scheduler).__name__)
-def test_the_scheduler_that_is_named_instead_works(scheduler: Any) -> None:
-    with pytest.raises(ValueError, match=type(scheduler).__name__) as refused:
-        solver_from_scheduler(scheduler, 10)
+PRK: dict[str, Any] = {"steps_offset": 1}
+SINGLE: dict[str, Any] = {"solver_order": 3}
+# What is refused, why, at how many steps; what is named behind "; use " is run.
+REFUSED: dict[str, tuple[Any, str, int]] = {
+    "clip": (ddim(clip_sample=True), "no affine steps.*clip_sample=True clamps", 4),
+    "ddpm clips": (made("DDPMScheduler"), "clip_sample=True clamps", 4),
+    "threshold": (ddim(thresholding=True), "thresholding=True clamps", 4),
+    "dpm threshold": (dpm(thresholding=True), "step 0, .*thresholding=True clamps", 4),
+    "consistency clips": (diffusers.CMStochasticIterativeScheduler(), "clip_denoised=True clamps", 4),
+    "learned": (made("DDPMScheduler", variance_type="learned_range"), "learned variance", 4),
+    "linspace": (ddim(**LINSPACE), r"from time step 999 elsewhere than to the next one, 888: .* 1000//10 = 100", 10),
+    "trailing": (ddim(**TRAILING), r"goes down by 1000//30 = 33 .*; use .*such as 25 or 40", 30),
+    "to nowhere": (ddim(set_alpha_to_one=False), "last step that does nothing", 4),
+    "euler to nowhere": (euler(final_sigmas_type="sigma_min"), "last step that does nothing", 4),
+    "half a flow": (dpm(prediction_type="flow_prediction"), "neither a flow nor a diffusion", 4),
+    "runge-kutta": (made("PNDMScheduler", **PRK), "Runge-Kutta", 4),
+    "triples": (made("DPMSolverSinglestepScheduler", **SINGLE), "one step of 3 model calls", 6),
+    "noisy pairs": (made("DPMSolverSinglestepScheduler", algorithm_type="sde-dpmsolver++"), "noise between them", 6),
+    "bh1 at data": (made("UniPCMultistepScheduler", solver_type="bh1"), "division by zero", 4),
+    "ddim upward": (made("DDIMInverseScheduler", clip_sample=False), "runs from data to noise", 4),
+    "dpm upward": (made("DPMSolverMultistepInverseScheduler"), "runs from data to noise", 4),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_the_scheduler_that_is_named_instead_works(case: str) -> None:
+    scheduler, reason, steps = REFUSED[case]
+    with pytest.raises(ValueError, match=f"{type(scheduler).__name__}.*{reason}") as refused:
+        solver_from_scheduler(scheduler, steps)
     named = str(refused.value).split("; use ")[-1]
-    if not named.split(".from_config")[0].split("(")[0].endswith("Scheduler") or " with " in named:
-        assert "zigzag.DDIM.karras" in named or "not distilled" in named
+    if case == "consistency clips":  # whose steps lead nowhere else either
+        assert "clip_denoised=False" in named
         return
-    expression = named.split(" and ")[0].split(", and ")[0].rstrip(",")
-    instead = eval(expression, vars(diffusers) | {"scheduler": scheduler} | all_schedulers())
-    assert len(solver_from_scheduler(instead, 10)) == 10
+    expression = named[: named.index(")") + 1]
+    config = type("Config", (), {"config": scheduler.config})
+    instead = eval(expression, {**vars(diffusers), **schedulers(), "scheduler": config})
+    assert len(solver_from_scheduler(instead, steps)) in (steps, (steps + 1) // 2)
+    if "such as" in named:
+        for number in (25, 40):
+            assert len(solver_from_scheduler(scheduler, number)) == number
 
 
-def all_schedulers() -> dict[str, Any]:
-    names = ("DDIM", "CogVideoXDDIM", "EulerDiscrete", "DPMSolverMultistep", "FlowMatchEulerDiscrete")
-    return {f"{name}Scheduler": getattr(diffusers, f"{name}Scheduler") for name in names}
+def schedulers() -> dict[str, Any]:
+    """diffusers' module is lazy: its names are not in its dictionary before they are asked for."""
+    names = {type(scheduler).__name__ for scheduler, *_ in REFUSED.values()}
+    return {name: getattr(diffusers, name) for name in (*names, "DPMSolverMultistepScheduler")}
 
 
-def test_most_refused_classes_were_tried() -> None:
-    assert len(refused_schedulers()) >= len(refusals.REFUSED)
+def test_a_flow_that_counts_up_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"counts σ up.*invert_sigmas=False"):
+        solver_from_scheduler(flow(invert_sigmas=True), 4)
 
 
-@pytest.mark.parametrize(("factor", "accepted"), [(1 + 1e-8, True), (1 + 1e-5, False), (1.05, False)])
-def test_the_steps_are_held_against_what_step_really_does_to_1e_6(factor: float, accepted: bool) -> None:
-    class Bent(diffusers.DDIMScheduler):  # type: ignore[misc]
-        def step(self, model_output: Tensor, timestep: int, sample: Tensor, **kwargs: Any) -> Any:
-            return super().step(factor * model_output, timestep, sample, **kwargs)
+def test_x0_predictions_have_steps_and_no_inverse_at_the_last() -> None:
+    """`a = σ_j/σ_i = 0` there: a path that needs it is refused, and zigzags before it are not."""
+    for make in (ddim, euler, dpm):
+        solver = solver_from_scheduler(make(prediction_type="sample"), 4)
+        assert solver.prediction == "x0" and all(solver.invertible_step(i) for i in range(3))
+        with pytest.raises(ValueError, match="from knot 3 to 4 has no inverse"):
+            solver.invertible_step(3)
 
+
+class Bent(diffusers.DDIMScheduler):  # type: ignore[misc]
+    factor = 1.0
+
+    def step(self, model_output: Tensor, timestep: int, sample: Tensor, **kwargs: Any) -> Any:
+        return super().step(self.factor * model_output, timestep, sample, **kwargs)
+
+
+@pytest.mark.parametrize(("factor", "native"), [(1 + 1e-8, True), (1 + 1e-5, False)])
+def test_a_native_solver_is_held_against_what_step_really_does_to_1e_6(factor: float, native: bool) -> None:
+    """Beyond that the steps are those that were read off the scheduler, and as it makes them."""
     scheduler = Bent(**BETAS, clip_sample=False)
-    if accepted:
-        assert len(solver_from_scheduler(scheduler, 6)) == 6
-        return
-    with pytest.raises(ValueError, match=r"step 0 of Bent, at time step 830, is not the a·x . b·e"):
-        solver_from_scheduler(scheduler, 6)
+    scheduler.factor = factor
+    solver, plain = solver_from_scheduler(scheduler, 6), solver_from_scheduler(ddim(), 6)
+    assert (type(solver) is type(plain)) == native
+    if not native:
+        for i in range(5):
+            assert abs(float(solver.step(i).b) / float(plain.step(i).b) - factor) < 1e-9
+        assert repr(solver) == "Rehearsed(Bent, T=6, prediction='epsilon')"
 
 
-@pytest.mark.parametrize("kind", ["remembers", "noisy", "bends late"])
-def test_a_step_that_remembers_draws_noise_or_bends_at_large_values_is_found_out(kind: str) -> None:
-    class Other(diffusers.EulerDiscreteScheduler):  # type: ignore[misc]
-        last: Any = 0.0
+class Other(diffusers.EulerDiscreteScheduler):  # type: ignore[misc]
+    kind, last = "", 0.0
 
-        def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **kwargs: Any) -> Any:
-            out = super().step(model_output, timestep, sample, **kwargs)
-            if kind == "remembers":
-                out.prev_sample, self.last = out.prev_sample + 1e-4 * self.last, model_output
-            elif kind == "noisy":
-                out.prev_sample = out.prev_sample + 1e-3 * torch.randn(sample.shape)
-            else:
-                out.prev_sample = out.prev_sample.clamp(-60, 60)
-            return out
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **kwargs: Any) -> Any:
+        out = super().step(model_output, timestep, sample, **kwargs)
+        if self.kind == "remembers":
+            out.prev_sample, self.last = out.prev_sample + 1e-3 * self.last, model_output
+        elif self.kind == "noisy":
+            out.prev_sample = out.prev_sample + 1e-3 * torch.randn(sample.shape)
+        elif self.kind == "bends late":
+            out.prev_sample = out.prev_sample.clamp(-60, 60)
+        elif self.kind == "drifts":
+            out.prev_sample = out.prev_sample + 1e-3
+        return out
 
-    state = torch.random.get_rng_state()
-    with pytest.raises(ValueError, match=r"step [01] of Other"):
-        solver_from_scheduler(Other(**BETAS), 6)
+
+@pytest.mark.parametrize("kind", ["remembers", "noisy", "bends late", "drifts"])
+def test_what_a_step_remembers_or_draws_is_read_and_what_bends_it_is_found_out(kind: str) -> None:
+    scheduler, state = Other(**BETAS), torch.random.get_rng_state()
+    scheduler.kind = kind
+    if kind in ("bends late", "drifts"):
+        with pytest.raises(ValueError, match=r"no affine steps: step [01], at time step"):
+            solver_from_scheduler(scheduler, 6)
+    else:
+        solver = solver_from_scheduler(scheduler, 6)
+        first, second = solver.step(0), solver.step(1, None, [0])
+        memory, drawn = (1e-3, 0.0) if kind == "remembers" else (0.0, 1e-3)
+        assert first.memory == () and abs(float(first.noise) - drawn) < 1e-12
+        assert abs(sum(map(float, second.memory)) - memory) < 1e-12 and abs(float(second.noise) - drawn) < 1e-12
+        assert solver.memory == int(kind == "remembers")
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -84,7 +84,7 @@ class Solver(ABC):
     def remember(self, i: int, x: Tensor, e: Tensor) -> Tensor:
         """What a Denoise that leaves knot `i`, from state `x` with prediction `e`, leaves for later steps: here `e`.
 
-        It is linear in `x` and `e`, and `(B, …)`.
+        It is linear in `x` and `e`, and `(B, …)`. Of a step of two evaluations `e` is the first, that at `x`.
         """
         return e
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers.branches import Branches, Names, name_branches, sign_of, split_branches
+from zigzag.adapters.diffusers.draws import Draws
 from zigzag.checks import plan_path
 from zigzag.guidance import Guidance
 from zigzag.guided import Answer, Query
+from zigzag.held import HeldStep
 from zigzag.methods import Method, Standard
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
-from zigzag.sampling import Traversal, Visit, noise_like, traverse
+from zigzag.sampling import Traversal, Visit, traverse
 from zigzag.solvers import Solver, StepInfo
 from zigzag.trace import Trace
 
-__all__ = ["Loop", "asked_knots", "is_led", "is_plain", "moved", "moves_of"]
+__all__ = ["Loop", "asked_times", "is_plain", "moved", "moves_of"]
 
 
 def moves_of(method: Method | Sequence[Move], steps: int) -> tuple[Move, ...]:
@@ -40,7 +41,7 @@ def moves_of(method: Method | Sequence[Move], steps: int) -> tuple[Move, ...]:
     return path
 
 
-def calls_of(move: Move) -> int:
+def calls_of(move: Move, held: HeldStep) -> int:
     """How often a move evaluates the model."""
     match move:
         case Invert():
@@ -48,26 +49,23 @@ def calls_of(move: Move) -> int:
         case Shift(_, fresh):
             return int(fresh)
         case Denoise():
-            return 1
+            return 1 if held.inner is None else 2
     return 0
 
 
-def asked_knots(path: Sequence[Move]) -> list[int]:
-    """The knot whose time the model is told, call by call."""
-    return [min(move.start, move.end) for move in path for _ in range(calls_of(move))]
+def asked_times(path: Sequence[Move], steps: Sequence[HeldStep]) -> list[int]:
+    """Which of the solver's `all_times` the model is told, call by call."""
+    asked: list[int] = []
+    for move, held in zip(path, steps, strict=True):
+        asked += [min(move.start, move.end)] * calls_of(move, held)
+        if isinstance(move, Denoise) and held.inner is not None:
+            asked[-1] = held.inner.told
+    return asked
 
 
 def is_plain(path: Sequence[Move]) -> bool:
     """Whether the path is standard sampling, which the pipeline's own scheduler can be left to do."""
     return not path or tuple(path) == Standard().path(len(path))
-
-
-def is_led(method: Method | Sequence[Move], steps: int) -> bool:
-    """Whether a method has a path on so many steps that is not standard sampling."""
-    try:
-        return not is_plain(moves_of(method, steps))
-    except ValueError:
-        return False
 
 
 class _Own:
@@ -96,24 +94,26 @@ class Loop:
     Args:
         path: moves on knots of the scheduler's whole grid. solver: the steps on that grid.
         weak: the weak guidance. The strong one is the pipeline's.
-        generator, trace: for the traversal.
+        trace: for the traversal.
+
+    Attributes:
+        asked: which of the solver's `all_times` the model is told, call by call.
+        knot: where the state is that was handed out; between two knots, the one that the step has left.
+        place: which of `all_times` belongs to that state; None where it is data.
+        draw: of the noise; to be set before the first answer.
 
     Raises:
         ValueError: for moves that the solver's steps do not allow.
     """
 
-    def __init__(
-        self,
-        path: Sequence[Move],
-        solver: Solver,
-        weak: Guidance,
-        generator: torch.Generator | None,
-        trace: Trace | None,
-    ) -> None:
+    draw: Draws
+
+    def __init__(self, path: Sequence[Move], solver: Solver, weak: Guidance, trace: Trace | None) -> None:
         self.path, self.steps = plan_path(path, solver)
-        self.solver, self.weak, self.generator, self.trace = solver, weak, generator, trace
-        self.asked = asked_knots(self.path)
-        self.knot, self.made, self.calls, self.rows = self.path[0].start, 0, 0, 0
+        self.solver, self.weak, self.trace = solver, weak, trace
+        self.asked = asked_times(self.path, self.steps)
+        self.knot, self.place = self.path[0].start, self._place(self.path[0].start)
+        self.made, self.calls, self.rows = 0, 0, 0
         self._own = _Own()
         self._names: Names | None = None
         self._moves: Traversal | None = None
@@ -134,7 +134,7 @@ class Loop:
         branches, rows = self._branches(outputs, guided)
         if branches is None and any(isinstance(move, Invert | Shift) for move in self.path[self.made :]):
             raise ValueError(
-                f"the pipeline evaluates no unconditional branch at knot {self.asked[self.calls]}, and without one "
+                f"the pipeline evaluates no unconditional branch at knot {self.knot}, and without one "
                 "there is no gap to zigzag over: raise its guidance_scale above 1 (true_cfg_scale, with a negative "
                 "prompt, where a pipeline has that); or end the zigzag before (steps=), or use method Standard()"
             )
@@ -165,14 +165,14 @@ class Loop:
         if self._moves is None:
             self._moves = traverse(
                 self.path, self.steps, sample, self.solver, self._own, self.weak, separate=False,
-                draw=partial(noise_like, generator=self.generator), trace=self.trace,
+                draw=self.draw, trace=self.trace,
             )  # fmt: skip
             message = next(self._moves)
         elif isinstance(self._held, Query):
             if self._changed(sample) is not None:
                 raise ValueError(
-                    "the latents were changed (by a callback, or an inpainting mask) within an inversion, between "
-                    "its refinements; use refine=0, or leave them alone"
+                    "the latents were changed (by a callback, or an inpainting mask) in the middle of a move: between "
+                    "the refinements of an inversion (use refine=0), or the halves of a step; or leave them alone"
                 )
             message = self._held
         else:
@@ -185,14 +185,19 @@ class Loop:
         message = self._moves.send(answer)
         while isinstance(message, Visit):
             self.made, self.knot, self._held = self.made + 1, message.knot, message
+            self.place = self._place(self.knot)
             if self.ended:
                 self._moves.close()
                 return message.state
-            if calls_of(self.path[self.made]):
+            if calls_of(self.path[self.made], self.steps[self.made]):
                 return message.state
             message = self._moves.send(None)
-        self._held, self.knot = message, message.told
+        self._held, self.place = message, message.told
+        self.knot = min(self.path[self.made].start, self.path[self.made].end)
         return message.x
+
+    def _place(self, knot: int) -> int | None:
+        return knot if knot < len(self.solver) else None
 
     def _hand_out(self, state: Tensor, dtype: torch.dtype) -> Tensor:
         handed = state.to(dtype)  # the prediction's dtype, as schedulers do; the state itself keeps its digits

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers.conventions import CONVENTIONS, UNET, Convention, convention_of
-from zigzag.adapters.diffusers.probing import input_factors, name_of
+from zigzag.adapters.diffusers.probing import input_factors
 from zigzag.adapters.diffusers.schedulers import prediction_of
+from zigzag.adapters.diffusers.stepping import name_of
 from zigzag.adapters.diffusers.unfit import refuse_caches
 from zigzag.sampling import Predictor
 from zigzag.solvers.affine import state_dtype

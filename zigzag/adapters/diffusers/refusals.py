@@ -1,97 +1,131 @@
-"""Schedulers whose steps no affine solver makes: why, and what to take instead."""
+"""Schedulers whose steps no solver makes: why, and what to take instead."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-__all__ = ["Refusal", "refusal_of"]
+from zigzag.adapters.diffusers.knots import Chain
+from zigzag.adapters.diffusers.rehearsal import Mismatch
+from zigzag.adapters.diffusers.stepping import NotLinear, name_of
 
+__all__ = ["of_bending", "of_grid", "of_leading", "of_rehearsal", "of_steps", "of_upward"]
 
-class Refusal(NamedTuple):
-    """Why a scheduler is refused, and the nearest one that works."""
-
-    reason: str
-    instead: str
-
-
-DDIM: Final = "DDIMScheduler.from_config(scheduler.config, clip_sample=False, timestep_spacing='leading')"
-EULER: Final = "EulerDiscreteScheduler.from_config(scheduler.config)"
-ORDER_1: Final = "DPMSolverMultistepScheduler.from_config(scheduler.config, solver_order=1)"
-FLOW: Final = "FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)"
-
-NOISE: Final = "adds fresh noise at every step, which has no inverse"
-HISTORY: Final = "combines the predictions of several steps, so that no step is a·x + b·e of its own state"
-INNER: Final = "evaluates the model twice a step, and its second update starts from a state it has kept"
-UPWARD: Final = "runs from data to noise"
-
-REFUSED: Final = {
-    "CMStochasticIterativeScheduler": Refusal(NOISE, EULER),
-    "CogVideoXDPMScheduler": Refusal(f"{HISTORY}, and {NOISE}", "CogVideoXDDIMScheduler.from_config(scheduler.config)"),
-    "CosineDPMSolverMultistepScheduler": Refusal(f"{HISTORY}, and {NOISE}", "zigzag.DDIM.karras"),
-    "DDIMInverseScheduler": Refusal(UPWARD, f"{DDIM} and a path of Invert moves"),
-    "DDPMParallelScheduler": Refusal(NOISE, DDIM),
-    "DDPMScheduler": Refusal(NOISE, DDIM),
-    "DDPMWuerstchenScheduler": Refusal(NOISE, DDIM),
-    "DEISMultistepScheduler": Refusal(HISTORY, ORDER_1),
-    "DPMSolverMultistepInverseScheduler": Refusal(UPWARD, f"{ORDER_1} and a path of Invert moves"),
-    "DPMSolverSDEScheduler": Refusal(NOISE, EULER),
-    "EDMDPMSolverMultistepScheduler": Refusal(HISTORY, "zigzag.DDIM.karras"),
-    "EDMEulerScheduler": Refusal(
-        "preconditions the model's output by sigma_data, which is neither ε, v nor flow",
-        "zigzag.DDIM.karras, with a predictor that applies the preconditioning",
-    ),
-    "EulerAncestralDiscreteScheduler": Refusal(NOISE, EULER),
-    "FlowMatchHeunDiscreteScheduler": Refusal(INNER, FLOW),
-    "FlowMatchLCMScheduler": Refusal(NOISE, FLOW),
-    "HeunDiscreteScheduler": Refusal(INNER, EULER),
-    "IPNDMScheduler": Refusal(HISTORY, DDIM),
-    "KDPM2AncestralDiscreteScheduler": Refusal(NOISE, EULER),
-    "KDPM2DiscreteScheduler": Refusal(INNER, EULER),
-    "LCMScheduler": Refusal(NOISE, DDIM),
-    "LMSDiscreteScheduler": Refusal(HISTORY, EULER),
-    "LTXEulerAncestralRFScheduler": Refusal(NOISE, FLOW),
-    "PNDMScheduler": Refusal(HISTORY, DDIM),
-    "RePaintScheduler": Refusal(NOISE, f"{DDIM} and zigzag.Resampling"),
-    "SASolverScheduler": Refusal(f"{HISTORY}, and {NOISE}", ORDER_1),
-    "SCMScheduler": Refusal(NOISE, "FlowMatchEulerDiscreteScheduler with a model that is not distilled"),
-    "TCDScheduler": Refusal(NOISE, DDIM),
-    "UnCLIPScheduler": Refusal(NOISE, DDIM),
-    "UniPCMultistepScheduler": Refusal(f"{HISTORY}, and its corrector undoes most of a shift of the state", ORDER_1),
-}
+CLAMPS: Final = ("thresholding", "clip_sample", "clip_denoised")
+MULTISTEP: Final = "DPMSolverMultistepScheduler.from_config(scheduler.config)"
+KNOWN: Final = (
+    "a scheduler of diffusers that steps along α, σ: DDIMScheduler, EulerDiscreteScheduler, "
+    "DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler"
+)
 
 
-def refusal_of(scheduler: Any) -> Refusal | None:
-    """The refusal of a scheduler by its class or by its configuration; None where nothing is known against it."""
-    for cls in type(scheduler).__mro__:
-        if cls.__name__ in REFUSED:
-            refusal = REFUSED[cls.__name__]
-            shift = scheduler.config.get("flow_shift", scheduler.config.get("shift", 1.0))
-            flows = scheduler.config.get("prediction_type") == "flow_prediction"
-            return refusal._replace(instead=f"FlowMatchEulerDiscreteScheduler(shift={shift:g})") if flows else refusal
-    return _by_configuration(scheduler)
+def of_rehearsal(scheduler: Any, error: NotLinear) -> ValueError:
+    """For a step that has no coefficients."""
+    times, N = scheduler.timesteps, scheduler.config.get("num_train_timesteps")
+    if hasattr(scheduler, "alphas_cumprod") and len(times) and isinstance(N, int) and float(times.max()) >= N:
+        why = f"begins at time step {int(times.max())}, which lies outside its training table of {N}"
+        return _refusal(scheduler, why, "fewer steps, or a smaller steps_offset")
+    table = getattr(scheduler, "alphas_cumprod", None)
+    if table is not None and scheduler.config.get("prediction_type") == "epsilon" and float(table[-1]) == 0:
+        return _refusal(
+            scheduler,
+            f"begins at time step {int(times[0])}, where alpha is 0 (rescale_betas_zero_snr), and ε says nothing of "
+            "the data",
+            "timestep_spacing='leading', which starts below, or a model of v_prediction",
+        )
+    variance = _own(scheduler).get("variance_type")
+    if isinstance(variance, str) and variance.startswith("learned"):
+        return _refusal(
+            scheduler,
+            f"takes a learned variance beside the prediction (variance_type={variance!r}), in whose exponent the "
+            "noise is not linear",
+            _changed(scheduler, "variance_type='fixed_small', clip_sample=False, thresholding=False")
+            + ", for a pipeline that drops the variance",
+        )
+    instead = _changed(scheduler, "solver_type='bh2'") if _own(scheduler).get("solver_type") == "bh1" else KNOWN
+    return _refusal(scheduler, f"has no steps a·x + b·e + r that could be read off it: {error}", instead)
 
 
-def _by_configuration(scheduler: Any) -> Refusal | None:
+def of_bending(scheduler: Any, mismatch: Mismatch) -> ValueError:
+    """For a step that is not affine, as far as the configuration tells."""
+    causes = [f"{name}=True" for name in CLAMPS if _own(scheduler).get(name)][:1]
+    if causes:
+        why, name = f"{causes[0]} clamps the predicted x0", causes[0].removesuffix("=True")
+        return _refusal(scheduler, _bent(scheduler, mismatch, why), _changed(scheduler, f"{name}=False"))
+    return _refusal(scheduler, _bent(scheduler, mismatch, "something in it is not linear"), KNOWN)
+
+
+def of_steps(scheduler: Any, error: NotLinear) -> ValueError:
+    """For calls that are no steps of one evaluation or two."""
+    if _own(scheduler).get("skip_prk_steps") is False:
+        changed = _changed(scheduler, "skip_prk_steps=True, set_alpha_to_one=True")
+        return _refusal(scheduler, f"begins with Runge-Kutta steps: {error}", changed)
+    return _refusal(scheduler, f"has steps that cannot be led: {error}", MULTISTEP)
+
+
+def of_leading(scheduler: Any, k: int, chain: Chain) -> ValueError:
+    """For a step that goes elsewhere than to the next time step."""
+    times, config = scheduler.timesteps.tolist(), scheduler.config
+    if config.get("prediction_type") == "flow_prediction" and config.get("use_flow_sigmas") is False:
+        why = "prediction_type='flow_prediction' with use_flow_sigmas=False is neither a flow nor a diffusion"
+        return _refusal(scheduler, f"has no chain of knots: {why}", _changed(scheduler, "use_flow_sigmas=True"))
+    why = f"goes from time step {times[k]:g} elsewhere than to the next one, {times[k + 1]:g}"
+    spacing, N, T = config.get("timestep_spacing"), config.get("num_train_timesteps", 0), len(times)
+    if spacing not in ("linspace", "trailing"):
+        return _refusal(scheduler, why, KNOWN)
+    why += f": its step goes down by {N}//{T} = {N // T} under timestep_spacing={spacing!r} too"
+    instead = _changed(scheduler, "timestep_spacing='leading'")
+    if spacing == "trailing":
+        divisors = [n for n in range(1, N + 1) if N % n == 0]
+        below, above = max(n for n in divisors if n <= T), min(n for n in divisors if n >= T)
+        instead += f", or a number of steps that divides {N}, such as {below} or {above}"
+    return _refusal(scheduler, why, instead)
+
+
+def of_upward(scheduler: Any) -> ValueError:
+    """For a grid from data to noise."""
+    if scheduler.config.get("invert_sigmas"):
+        reason = "counts σ up from data to noise (invert_sigmas)"
+        return _refusal(scheduler, reason, "invert_sigmas=False, with a model that predicts ε − x₀")
+    reason = "runs from data to noise, and an image is inverted by a path of Invert moves on the way down"
+    return _refusal(scheduler, reason, "DDIMScheduler.from_config(scheduler.config, clip_sample=False)")
+
+
+def of_grid(scheduler: Any, chain: Chain, error: ValueError) -> ValueError:
+    """For knots that do not run strictly from noise to data."""
+    if _own(scheduler).get("skip_prk_steps") is False:
+        return of_steps(scheduler, NotLinear("they are of four model calls each, and steps of two are led"))
+    (*_, alpha_y, alpha_z), (*_, sigma_y, sigma_z) = chain.alphas, chain.sigmas
+    if alpha_y * sigma_z == alpha_z * sigma_y:
+        instead = {"set_alpha_to_one": "set_alpha_to_one=True", "final_sigmas_type": "final_sigmas_type='zero'"}
+        named = next((value for name, value in instead.items() if name in _own(scheduler)), "")
+        return _refusal(
+            scheduler,
+            "has a last step that does nothing, as it ends at the noise level it starts from",
+            _changed(scheduler, named) if named else f"other time steps, or {MULTISTEP}",
+        )
+    return _refusal(
+        scheduler, f"has a grid on which there is no solver: {error}", "another number of steps, or spacing"
+    )
+
+
+def _bent(scheduler: Any, mismatch: Mismatch, why: str) -> str:
+    time = float(scheduler.timesteps[mismatch.k])
+    return (
+        f"has no affine steps: step {mismatch.k}, at time step {time:g}, is off a·x + b·e + r by {mismatch.error:.1g} "
+        f"of its terms; {why}"
+    )
+
+
+def _own(scheduler: Any) -> dict[str, Any]:
     # A configuration made from another class's keeps that class's keys, which say nothing of this one.
     own = inspect.signature(type(scheduler).__init__).parameters
-    config = {key: value for key, value in scheduler.config.items() if key in own}
-    changed = f"{type(scheduler).__name__}.from_config(scheduler.config, {{}})"
-    if config.get("algorithm_type", "").startswith("sde-"):
-        algorithm = config["algorithm_type"].removeprefix("sde-")
-        return Refusal(NOISE, changed.format(f"algorithm_type='{algorithm}', solver_order=1"))
-    if config.get("solver_order", 1) != 1:
-        return Refusal(HISTORY, changed.format("solver_order=1"))
-    if config.get("stochastic_sampling"):
-        return Refusal(NOISE, changed.format("stochastic_sampling=False"))
-    if config.get("invert_sigmas"):
-        return Refusal(
-            "counts σ up from noise to data (invert_sigmas)",
-            changed.format("invert_sigmas=False") + ", with a predictor that negates the model and tells it 1000 − t",
-        )
-    if config.get("prediction_type") in ("sample", "original_sample"):
-        return Refusal(
-            "takes predictions of x₀, whose last step keeps nothing of the state (a = σ_j/σ_i = 0) and has no inverse",
-            changed.format("prediction_type='epsilon'") + ", and adapt_prediction(eps_fn, solver, 'x0')",
-        )
-    return None
+    return {key: value for key, value in scheduler.config.items() if key in own}
+
+
+def _changed(scheduler: Any, what: str) -> str:
+    return f"{name_of(scheduler)}.from_config(scheduler.config, {what})"
+
+
+def _refusal(scheduler: Any, reason: str, instead: str) -> ValueError:
+    return ValueError(f"scheduler: {name_of(scheduler)} {reason}; use {instead}")

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch import Tensor, nn
 
 from zigzag.adapters.diffusers.branches import rows_per_sample, shape_of
-from zigzag.adapters.diffusers.loop import Loop, asked_knots, is_led, is_plain, moved, moves_of
+from zigzag.adapters.diffusers.draws import Draws
+from zigzag.adapters.diffusers.given import extras_of, given_to
+from zigzag.adapters.diffusers.layout import Part
+from zigzag.adapters.diffusers.levels import noised, scaled, stand_at
+from zigzag.adapters.diffusers.loop import Loop, asked_times, is_plain, moved, moves_of
 from zigzag.adapters.diffusers.patches import Patches
-from zigzag.adapters.diffusers.schedulers import solver_from_scheduler
+from zigzag.adapters.diffusers.plans import Plan, plan_of
+from zigzag.adapters.diffusers.replies import Replies
+from zigzag.adapters.diffusers.stepping import name_of
 from zigzag.adapters.diffusers.timesteps import Times, is_tail, plain, spread
-from zigzag.adapters.diffusers.unfit import refuse_perturbed, refuse_unfit
+from zigzag.adapters.diffusers.unfit import check_led, refuse_perturbed, refuse_unfit
+from zigzag.checks import plan_path
 from zigzag.guidance import Guidance
 from zigzag.methods import Method
-from zigzag.moves import Move, Renoise
+from zigzag.moves import Move
 from zigzag.trace import Trace
 
 __all__ = ["Run", "Session"]
-
-# What a pipeline may pass to its scheduler's step that changes nothing of the step.
-HARMLESS = ("model_output", "timestep", "sample", "generator", "return_dict")
 
 
 @dataclass
@@ -59,6 +63,7 @@ class Session:
         self.run = Run()
         self.outputs: list[Any] = []  # of the calls since the last step; their shapes, where those are enough
         self.grid: dict[str, Tensor] = {}  # the scheduler's own timesteps and sigmas
+        self.plan: Plan | None = None  # of the scheduler's steps, where a method is to lead them
         self.loop: Loop | None = None  # of a path that is not plain
         self.path: tuple[Move, ...] = ()
         self.stepped: int | None = None  # steps made in the loop under way, if one is
@@ -66,6 +71,8 @@ class Session:
         self._tick: Callable[[int], Any] | None = None  # the progress bar's
         self._told: Tensor | None = None  # the time handed out last
         self._hosts: list[float] = []  # the grid's times as host numbers, for a trace of standard sampling
+        self._replies: Replies | None = None
+        self._warned = False  # that a corrector was left out
         self._signature = inspect.signature(self.scheduler.step)
 
     def take_over(self, patches: Patches) -> None:
@@ -117,9 +124,11 @@ class Session:
         original(*args, **kwargs)
         names = [name for name in ("timesteps", "sigmas") if isinstance(getattr(self.scheduler, name, None), Tensor)]
         self.grid = {name: getattr(self.scheduler, name) for name in names}
-        self.loop, self.stepped, self._tick = None, None, None
-        if is_led(self.method, len(self.grid["timesteps"])):
+        self.loop, self.stepped, self._tick, self.plan = None, None, None, None
+        if not self._is_plain(len(self.grid["timesteps"])):
             refuse_perturbed(self.pipe)
+            with self._own_grid():
+                self.plan = plan_of(self.scheduler)
         self.scheduler.timesteps = spread(self.grid["timesteps"], 0, self)
 
     def _get_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -141,9 +150,10 @@ class Session:
         """A bar of as many ticks as there are calls: the pipeline would tick for the last `T` of them alone."""
         bar, self._tick = original(*args, **kwargs), None
         total = getattr(bar, "total", None)
-        if isinstance(total, int) and total <= len(self.grid.get("timesteps", ())):
+        if self.plan is not None and isinstance(total, int) and total <= len(groups := self.plan.rehearsed.groups):
+            start = groups[-total].first if total else 0
             try:
-                calls = len(self.asks(total))
+                calls = len(self.asks(start, len(self.grid["timesteps"]) - start))
             except ValueError:  # said when the loop begins
                 return bar
             if calls != total:
@@ -151,9 +161,24 @@ class Session:
                 bar.update = lambda n=1: None
         return bar
 
-    def asks(self, steps: int) -> Sequence[int]:
-        """The knots whose times the model is told, call by call, on a part of the grid of so many steps."""
-        return asked_knots(moves_of(self.method, steps))
+    def _is_plain(self, steps: int) -> bool:
+        try:
+            return is_plain(moves_of(self.method, steps))
+        except ValueError:
+            return False
+
+    def _path(self, start: int, count: int) -> tuple[tuple[Move, ...], Part]:
+        """The moves on a part of the grid, from its own knot 0 on, and where that part is."""
+        part = Part(start, count) if self.plan is None else self.plan.layout.part(start, count)
+        return moves_of(self.method, part.steps), part
+
+    def asks(self, start: int, count: int) -> Sequence[int]:
+        """Of every model call on a part of `count` times from `start` on: which of them the model is told."""
+        path, part = self._path(start, count)
+        if is_plain(path) or self.plan is None:
+            return range(count)
+        laid, steps = plan_path([moved(move, part.knot) for move in path], self.plan.solver)
+        return [self.plan.layout.call(told) - start for told in asked_times(laid, steps)]
 
     def begin(self, times: Times) -> Iterator[Tensor]:
         """The times of one loop of the pipeline. Who does not step is only looking, and sees the plain grid."""
@@ -161,87 +186,81 @@ class Session:
         if self.stepped:  # in the middle of a loop
             yield from steps
             return
-        path = moves_of(self.method, len(steps))
-        knots = asked_knots(path)
-        self._prepare(path, times)
+        path, part = self._path(times.start, len(steps))
+        self._prepare(path, part, times)
         turn = self._turn = object()
-        for call, knot in enumerate(knots):
+        for call, told in enumerate(self.asks(times.start, len(steps))):
             if self._turn is not turn or (self.stepped or 0) != call:
                 yield from steps[call:]
                 return
             if self.loop is not None:
-                self._stand_at(times.start + knot)
-            self._told = steps[knot]
+                stand_at(self.scheduler, times.start + told)
+            self._told = steps[told]
             yield self._told
 
-    def _prepare(self, path: tuple[Move, ...], times: Times) -> None:
-        self.loop, self.stepped, self.path, self.run.knot = None, 0, path, times.start
+    def _prepare(self, path: tuple[Move, ...], part: Part, times: Times) -> None:
+        self.loop, self.stepped, self.path, self.run.knot = None, 0, path, part.knot
         self.outputs.clear()
         if is_plain(path):
             if self.trace is not None:
                 self.trace.begin(path)
                 self._hosts = times.grid.tolist()
             return
-        refuse_unfit(self.pipe, self.models, steps=len(times.grid), calls=len(asked_knots(path)))
-        with self._own_grid():
-            solver = solver_from_scheduler(self.scheduler)
-        self.loop = Loop([moved(move, times.start) for move in path], solver, self.weak, self.generator, self.trace)
-
-    def _stand_at(self, knot: int) -> None:
-        # Schedulers that count their steps scale the model's input, and noise a mask's background, by the count.
-        if hasattr(self.scheduler, "_step_index"):
-            self.scheduler._step_index = knot
+        assert self.plan is not None
+        self.loop = Loop([moved(move, part.knot) for move in path], self.plan.solver, self.weak, self.trace)
+        refuse_unfit(self.pipe, self.models, steps=len(times.grid), calls=len(self.loop.asked))
+        if self.plan.corrected and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{name_of(self.scheduler)} runs without its corrector while {self.method!r} is attached: what a "
+                "corrector makes of a state cannot be undone; method Standard() leaves it on",
+                stacklevel=2,
+            )
 
     # The steps.
 
     def _step(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         outputs = list(self.outputs)
         self.outputs.clear()
-        given = self._signature.bind(*args, **kwargs).arguments
+        given = given_to(self._signature, args, kwargs)
         if self.loop is None:
             return self._plain_step(original, args, kwargs, given, outputs)
-        self._check_led(self.loop, given["timestep"], outputs)
-        if not self.stepped:
-            self._first_step(self.loop, given)
-        rows = self.loop.rows
-        state = self.loop.answer(outputs, given["model_output"], given["sample"])
-        self.run.rows += self.loop.rows - rows
-        self.stepped, self.run.knot = (self.stepped or 0) + 1, self.loop.knot
+        check_led(self.loop, given["timestep"], self._told, outputs, stepping=self.stepped is not None)
+        loop = self.loop if self.stepped else self._first_step(self.loop, given)
+        assert self.plan is not None and self._replies is not None
+        rows, call = loop.rows, self.plan.layout.call(loop.asked[loop.calls])
+        state = loop.answer(outputs, given["model_output"], given["sample"])
+        self.run.rows += loop.rows - rows
+        self.stepped, self.run.knot = (self.stepped or 0) + 1, loop.knot
         if self._tick is not None:
             self._tick(1)
-        if self.loop.ended:
+        if loop.ended:
             self.stepped = None
-            self._stand_at(self.loop.knot)
-        return SchedulerOutput(prev_sample=state) if given.get("return_dict", True) else (state,)
+            loop.draw.finish(loop.knot)
+            stand_at(self.scheduler, self.plan.rehearsed.groups[loop.knot - 1].last + 1)
+        return self._replies(state, given["sample"], given["model_output"], call)
 
-    def _check_led(self, loop: Loop, time: Any, outputs: Sequence[Any]) -> None:
-        told = time is self._told or (self._told is not None and float(time) == float(self._told))
-        if self.stepped is None or loop.ended or not told:
-            raise RuntimeError(
-                "the pipeline's scheduler steps at other times than its loop is told, so that attach cannot lead it; "
-                "only method Standard() works"
-            )
-        if not outputs:
-            raise RuntimeError(
-                "no call of the pipeline's model was seen before its scheduler's step, so that attach cannot lead it; "
-                "a unet or transformer is to be replaced before the block, not within it"
-            )
-
-    def _first_step(self, loop: Loop, given: Mapping[str, Any]) -> None:
-        extras = {name: value for name, value in given.items() if name not in HARMLESS and value}
-        if extras:  # eta, s_churn: refused there if they make a difference
-            with self._own_grid():
-                solver_from_scheduler(self.scheduler, step_kwargs=extras)
-        if loop.generator is None and any(isinstance(move, Renoise) for move in loop.path):
-            loop.generator = given.get("generator")
-            if not isinstance(loop.generator, torch.Generator | None):
-                raise ValueError(
-                    "generator: the noise of Renoise is drawn for the whole batch from one generator, and the pipeline "
-                    "was given a list; pass one to attach"
-                )
+    def _first_step(self, loop: Loop, given: Mapping[str, Any]) -> Loop:
+        """The loop as the pipeline's first call of `step` wants it: with what else it passes, and its generator."""
+        assert self.plan is not None
+        extras = extras_of(self._signature, given)
+        with self._own_grid():
+            if extras:  # eta, s_churn
+                self.plan, asked = plan_of(self.scheduler, extras), loop.asked
+                loop = self.loop = Loop(loop.path, self.plan.solver, self.weak, self.trace)
+                if loop.asked != asked:
+                    raise ValueError(
+                        f"scheduler: {name_of(self.scheduler)} makes other calls with {extras}; leave it out"
+                    )
+            knot, rehearsed = loop.path[0].start, self.plan.rehearsed
+            renoise = self.generator or given.get("generator")
+            loop.draw = Draws(self.scheduler, rehearsed, knot, given, extras, renoise)
+            first = rehearsed.groups[knot].first
+            self._replies = Replies(rehearsed.rehearsal, first, given.get("return_dict", True))
         if "sigmas" in self.grid:  # pipelines of flow models look them up by their loop's counter
-            knots = torch.tensor(loop.asked, device=self.grid["sigmas"].device)
-            self.scheduler.sigmas = self.grid["sigmas"][knots]
+            calls = [self.plan.layout.call(told) for told in loop.asked]
+            self.scheduler.sigmas = self.grid["sigmas"][torch.tensor(calls, device=self.grid["sigmas"].device)]
+        return loop
 
     def _plain_step(
         self,
@@ -253,7 +272,7 @@ class Session:
     ) -> Any:
         """Standard sampling, left to the scheduler; the rows are counted."""
         if self.stepped is None:
-            if not is_plain(moves_of(self.method, len(self.scheduler.timesteps))):
+            if not self._is_plain(len(self.scheduler.timesteps)):
                 raise RuntimeError(
                     "the pipeline's loop does not run over its scheduler's timesteps, so that attach cannot lead it; "
                     "only method Standard() works"
@@ -271,24 +290,12 @@ class Session:
         return result
 
     def _scale_model_input(self, original: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        if self.loop is None:
+        if self.loop is None or self.loop.ended or self.plan is None:
             return original(*args, **kwargs)
         with self._own_grid():
-            return original(*args, **kwargs)
+            return scaled(self.scheduler, self.plan, self.loop, original, args, kwargs)
 
     def _add_noise(self, original: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """A blend of a noised image into the latents, asked for at the next call's time: at the knot where they are."""
-        call = inspect.signature(original).bind(*args, **kwargs)
-        name = "timesteps" if "timesteps" in call.arguments else "timestep"
-        asked = call.arguments[name] = plain(call.arguments[name])
+        loop = self.loop if self.stepped else None
         with self._own_grid():
-            if self.loop is None or not self.stepped:
-                return original(*call.args, **call.kwargs)
-            times, knot = self.grid["timesteps"], self.loop.knot
-            self._stand_at(knot)
-            if bool((asked == times[self.loop.asked[self.stepped]].to(asked.device)).all()):  # not a callback's own
-                if knot == len(times):
-                    clean: Tensor = call.args[0]
-                    return clean
-                call.arguments[name] = times[knot].expand(asked.shape)
-            return original(*call.args, **call.kwargs)
+            return noised(self.scheduler, self.plan, loop, original, args, kwargs)

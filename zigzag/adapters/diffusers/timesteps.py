@@ -14,8 +14,8 @@ __all__ = ["Times", "Tour", "is_tail", "plain", "spread"]
 class Tour(Protocol):
     """Whoever knows which knots a loop over a part of the grid visits, and what it does there."""
 
-    def asks(self, steps: int) -> Sequence[int]:
-        """The knot, counted from the start of the part, of every model call on a part of so many steps."""
+    def asks(self, start: int, count: int) -> Sequence[int]:
+        """Of every model call on a part of `count` times from `start` on: which of them the model is told."""
         ...
 
     def begin(self, times: Times) -> Iterator[Tensor]:
@@ -35,8 +35,8 @@ class Times(Tensor):
     the slice of the grid.
 
     Attributes:
-        grid: `(T,)`, the plain times of the grid. calls: `(N,)`, those of the calls. start: the knot of the scheduler's
-            whole grid that it begins at.
+        grid: `(T,)`, the plain times of the grid. calls: `(N,)`, those of the calls. start: the place in the
+            scheduler's whole grid that it begins at.
     """
 
     grid: Tensor
@@ -69,12 +69,12 @@ class Times(Tensor):
 
 
 def spread(grid: Tensor, start: int, tour: Tour, *, ended: bool = False) -> Times:
-    """The times of the calls that `tour` makes on the part `grid` of a scheduler's grid, from knot `start` on.
+    """The times of the calls that `tour` makes on the part `grid` of a scheduler's grid, from its `start` on.
 
     ended: whether the part was cut out by its end, so that as a tensor it is `grid`.
     """
     try:
-        calls = _at(grid, tour.asks(len(grid)))
+        calls = _at(grid, tour.asks(start, len(grid)))
     except ValueError:  # no path on so short a part; said when a loop begins, for a part may just be looked at
         calls = grid
     new: Times = torch.Tensor._make_subclass(Times, grid if ended else calls)
@@ -93,5 +93,5 @@ def is_tail(part: Any, whole: Tensor) -> bool:
     return same and torch.equal(part, whole[len(whole) - len(part) :])
 
 
-def _at(grid: Tensor, knots: Sequence[int]) -> Tensor:
-    return grid[torch.tensor(knots, dtype=torch.long, device=grid.device)] if len(grid) else grid
+def _at(grid: Tensor, told: Sequence[int]) -> Tensor:
+    return grid[torch.tensor(told, dtype=torch.long, device=grid.device)] if len(grid) else grid

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from torch import nn
 
-__all__ = ["refuse_caches", "refuse_perturbed", "refuse_unfit"]
+from zigzag.adapters.diffusers.loop import Loop
+
+__all__ = ["check_led", "refuse_caches", "refuse_perturbed", "refuse_unfit"]
 
 # What the names of diffusers' hooks that cache across time steps have in them.
 CACHES: Final = ("cache", "fbc_", "broadcast")
@@ -76,6 +78,20 @@ def _refuse_counting(pipe: Any, so: str) -> None:
             f"{type(pipe).__name__} drops its adapter at the call whose number is adapter_conditioning_factor times "
             f"the number of steps, {so}: the last of them would run without it; use a method of one call a step "
             "(Z2Sampling, Standard), or ControlNet"
+        )
+
+
+def check_led(loop: Loop, time: Any, told: Any, outputs: Sequence[Any], *, stepping: bool) -> None:
+    """Raises RuntimeError unless the pipeline steps at the `told` time, in its turn, after a call of its model."""
+    if not stepping or loop.ended or not (time is told or (told is not None and float(time) == float(told))):
+        raise RuntimeError(
+            "the pipeline's scheduler steps at other times than its loop is told, so that attach cannot lead it; "
+            "only method Standard() works"
+        )
+    if not outputs:
+        raise RuntimeError(
+            "no call of the pipeline's model was seen before its scheduler's step, so that attach cannot lead it; "
+            "a unet or transformer is to be replaced before the block, not within it"
         )
 
 

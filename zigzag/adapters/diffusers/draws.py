@@ -1,0 +1,103 @@
+"""The noise of a loop, drawn as the scheduler itself would draw it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from zigzag.adapters.diffusers.noises import Written
+from zigzag.adapters.diffusers.rehearsed import Rehearsed
+from zigzag.adapters.diffusers.stepping import Caller, begun_at, prepare
+
+__all__ = ["Draws"]
+
+
+class Draws:
+    """Draws for `zigzag.sampling.traverse`: of an interval what the scheduler draws in its step, of a Renoise anew.
+
+    A copy of the scheduler is stepped on zeros, from the beginning of the loop on, and what it draws is written down:
+    the same functions in the same order, shapes, dtypes and devices, of the generator, or list of generators, that the
+    pipeline passes; also what it draws and then does not use. So a loop that goes straight down uses the same random
+    numbers as the pipeline by itself. Where a path comes back up by Renoise, noise is drawn again from there.
+
+    Args:
+        scheduler: with its own grid.
+        rehearsed: its steps.
+        start: the knot that the loop begins at.
+        given: what the pipeline called `step` with at its first call.
+        step_kwargs: of these what belongs to every step.
+        renoise: a generator, or a list of them, for Renoise; None is torch's global one.
+    """
+
+    def __init__(
+        self,
+        scheduler: Any,
+        rehearsed: Rehearsed,
+        start: int,
+        given: Mapping[str, Any],
+        step_kwargs: Mapping[str, Any],
+        renoise: Any,
+    ) -> None:
+        self._scheduler, self._rehearsed, self._renoise = begun_at(scheduler, 0, live=True), rehearsed, renoise
+        self._step_kwargs, self._generator = dict(step_kwargs), given.get("generator")
+        self._zeros = torch.zeros_like(given["sample"]), torch.zeros_like(given["model_output"])
+        self._noisy = any(rehearsed.rehearsal.row(k).draws for k in range(rehearsed.rehearsal.calls))
+        if self._noisy:
+            self._begin(start)
+
+    def __call__(self, x: Tensor, interval: tuple[int, int] | None) -> Tensor:
+        """Standard normal noise like `x`: of an interval, or (None) of a Renoise."""
+        if interval is None or not self._noisy:
+            return self._anew(x)
+        i, _ = interval
+        group = self._rehearsed.groups[i]
+        if group.first < self._next:
+            self._begin(i)
+        drawn: dict[tuple[int, int], Tensor] = {}
+        while self._next <= group.last:
+            k = self._next
+            drawn.update({(k, j): z for j, z in enumerate(self._advance())})
+        noises = [noise for noise in self._rehearsed.noises(i, self._begun) if noise.coefficient]
+        if not noises:  # a step that skips knots, from one whose own step adds none
+            return self._anew(x)
+        total = noises[0].coefficient if len(noises) == 1 else math.hypot(*(noise.coefficient for noise in noises))
+        parts = [(noise.coefficient / total, drawn[noise.k, noise.j].to(x.device, x.dtype)) for noise in noises]
+        return parts[0][1] if len(parts) == 1 else torch.stack([c * z for c, z in parts]).sum(0)
+
+    def _anew(self, x: Tensor) -> Tensor:
+        z: Tensor = randn_tensor(x.shape, generator=self._renoise, device=x.device, dtype=x.dtype)
+        return z
+
+    def finish(self, end: int) -> None:
+        """Draws what the scheduler would have drawn and not used, in what is left up to knot `end`."""
+        if self._noisy:
+            last = self._rehearsed.groups[end - 1].last
+            while self._next <= last:
+                self._advance()
+
+    def _begin(self, knot: int) -> None:
+        first = self._next = self._rehearsed.groups[knot].first
+        self._begun = knot
+        self._call = Caller(begun_at(self._scheduler, first, live=True), self._step_kwargs, self._generator)
+
+    def _advance(self) -> list[Tensor]:
+        """Steps the copy; what its next call draws."""
+        k, (x, e) = self._next, self._zeros
+        first = self._rehearsed.groups[self._begun].first
+        row = self._rehearsed.rehearsal.row(k, first)
+        prepare(self._call.scheduler, first, k, corrector=False)
+        with Written() as written:
+            after, _ = self._call(x, e, k)
+        self._next = k + 1
+        if any(draw.own for draw in row.draws):  # a source within which more is drawn than is asked of it
+            return [after / n if n else after for n in row.noise]
+        count, drawn = len(row.draws), [*written.drawn]
+        if count and len(drawn) != count:  # of a list of generators each draws for its own sample
+            each = len(drawn) // count
+            drawn = [torch.cat(drawn[j * each : (j + 1) * each]) for j in range(count)]
+        return drawn
