@@ -21,11 +21,17 @@ Levels = Callable[[int], tuple[float, float]]
 
 
 class Net(nn.Module):
-    """A bounded prediction that depends on everything."""
+    """A bounded prediction that depends on everything; a `flat` one does not on state and time."""
+
+    def __init__(self, flat: bool = False) -> None:
+        super().__init__()
+        self.flat = flat
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """`(B, …)`, of the state, the time and one number of condition a sample."""
         c = cond.reshape(-1, *[1] * (x.ndim - 1))
+        if self.flat:
+            return torch.arange(x[0].numel(), dtype=x.dtype).reshape(x[0].shape).sin() + 0.2 * c
         tame = x / (4 + x**2).sqrt()  # or roundings would grow over a run
         return tame + 0.3 * torch.cos(0.01 * t.to(x.dtype) + tame.roll(1, -1) * c) + 0.2 * c
 
@@ -33,8 +39,8 @@ class Net(nn.Module):
 class Pipe:
     """The denoising loop of diffusers' pipelines, and nothing else: guidance over one doubled batch."""
 
-    def __init__(self, scheduler: Any) -> None:
-        self.scheduler, self.unet = scheduler, Net()
+    def __init__(self, scheduler: Any, flat: bool = False) -> None:
+        self.scheduler, self.unet = scheduler, Net(flat)
 
     def __call__(self, x: Tensor, steps: int, *, scale: float = 3.0, conds: Any = (1.0, -0.5), **extra: Any) -> Tensor:
         """The last state, from noise `x`. `extra` goes to every `step` that takes it."""
@@ -61,8 +67,8 @@ class Pipe:
     @staticmethod
     def conds(batch: int, conds: tuple[float, float]) -> Tensor:
         """The conditions of a doubled batch, unconditional first."""
-        c, u = conds
-        return torch.cat([torch.full((batch,), u), c + 0.1 * torch.arange(batch)])
+        sample = 0.1 * torch.arange(batch)
+        return torch.cat([cond + sample for cond in reversed(conds)])
 
 
 @dataclass
@@ -78,8 +84,12 @@ class Stand:
 class Walk:
     """Walks paths from the state at knot 0.
 
-    scheduler: with its grid set, and nothing stepped. groups: the calls of each step. generator: of the noise.
-    levels: `(α, σ)` of a knot, for Renoise. prepare: called with a copy and a call's number, before it is made.
+    scheduler: with its grid set, and nothing stepped. groups: the calls of each step.
+    scale, weak, conds: of the strong and the weak guidance, and the net's two conditions.
+    generator: of the noise. extra: what goes to `step` besides.
+    levels: `(α, σ)` of a knot, for Renoise.
+    predict: `(x, t) -> (e_∅, e_c)` in place of the net's.
+    prepare: called with a copy and a call's number, before the call is made.
     """
 
     scheduler: Any
@@ -90,6 +100,7 @@ class Walk:
     generator: torch.Generator | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     levels: Levels | None = None
+    predict: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     prepare: Callable[[Any, int], None] = lambda scheduler, k: None
 
     def __call__(self, x: Tensor, path: Sequence[Any]) -> Tensor:
@@ -137,9 +148,12 @@ class Walk:
 
     def branches(self, x: Tensor, k: int, scheduler: Any) -> tuple[Tensor, Tensor]:
         """The strong and the weak prediction at call `k`."""
-        new, t = copy.deepcopy(scheduler), self.scheduler.timesteps[k]
-        shown = new.scale_model_input(x, t) if hasattr(new, "scale_model_input") else x
-        u, c = self.net(torch.cat([shown, shown]), t, Pipe.conds(len(x), self.conds)).chunk(2)
+        t = self.scheduler.timesteps[k]
+        if self.predict is not None:
+            u, c = self.predict(x, t)
+        else:
+            shown = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+            u, c = self.net(torch.cat([shown, shown]), t, Pipe.conds(len(x), self.conds)).chunk(2)
         return u + self.scale * (c - u), u + self.weak * (c - u)
 
     def leap(self, i: int, x: Tensor, predict: Callable[[Tensor, int, Any], Tensor]) -> tuple[Tensor, Stand]:

@@ -40,6 +40,6 @@ class Replies:
             clean = (p * x + q * e.to(x.dtype)).to(state.dtype)
         if isinstance(self._like, tuple):
             return (state, clean)[: len(self._like)]
-        if isinstance(self._like, BaseOutput) and "pred_original_sample" in self._like and clean is not None:
-            return type(self._like)(prev_sample=state, pred_original_sample=clean)
+        if isinstance(self._like, BaseOutput):
+            return type(self._like)(**dict(zip(self._like, (state, clean), strict=False)))
         return SchedulerOutput(prev_sample=state)

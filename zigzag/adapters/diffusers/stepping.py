@@ -119,8 +119,9 @@ class Caller:
         except Exception as error:
             raise NotLinear(f"its step fails: {type(error).__name__}: {error}") from error
         self.calls += 1
-        first = out[0] if isinstance(out, tuple) else out.prev_sample
-        second = out[1] if isinstance(out, tuple) and len(out) > 1 else getattr(out, "pred_original_sample", None)
+        # A tuple, or what reads as a dictionary of what is there: the state, and mostly x₀.
+        parts = [*out] if isinstance(out, tuple) else [*vars(out).values()]
+        first, second = parts[0], parts[1] if len(parts) > 1 else None
         self.clean = second
         return first, second
 
