@@ -34,6 +34,10 @@ def uncorrected(scheduler: Any, k: int) -> None:
     scheduler.last_sample = None
 
 
+def replanted(scheduler: Any, k: int) -> None:
+    scheduler.noise_sampler = None  # a Brownian tree, which does not survive a copy; the same grows of its seed
+
+
 @dataclass
 class Real:
     """A scheduler, its steps and how its calls make them: one by one, in pairs, or the first two together."""
@@ -104,7 +108,7 @@ REAL = {
     "kdpm2 ancestral": Real("KDPM2AncestralDiscreteScheduler", SD, calls="pairs"),
     "cogvideox dpm": Real("CogVideoXDPMScheduler", {**V, "timestep_spacing": "trailing"}),
     "ltx ancestral": Real("LTXEulerAncestralRFScheduler"),
-    "cosine dpm": Real("CosineDPMSolverMultistepScheduler", needs="torchsde"),
+    "cosine dpm": Real("CosineDPMSolverMultistepScheduler", prepare=replanted, needs="torchsde"),
 }  # fmt: skip
 
 METHODS = {

@@ -143,6 +143,40 @@ def test_a_folder_that_changed_is_another_model(folder: Path, tmp_path: Path) ->
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
+def with_scheduler(folder: Path, model: Path, name: str, **config: Any) -> Path:
+    """A copy of the pipeline in `folder` with another scheduler."""
+    import shutil
+
+    shutil.copytree(folder, model)
+    getattr(diffusers, name).from_config(str(model / "scheduler"), **config).save_pretrained(model / "scheduler")
+    index = json.loads((model / "model_index.json").read_text())
+    (model / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", name]}))
+    return model
+
+
+@pytest.mark.parametrize("name", ["PNDMScheduler", "EulerAncestralDiscreteScheduler"])
+def test_a_pipeline_keeps_its_scheduler_unless_told_otherwise(folder: Path, tmp_path: Path, name: str) -> None:
+    config = {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
+    model, named = with_scheduler(folder, tmp_path / "model", name, **config), {}
+    for more in ((), ("--scheduler", "ddim")):
+        generate(model, tmp_path / "out", *more, prompt="a dog")
+    for path in (tmp_path / "out").glob("*zsampling.json"):
+        content = json.loads(path.read_text())
+        named[content["scheduler"]] = content["scheduler_config"]["_class_name"], content["rows"]
+    more_rows = 2 if name == "PNDMScheduler" else 0  # the two calls of its first step, made twice, for one
+    assert named == {"keep": (name, 20 + 2 * more_rows), "ddim": ("DDIMScheduler", 20)}
+
+
+def test_a_scheduler_that_cannot_be_led_is_said_with_what_to_pass(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = with_scheduler(folder, tmp_path / "model", "DDPMScheduler", thresholding=True)
+    with pytest.raises(SystemExit):
+        generate(model, tmp_path / "out", prompt="a dog")
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "thresholding=True clamps" in error and error.endswith("or pass --scheduler ddim")
+
+
 @pytest.mark.parametrize(
     ("kind", "config", "steps", "made", "spacing"),
     [

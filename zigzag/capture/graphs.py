@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -20,7 +19,7 @@ from zigzag.held import Held
 from zigzag.methods import Method
 from zigzag.model import Model, Predictor
 from zigzag.moves import Move
-from zigzag.sampling import noise_like
+from zigzag.sampling import noise_of
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
 
@@ -109,7 +108,7 @@ class TableLoop:
         if self.plan.depth:
             self.carry.memory.zero_()  # what a step does not read it multiplies by 0, and that must be a number
         self.k.zero_()
-        kept, loaded = Held(partial(noise_like, generator=generator)), None
+        kept, loaded = Held(noise_of(generator)), None
         for kind, held in zip(self.plan.kinds, self.plan.noise, strict=True):
             z = None if held is None else kept.noise(held, self.carry.x)
             if z is not None and z is not loaded:

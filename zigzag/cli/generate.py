@@ -22,7 +22,7 @@ _BY_MODEL: dict[str, tuple[type, Any, Any, str]] = {
     "image_size": (int, 1024, None, "height and width"),
     "device": (str, "cuda", "cpu", "where the model runs"),
     "dtype": (str, "float16", None, "float16, bfloat16 or float32"),
-    "scheduler": (str, "ddim", None, "'ddim', in place of any scheduler of a diffusion model, or 'keep'"),
+    "scheduler": (str, "keep", None, "'keep' the pipeline's own, or put 'ddim' in the place of a diffusion model's"),
 }
 
 
@@ -33,7 +33,8 @@ def add(commands: Commands) -> None:
         help="write the standard and the zigzag image of each prompt, by a diffusers pipeline or a learned model",
         description="Writes, for each prompt, the image of standard sampling and that of the method from the same "
         "noise, by any text-to-image pipeline of diffusers, local or from the hub, or by a learned model in the "
-        f"package ({', '.join(MODELS)}). The defaults for pipelines are those of the published Z-Sampling code. "
+        f"package ({', '.join(MODELS)}). The defaults for pipelines are those of the published Z-Sampling code, which "
+        "runs on --scheduler ddim; by default a pipeline keeps its own. "
         "Images that are there already are skipped.",
         formatter_class=Help,
     )

@@ -78,7 +78,8 @@ def generate(
         The paths of the images, in order, skipped ones included.
 
     Raises:
-        ValueError: for an empty prompt, a number of steps that the method does not take, a pipeline without images.
+        ValueError: for an empty prompt, a number of steps that the method does not take, a pipeline without images,
+            and a scheduler whose steps cannot be led.
         OSError: for a model that cannot be loaded, saying which file is missing.
     """
     jobs = plan(settings, prompts, method, save_dir, _files(Path(settings.model)))
@@ -104,8 +105,13 @@ def _write(job: Job, pipe: Any) -> None:
         "generator": torch.Generator("cpu").manual_seed(s.seed),
         **_scale(pipe, s.gamma_1),
     }
-    with attach(pipe, job.method, weak=s.gamma_2) as run:
-        image = pipe(**call).images[0]
+    try:
+        with attach(pipe, job.method, weak=s.gamma_2) as run:
+            image = pipe(**call).images[0]
+    except ValueError as error:
+        if not str(error).startswith("scheduler: "):
+            raise
+        raise ValueError(f"{error}; or pass --scheduler ddim") from error
     job.write(
         image,
         {"diffusers": version("diffusers")},
