@@ -119,7 +119,7 @@ def test_the_defaults_are_those_of_the_kind_of_model(tmp_path: Path, monkeypatch
         assert s == module.Settings(name, scale, 0.0, 20, 42, "cpu")
         assert prompts == module.PROMPTS
     s, prompts = given["some/pipeline"]
-    assert s == pipelines.Settings("some/pipeline", 5.5, 0.0, 50, 1024, 42, "cuda", "float16", "ddim")
+    assert s == pipelines.Settings("some/pipeline", 5.5, 0.0, 50, 1024, 42, "cuda", "float16", "keep")
     assert prompts == pipelines.PROMPTS
 
 

@@ -85,12 +85,9 @@ def _leading_elsewhere(rehearsal: Rehearsal, chain: Chain, groups: list[Group]) 
     A knot of pure noise is left out, where a prediction may say nothing of the data; and so is the last step, which
     ends where it ends.
     """
-    for first, last in groups[:-1]:
-        if first == last and chain.alphas[first] > ELSEWHERE:
-            (data,), _ = off_knots(rehearsal.scheduler, [rehearsal.row(first, first)], chain)
-            if data > ELSEWHERE:
-                return first
-    return None
+    firsts = [first for first, last in groups[:-1] if first == last and chain.alphas[first] > ELSEWHERE]
+    data, _ = off_knots(rehearsal.scheduler, [rehearsal.row(k, k) for k in firsts], chain)
+    return next((k for k, off in zip(firsts, data, strict=True) if off > ELSEWHERE), None)
 
 
 def _runs_up(chain: Chain) -> bool:
@@ -100,5 +97,5 @@ def _runs_up(chain: Chain) -> bool:
 def _corrects(scheduler: Any, rehearsal: Rehearsal) -> bool:
     if not hasattr(scheduler, "last_sample"):
         return False
-    with_it = Rehearsal(scheduler, rehearsal.step_kwargs, corrector=True)
+    with_it = Rehearsal(scheduler, rehearsal.step_kwargs, corrector=True, calls=rehearsal.calls)
     return any(with_it.row(k).terms() != rehearsal.row(k).terms() for k in range(rehearsal.calls))

@@ -87,18 +87,24 @@ class Rehearsal:
         scheduler: neither stepped nor changed.
         step_kwargs: go to every `step`.
         corrector: with False a predictor-corrector (UniPC, SA-Solver) only predicts.
+        calls: how many a run makes, where that is known.
 
     Raises:
         NotLinear: by `row`, for a step that cannot be called so, draws what is not normal noise, or divides by zero.
     """
 
     def __init__(
-        self, scheduler: Any, step_kwargs: Mapping[str, Any] | None = None, *, corrector: bool = False
+        self,
+        scheduler: Any,
+        step_kwargs: Mapping[str, Any] | None = None,
+        *,
+        corrector: bool = False,
+        calls: int | None = None,
     ) -> None:
         self.scheduler, self.step_kwargs, self.corrector = scheduler, dict(step_kwargs or {}), corrector
         self.times: Tensor = scheduler.timesteps.detach().cpu()
         self._runs: dict[int, _Run] = {}
-        self._calls: int | None = None
+        self._calls = calls
 
     @property
     def calls(self) -> int:

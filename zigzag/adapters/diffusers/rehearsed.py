@@ -78,6 +78,8 @@ class Rehearsed(Solver):
                 "further; use moves between neighbours"
             )
         begun = remembered[-1] if remembered else i
+        if len(remembered) == self.memory and i > self.memory:
+            begun = 0  # all that is ever read is there, and the run from the start reads the same
         terms, group = self._terms(i, begun), self.groups[i]
         b = sum(terms.get(("e", k), 0.0) for k in range(group.first, group.last + 1))
         memory = [self._along(terms, n) for n in remembered]
