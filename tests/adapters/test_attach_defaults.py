@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zigzag import ImplicitZ, Resampling, Trace, Z2Sampling, ZSampling
+from zigzag import ImplicitZ, Resampling, Standard, Trace, Z2Sampling, ZSampling
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -163,3 +163,16 @@ def test_a_path_that_begins_in_the_middle_has_a_shorter_memory(
 def calls(move: Any) -> int:
     """Model calls of a move over Heun's steps on ten of them: two for all but the last."""
     return 0 if type(move).__name__ == "Shift" else 1 if move.j == 10 else 2
+
+
+@pytest.mark.parametrize(
+    "name", ["DDPM", "EulerAncestralDiscrete", "UniPCMultistep", "DPMSolverMultistep", "PNDM", "HeunDiscrete", "LCM"]
+)
+def test_standard_is_every_schedulers_own(name: str, tiny: Tiny, schedulers: Tiny) -> None:
+    """Bit by bit, whatever it holds: memory, noise, a corrector or two halves of a step."""
+    case = tiny("sd", scheduler=getattr(diffusers, f"{name}Scheduler").from_config(schedulers("ddim").config))
+    generator = {"generator": torch.Generator().manual_seed(0), "latents": case.latents}
+    plain = case.run(**generator)
+    with attach(case.pipe, Standard()) as run, case.counted() as rows:
+        again = case.run(generator=torch.Generator().manual_seed(0), latents=case.latents)
+    assert torch.equal(plain, again) and run.rows == sum(rows)

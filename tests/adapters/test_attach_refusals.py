@@ -63,19 +63,6 @@ def test_schedulers_whose_steps_cannot_be_led(
 
 
 @pytest.mark.parametrize(
-    "name", ["DDPM", "EulerAncestralDiscrete", "UniPCMultistep", "DPMSolverMultistep", "PNDM", "HeunDiscrete", "LCM"]
-)
-def test_standard_is_every_schedulers_own(name: str, tiny: Tiny, schedulers: Tiny) -> None:
-    """Bit by bit, whatever it holds: memory, noise, a corrector or two halves of a step."""
-    case = tiny("sd", scheduler=getattr(diffusers, f"{name}Scheduler").from_config(schedulers("ddim").config))
-    generator = {"generator": torch.Generator().manual_seed(0), "latents": case.latents}
-    plain = case.run(**generator)
-    with attach(case.pipe, Standard()) as run, case.counted() as rows:
-        again = case.run(generator=torch.Generator().manual_seed(0), latents=case.latents)
-    assert torch.equal(plain, again) and run.rows == sum(rows)
-
-
-@pytest.mark.parametrize(
     ("config", "match"),
     [
         ({"clip_sample": True}, "clip_sample=False"),

@@ -40,8 +40,11 @@ def attach(
     The pipeline makes every model call itself: its scheduler hands out a time step for each call of the path, and in
     its `step` the predictions go to `zigzag.sampling.traverse` and the state for the next call comes back. So whatever
     the pipeline does around a call (ControlNet, masks, packing, caches, offloading) is done for each. Steps and gap are
-    those of the scheduler, in its own prediction. `Standard()` leaves the steps to the scheduler: bit by bit what the
-    pipeline does by itself, whatever the scheduler.
+    those of the scheduler that the pipeline has, in its own prediction: read off what it does, with the predictions
+    that it remembers (by knot) and the noise that it adds, drawn as it would draw it (once for each interval). So a
+    zigzag without a gap changes nothing, on a multistep or stochastic scheduler either. Steps of two model calls (Heun,
+    KDPM2, PNDM's first) are one: a Denoise makes both calls, an Invert one. A corrector (UniPC, SA-Solver) is left out,
+    with a warning. `Standard()` leaves the steps to the scheduler: bit by bit what the pipeline does by itself.
 
     Args:
         pipe: a diffusers pipeline with a `scheduler` and a `unet` or `transformer`. On leaving the block, also by an
@@ -49,8 +52,8 @@ def attach(
         method: one of `zigzag.methods`, or moves that run from knot 0 to the last.
         weak: the weak guidance; a number is `CFG(number)`.
         trace: filled with the last loop of the pipeline.
-        generator: for the noise of Renoise; by default the one that the pipeline passes to its scheduler, if any, else
-            torch's global one.
+        generator: for the noise of Renoise; by default what the pipeline passes to its scheduler, if anything, else
+            torch's global one. The scheduler's own noise always comes from where the scheduler would take it.
 
     A callback of the pipeline is called after every model call, not once a step. Its latents are the state of the next
     call (shifted already, for a Shift), at knot `run.knot`, and latents that it returns replace that state.
@@ -60,9 +63,9 @@ def attach(
     Raises:
         TypeError, ValueError: at once for arguments that do not fit, and for a pipeline that is attached already. From
             within `pipe(…)`, before the first model call, for a number of steps that the method does not take, a
-            scheduler with no affine steps, a model with a cache, perturbed-attention guidance, and, with more calls
-            than steps, a modular pipeline or SDXL's T2I-Adapter; after it, for `eta > 0`, and guidance with no
-            unconditional branch, or that is no combination of two.
+            scheduler whose steps cannot be led or have no inverse where the path needs it, a model with a cache,
+            perturbed-attention guidance, and, with more calls than steps, a modular pipeline or SDXL's T2I-Adapter;
+            after it, for guidance with no unconditional branch, or that is no combination of two.
         RuntimeError: from within `pipe(…)`, for a pipeline whose loop cannot be led.
     """
     scheduler, models = getattr(pipe, "scheduler", None), _models_of(pipe)

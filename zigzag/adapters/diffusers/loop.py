@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -110,6 +111,7 @@ class Loop:
 
     def __init__(self, path: Sequence[Move], solver: Solver, weak: Guidance, trace: Trace | None) -> None:
         self.path, self.steps = plan_path(path, solver)
+        _check_levels(solver, weak)
         self.solver, self.weak, self.trace = solver, weak, trace
         self.asked = asked_times(self.path, self.steps)
         self.knot, self.place = self.path[0].start, self._place(self.path[0].start)
@@ -215,6 +217,15 @@ class Loop:
                 return None
         state = self._held.x if isinstance(self._held, Query) else self._held.state  # type: ignore[union-attr]
         return sample.to(state.dtype)
+
+
+def _check_levels(solver: Solver, weak: Guidance) -> None:
+    """Raises ValueError for a guidance that reads noise levels, where those of the scheduler are not known."""
+    at, one = solver.info(0), torch.ones(1)
+    if math.isnan(at.alpha_i):
+        cond, uncond = weak.branches(at)
+        if not bool(weak(one if cond else None, one if uncond else None, at).isfinite().all()):
+            raise ValueError(f"weak={weak!r} reads noise levels, and those of {solver!r} are not known; pass a number")
 
 
 def _version(x: Tensor) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from zigzag.adapters.diffusers.plans import Plan, plan_of
 from zigzag.adapters.diffusers.replies import Replies
 from zigzag.adapters.diffusers.stepping import name_of
 from zigzag.adapters.diffusers.timesteps import Times, is_tail, plain, spread
-from zigzag.adapters.diffusers.unfit import check_led, refuse_perturbed, refuse_unfit
+from zigzag.adapters.diffusers.unfit import check_led, refuse_perturbed, refuse_unfit, warn_of_corrector
 from zigzag.checks import plan_path
 from zigzag.guidance import Guidance
 from zigzag.methods import Method
@@ -211,11 +210,7 @@ class Session:
         refuse_unfit(self.pipe, self.models, steps=len(times.grid), calls=len(self.loop.asked))
         if self.plan.corrected and not self._warned:
             self._warned = True
-            warnings.warn(
-                f"{name_of(self.scheduler)} runs without its corrector while {self.method!r} is attached: what a "
-                "corrector makes of a state cannot be undone; method Standard() leaves it on",
-                stacklevel=2,
-            )
+            warn_of_corrector(self.scheduler, self.method)
 
     # The steps.
 

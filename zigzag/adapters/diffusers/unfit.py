@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from typing import Any, Final
 
 from torch import nn
 
 from zigzag.adapters.diffusers.loop import Loop
+from zigzag.adapters.diffusers.stepping import name_of
 
-__all__ = ["check_led", "refuse_caches", "refuse_perturbed", "refuse_unfit"]
+__all__ = ["check_led", "refuse_caches", "refuse_perturbed", "refuse_unfit", "warn_of_corrector"]
 
 # What the names of diffusers' hooks that cache across time steps have in them.
 CACHES: Final = ("cache", "fbc_", "broadcast")
@@ -93,6 +95,15 @@ def check_led(loop: Loop, time: Any, told: Any, outputs: Sequence[Any], *, stepp
             "no call of the pipeline's model was seen before its scheduler's step, so that attach cannot lead it; "
             "a unet or transformer is to be replaced before the block, not within it"
         )
+
+
+def warn_of_corrector(scheduler: Any, method: object) -> None:
+    """Says that a predictor-corrector only predicts."""
+    warnings.warn(
+        f"{name_of(scheduler)} runs without its corrector while {method!r} is attached: what a corrector makes of a "
+        "state cannot be undone; method Standard() leaves it on",
+        stacklevel=2,
+    )
 
 
 def _takes(pipe: Any, name: str) -> bool:
