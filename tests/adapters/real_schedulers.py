@@ -41,6 +41,7 @@ class Real:
     extra: dict[str, Any] = field(default_factory=dict)
     prepare: Callable[[Any, int], None] = lambda scheduler, k: None
     needs: str = "diffusers"
+    grid: dict[str, Any] = field(default_factory=dict)
 
     def make(self) -> Any:
         pytest.importorskip(self.needs)
@@ -50,6 +51,8 @@ class Real:
         calls = list(range(len(times)))
         if self.calls == "pairs":
             return [calls[k : k + 2] for k in range(0, len(calls), 2)]
+        if self.calls == "all but the last":
+            calls = calls[:-1]
         return [calls[:2], *([k] for k in calls[2:])] if self.calls == "first two" else [[k] for k in calls]
 
 
@@ -100,6 +103,7 @@ REAL = {
     "kdpm2 ancestral": Real("KDPM2AncestralDiscreteScheduler", SD, calls="pairs"),
     "cogvideox dpm": Real("CogVideoXDPMScheduler", {**V, "timestep_spacing": "trailing"}),
     "ltx ancestral": Real("LTXEulerAncestralRFScheduler"),
+    "scm": Real("SCMScheduler", steps=4, calls="all but the last", grid={"intermediate_timesteps": None}),
     "cosine dpm": Real("CosineDPMSolverMultistepScheduler", prepare=replanted, needs="torchsde"),
 }  # fmt: skip
 
@@ -130,12 +134,22 @@ def runs(case: Real, x: Tensor, method: Any, *, flat: bool = False, **call: Any)
     pipe = real_steps.Pipe(case.make(), flat)
     torch.manual_seed(5)  # some pass no generator on
     with attach(pipe, method):
-        return pipe(x, case.steps, **{"generator": seeded(), **case.extra, **call})
+        return pipe(
+            x,
+            case.steps,
+            **{
+                "generator": seeded(),
+                "grid": case.grid,
+                "ended": case.calls == "all but the last",
+                **case.extra,
+                **call,
+            },
+        )
 
 
 def walks(case: Real, x: Tensor, method: Any, **options: Any) -> Tensor:
     scheduler = case.make()
-    scheduler.set_timesteps(case.steps)
+    scheduler.set_timesteps(case.steps, **case.grid)
     groups = case.groups(scheduler.timesteps)
     torch.manual_seed(5)
     walk = real_steps.Walk(scheduler, groups, generator=seeded(), extra=case.extra, prepare=case.prepare, **options)

@@ -42,13 +42,27 @@ class Pipe:
     def __init__(self, scheduler: Any, flat: bool = False) -> None:
         self.scheduler, self.unet = scheduler, Net(flat)
 
-    def __call__(self, x: Tensor, steps: int, *, scale: float = 3.0, conds: Any = (1.0, -0.5), **extra: Any) -> Tensor:
-        """The last state, from noise `x`. `extra` goes to every `step` that takes it."""
-        self.scheduler.set_timesteps(steps)
+    def __call__(
+        self,
+        x: Tensor,
+        steps: int,
+        *,
+        scale: float = 3.0,
+        conds: Any = (1.0, -0.5),
+        grid: Any = None,
+        ended: bool = False,
+        **extra: Any,
+    ) -> Tensor:
+        """The last state, from noise `x`.
+
+        `grid` goes to `set_timesteps`, `extra` to every `step` that takes it. An `ended` loop leaves out the last time,
+        as Sana-Sprint's does.
+        """
+        self.scheduler.set_timesteps(steps, **(grid or {}))
         x, cond = x * float(getattr(self.scheduler, "init_noise_sigma", 1.0)), self.conds(len(x), conds)
         taken, old, times = inspect.signature(self.scheduler.step).parameters, None, self.scheduler.timesteps
         kwargs = {name: value for name, value in extra.items() if name in taken}
-        for k, t in enumerate(times):
+        for k, t in enumerate(times[:-1] if ended else times):
             if "old_pred_original_sample" in taken:  # as the pipelines of CogVideoX
                 kwargs |= {"old_pred_original_sample": old, "timestep_back": times[k - 1] if k else None}
             with torch.no_grad():
