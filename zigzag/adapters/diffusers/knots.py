@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers.rehearsal import Rehearsal, Row
+from zigzag.adapters.diffusers.stepping import config_of
 
 __all__ = ["PREDICTIONS", "Chain", "Feed", "chain_of", "feed_of", "off_knots"]
 
@@ -142,7 +143,7 @@ def _levels(scheduler: Any, calls: int) -> Iterator[tuple[str, list[float], list
 
 def _of_times(scheduler: Any, t: list[float]) -> Iterator[tuple[str, list[float], list[float]]]:
     cos, sin = [max(math.cos(s), 0.0) for s in t], [math.sin(s) for s in t]  # π/2 may be rounded up
-    if (data := scheduler.config.get("sigma_data")) is not None:
+    if (data := config_of(scheduler).get("sigma_data")) is not None:
         yield "cos t, σ_data sin t", cos, [s * data for s in sin]
     yield "cos", cos, sin
     if max(t) <= 1:
@@ -164,7 +165,7 @@ def _numbers(scheduler: Any, name: str) -> list[float]:
 def _predictions(scheduler: Any) -> list[str]:
     if hasattr(scheduler, "precondition_outputs"):
         return ["preconditioned"]
-    said = scheduler.config.get("prediction_type")
+    said = config_of(scheduler).get("prediction_type")
     return [PREDICTIONS[said]] if said in PREDICTIONS else ["flow", "epsilon", "v", "x0"]
 
 
@@ -181,7 +182,7 @@ def _said(scheduler: Any, chain: Chain, k: int, x0: float, eps: float) -> float:
         case "v":
             return (alpha * eps - sigma * x0) / max(math.hypot(alpha, sigma), 1e-12)
         case "trigflow":
-            data = float(scheduler.config.get("sigma_data", 1.0))
+            data = float(config_of(scheduler).get("sigma_data", 1.0))
             return alpha * eps * data - math.sqrt(max(1 - alpha**2, 0.0)) * x0
     one, zero = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)  # preconditioned, as EDM
     level = torch.tensor(sigma, dtype=torch.float64)

@@ -50,12 +50,17 @@ class Layout:
         end = self.groups[inside[-1]].last + 1 if inside else start
         begun = firsts[inside[0]] if inside else start
         if start != begun and not same_time(self.times, start, begun):
-            raise ValueError(
-                f"the pipeline's loop begins with call {start}, in the middle of a step of two model calls"
-            )
+            raise ValueError(self._within(f"begins with call {start}"))
         if end < min(start + count, self.groups[-1].last + 1):
-            raise ValueError(f"the pipeline's loop ends after call {start + count - 1}, in the middle of a step of two")
+            raise ValueError(self._within(f"ends after call {start + count - 1}"))
         return Part(inside[0] if inside else len(firsts), len(inside))
+
+    @staticmethod
+    def _within(what: str) -> str:
+        return (
+            f"the pipeline's loop {what} of its scheduler, in the middle of a step of two model calls; use another "
+            "strength or number of steps, or a scheduler of one call a step"
+        )
 
 
 def same_time(times: Tensor, a: int, b: int) -> bool:

@@ -15,6 +15,7 @@ from zigzag.adapters.diffusers.euler_v import EulerV
 from zigzag.adapters.diffusers.knots import Chain
 from zigzag.adapters.diffusers.rehearsal import TOLERANCE
 from zigzag.adapters.diffusers.rehearsed import Rehearsed
+from zigzag.adapters.diffusers.stepping import config_of
 from zigzag.solvers import (
     DDIM,
     DDPM,
@@ -123,7 +124,7 @@ def _noisy(
         yield lambda: DDPM(*grid, variance="large")
     yield lambda: DPMSolver(*grid, prediction=said, order=1, sde=True)
     yield lambda: LCM(*grid, prediction=said, sigma_data=0.0)
-    scaling = scheduler.config.get("timestep_scaling", 10.0)
+    scaling = config_of(scheduler).get("timestep_scaling", 10.0)
     yield lambda: LCM(*grid, prediction=said, sigma_data=0.5, timestep_scaling=scaling)
     table = getattr(scheduler, "alphas_cumprod", None)
     if isinstance(table, Tensor):

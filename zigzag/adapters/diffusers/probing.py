@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zigzag.adapters.diffusers.stepping import Caller, begun_at, name_of
+from zigzag.adapters.diffusers.stepping import Caller, begun_at, emptied, name_of
 
 __all__ = ["input_factors", "scaled_within"]
 
@@ -21,7 +21,7 @@ def input_factors(scheduler: Any) -> Tensor | None:
     """
     if not hasattr(scheduler, "scale_model_input"):
         return None
-    new, factors = begun_at(scheduler, 0), []
+    new, factors = begun_at(emptied(scheduler), 0), []
     step, zero = Caller(new, {}), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
     for k, t in enumerate(new.timesteps):
         if hasattr(new, "_step_index"):

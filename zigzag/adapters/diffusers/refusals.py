@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from zigzag.adapters.diffusers.knots import Chain
 from zigzag.adapters.diffusers.rehearsal import Mismatch
-from zigzag.adapters.diffusers.stepping import NotLinear, name_of
+from zigzag.adapters.diffusers.stepping import NotLinear, config_of, name_of
 
 __all__ = ["of_bending", "of_grid", "of_leading", "of_rehearsal", "of_steps", "of_upward"]
 
@@ -21,12 +21,12 @@ KNOWN: Final = (
 
 def of_rehearsal(scheduler: Any, error: NotLinear) -> ValueError:
     """For a step that has no coefficients."""
-    times, N = scheduler.timesteps, scheduler.config.get("num_train_timesteps")
+    times, N = scheduler.timesteps, config_of(scheduler).get("num_train_timesteps")
     if hasattr(scheduler, "alphas_cumprod") and len(times) and isinstance(N, int) and float(times.max()) >= N:
         why = f"begins at time step {int(times.max())}, which lies outside its training table of {N}"
         return _refusal(scheduler, why, "fewer steps, or a smaller steps_offset")
     table = getattr(scheduler, "alphas_cumprod", None)
-    if table is not None and scheduler.config.get("prediction_type") == "epsilon" and float(table[-1]) == 0:
+    if table is not None and config_of(scheduler).get("prediction_type") == "epsilon" and float(table[-1]) == 0:
         return _refusal(
             scheduler,
             f"begins at time step {int(times[0])}, where alpha is 0 (rescale_betas_zero_snr), and ε says nothing of "
@@ -65,7 +65,7 @@ def of_steps(scheduler: Any, error: NotLinear) -> ValueError:
 
 def of_leading(scheduler: Any, k: int, chain: Chain) -> ValueError:
     """For a step that goes elsewhere than to the next time step."""
-    times, config = scheduler.timesteps.tolist(), scheduler.config
+    times, config = scheduler.timesteps.tolist(), config_of(scheduler)
     if config.get("prediction_type") == "flow_prediction" and config.get("use_flow_sigmas") is False:
         why = "prediction_type='flow_prediction' with use_flow_sigmas=False is neither a flow nor a diffusion"
         return _refusal(scheduler, f"has no chain of knots: {why}", _changed(scheduler, "use_flow_sigmas=True"))
@@ -84,7 +84,7 @@ def of_leading(scheduler: Any, k: int, chain: Chain) -> ValueError:
 
 def of_upward(scheduler: Any) -> ValueError:
     """For a grid from data to noise."""
-    if scheduler.config.get("invert_sigmas"):
+    if config_of(scheduler).get("invert_sigmas"):
         reason = "counts σ up from data to noise (invert_sigmas)"
         return _refusal(scheduler, reason, "invert_sigmas=False, with a model that predicts ε − x₀")
     reason = "runs from data to noise, and an image is inverted by a path of Invert moves on the way down"
@@ -120,7 +120,7 @@ def _bent(scheduler: Any, mismatch: Mismatch, why: str) -> str:
 def _own(scheduler: Any) -> dict[str, Any]:
     # A configuration made from another class's keeps that class's keys, which say nothing of this one.
     own = inspect.signature(type(scheduler).__init__).parameters
-    return {key: value for key, value in scheduler.config.items() if key in own}
+    return {key: value for key, value in config_of(scheduler).items() if key in own}
 
 
 def _changed(scheduler: Any, what: str) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers.noises import Answered, Draw, sample_noise
-from zigzag.adapters.diffusers.stepping import Caller, NotLinear, begun_at, prepare
+from zigzag.adapters.diffusers.stepping import Caller, NotLinear, begun_at, emptied, prepare
 
 __all__ = ["TOLERANCE", "Mismatch", "Rehearsal", "Row", "Symbol"]
 
@@ -84,7 +84,7 @@ class Rehearsal:
     """The rows of every call of a scheduler on the grid that it has, for every call that a run may begin at.
 
     Args:
-        scheduler: neither stepped nor changed.
+        scheduler: neither stepped nor changed; its grid is read, and what it remembers of a run is not.
         step_kwargs: go to every `step`.
         corrector: with False a predictor-corrector (UniPC, SA-Solver) only predicts.
         calls: how many a run makes, where that is known.
@@ -101,7 +101,7 @@ class Rehearsal:
         corrector: bool = False,
         calls: int | None = None,
     ) -> None:
-        self.scheduler, self.step_kwargs, self.corrector = scheduler, dict(step_kwargs or {}), corrector
+        self.scheduler, self.step_kwargs, self.corrector = emptied(scheduler), dict(step_kwargs or {}), corrector
         self.times: Tensor = scheduler.timesteps.detach().cpu()
         self._runs: dict[int, _Run] = {}
         self._calls = calls

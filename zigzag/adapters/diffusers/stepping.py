@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-__all__ = ["BY_CALL", "Caller", "NotLinear", "begun_at", "detached", "name_of", "prepare"]
+__all__ = ["BY_CALL", "Caller", "NotLinear", "begun_at", "config_of", "detached", "emptied", "name_of", "prepare"]
 
 # What a pipeline passes to `step` anew at every call. The rest of its keywords belong to the step itself.
 BY_CALL: Final = {
@@ -29,6 +29,12 @@ def name_of(part: Any) -> str:
     return type(part).__name__
 
 
+def config_of(scheduler: Any) -> Mapping[str, Any]:
+    """What a scheduler was configured with; nothing, where it keeps no record of it."""
+    config: Mapping[str, Any] = getattr(scheduler, "config", {})
+    return config
+
+
 def detached(scheduler: Any, *, live: bool = False) -> Any:
     """A copy that shares no state with the scheduler; its tensors on the host, unless it is to be `live`.
 
@@ -43,6 +49,23 @@ def detached(scheduler: Any, *, live: bool = False) -> Any:
             del vars(new)[name]
         else:
             vars(new)[name] = copy.deepcopy(value)
+    return new
+
+
+def emptied(scheduler: Any) -> Any:
+    """A detached copy on the same grid that has forgotten a run that the scheduler may be in, or have behind it.
+
+    What it remembers of one is what `set_timesteps` leaves blank: nothing, zero or a list of nothing.
+    """
+    new, twin = detached(scheduler), detached(scheduler)
+    try:
+        twin.set_timesteps(twin.num_inference_steps)
+    except (AttributeError, AssertionError, TypeError, ValueError):  # it asks for more than a number
+        return new
+    for name, value in vars(twin).items():
+        nothing = isinstance(value, list) and all(entry is None for entry in value)
+        if value is None or nothing or (type(value) is int and value == 0):
+            setattr(new, name, value)
     return new
 
 
@@ -74,7 +97,7 @@ def prepare(scheduler: Any, s: int, k: int, *, corrector: bool) -> None:
         scheduler.last_sample = None
     if s == 0 or not hasattr(scheduler, "counter"):
         return
-    if k < len(scheduler.prk_timesteps) and not scheduler.config.get("skip_prk_steps"):
+    if k < len(scheduler.prk_timesteps) and not config_of(scheduler).get("skip_prk_steps"):
         scheduler.counter = k
         return
     scheduler.register_to_config(skip_prk_steps=True)
