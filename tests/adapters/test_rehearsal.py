@@ -116,7 +116,9 @@ def test_a_run_begun_later_reads_what_the_run_from_the_start_reads(name: str) ->
                 assert abs(ours[symbol] - c) <= 1e-12 * abs(c)
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize(
+    "name", ["singlestep 2", "pndm", "heun v", "kdpm2 ancestral", "flow heun", "scm", "ipndm", "unipc"]
+)
 def test_steps_of_several_calls_are_told_from_single_ones(name: str) -> None:
     scheduler = on_grid(name)
     plan = plan_of(scheduler, REAL[name].extra)

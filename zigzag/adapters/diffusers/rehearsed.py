@@ -161,6 +161,8 @@ class Rehearsed(Solver):
                     f"its calls {first} and {last} are one step of two model calls, "
                     + ("with noise between them" if any(start.noise) else "whose predictions cancel")
                 )
+            if self.rehearsal.row(first, 0).memory:
+                raise NotLinear(f"its calls {first} and {last} are one step, whose first half reads earlier ones")
 
     def _read_memory(self) -> int:
         """Fills in along which vector each knot is remembered; returns how many knots back any step reads."""
