@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,7 +45,7 @@ def of_another(solver: Solver) -> Rows:
 
 
 def redrawn(row: Row) -> Row:
-    return row if row.noise is None else row._replace(noise=replace(row.noise, draws=True))
+    return row if row.noise is None else row._replace(noise=row.noise._replace(draws=True))
 
 
 def told_the_first_time(*given: Any) -> list[Row]:

@@ -84,7 +84,8 @@ class _Table:
             first = self._row(at, t, float(inner.first.a), strong=float(inner.first.b), branches_of=branches_of)
             self.rows.append(first._replace(kind=replace(first.kind, keeps_anchor=True), into=slots.spare))
             at, t, second = inner.info, self.solver.all_times[inner.told], True
-            x_j, m = (_with_second(*of, inner, move, self.solver) for of in (x_j, m))
+            x_j = _with_second(*x_j, inner, move, self.solver)
+            m = _with_second(*m, inner._replace(weight=0.0), move, self.solver)  # what is remembered is of the first
         s, (p, q, b) = self.s.at(at), x_j
         row = self._row(at, t, p, strong=b, gap=gap, branches_of=branches_of, keeps_gap=keeps_gap)
         kind = replace(row.kind, adds_anchor=second, leaves=held.leaves)
