@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -137,8 +136,8 @@ class Watched:
     def counts(self, method: Any, **mutant: Any) -> list[int]:
         """How many are held at each evaluation, and after the last move."""
         path, steps = plan_path(method, self.solver)
-        steps = [replace(held, **mutant) for held in steps]
-        draw = lambda x: self.watch(torch.randn_like(x))  # noqa: E731
+        steps = [held._replace(**mutant) for held in steps]
+        draw = lambda x, interval: self.watch(torch.randn_like(x))  # noqa: E731
         weak, strong = as_guidance("weak", 0.5), as_guidance("strong", 2.0)
         moves, held = traverse(path, steps, X, self.solver, strong, weak, False, draw), []
         answer: Any = None
