@@ -12,7 +12,7 @@ from zigzag.guidance import CFG, Guidance, LinearGuidance
 from zigzag.held import Held, steps_of
 from zigzag.methods import Method
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
-from zigzag.solvers import Inner, Solver, StepInfo
+from zigzag.solvers import Solver, StepInfo
 
 __all__ = ["matched_cfg"]
 
@@ -55,11 +55,11 @@ def matched_cfg(
         step = held.step
         match move:
             case Denoise(i, j):
-                e = zero + _joined(s, solver.info(i, j), held.inner)
-                gap, left[i] = e - _joined(w, solver.info(i, j), held.inner), G
+                e = zero + s(solver.info(i, j))  # of both evaluations, where the step makes two
+                gap, left[i] = e - w(solver.info(i, j)), G
                 r = kept.remainder(held, G)
                 if held.leaves:
-                    kept.leave(i, solver.remember(i, G, zero + s(solver.info(i, j))))
+                    kept.leave(i, solver.remember(i, G, e))
                 G = step.forward(G, e, r)
                 entered[j] = i, G
             case Invert(j, i, _, coefficients):
@@ -85,7 +85,7 @@ def matched_cfg(
     plain, kept, G = [Denoise(*knots) for knots in reversed(down)], Held(_nothing), zero
     for move, held in zip(plain, steps_of(plain, solver), strict=True):
         to, r = entered[move.j][1], kept.remainder(held, G)
-        e = zero + _joined(s, solver.info(move.i, move.j), held.inner)
+        e = zero + s(solver.info(move.i, move.j))
         scale = e + (to - held.step.forward(G, e, r)) / held.step.b  # exactly e, where nothing was injected
         if held.leaves:
             kept.leave(move.i, solver.remember(move.i, G, scale))
@@ -102,13 +102,6 @@ def matched_cfg(
 def _nothing(G: Tensor, interval: tuple[int, int] | None) -> Tensor:
     """What noise adds of the gap."""
     return torch.zeros_like(G)
-
-
-def _joined(scale: Callable[[StepInfo], float], at: StepInfo, inner: Inner | None) -> float:
-    """The scale of a step's whole prediction: of its two evaluations, where it makes two."""
-    if inner is None or inner.info == at:
-        return scale(at)
-    return (1 - inner.weight) * scale(at) + inner.weight * scale(inner.info)
 
 
 def _scale(name: str, value: float | Guidance) -> Callable[[StepInfo], float]:
