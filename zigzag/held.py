@@ -79,8 +79,8 @@ def steps_of(path: Sequence[Move], solver: Solver) -> list[HeldStep]:
                     left = [knot for knot in left if knot < i]
                     solver.info(i, j)  # the knots themselves, where the coefficients are others'
                     step = solver.invertible_step(*(coefficients or (i, j)), left)
-                    holds = solver.memory or step.noisy or solver.step(i, j, left).noisy
-                    if coefficients not in (None, (i, j)) and holds:
+                    others = coefficients not in (None, (i, j))
+                    if others and (solver.memory or step.noisy or solver.step(i, j).noisy):
                         raise ValueError(
                             f"the coefficients of {coefficients} hold nothing of the step {i} -> {j} of {solver!r}; "
                             "released=True needs a solver without memory or noise"
