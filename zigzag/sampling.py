@@ -210,10 +210,10 @@ def traverse(
                 if (inner := held.inner) is not None:  # a second evaluation, where the first one leads to
                     y = inner.first.forward(x, e)
                     if caches_gap:
-                        e_2, e_w2 = yield from guided.pair(y, inner.info, inner.told)
+                        e_2, e_w2 = yield from guided.pair(y, at, inner.told)
                         gap = e_2 - e_w2
                     else:
-                        e_2, _ = yield from guided.strong(y, inner.info, told=inner.told)
+                        e_2, _ = yield from guided.strong(y, at, told=inner.told)
                     e = torch.lerp(e, e_2, inner.weight)
                 r = kept.remainder(held, x)
                 x, time = step.forward(x, e, r), at.t

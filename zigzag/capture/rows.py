@@ -83,7 +83,7 @@ class _Table:
         if inner is not None:
             first = self._row(at, t, float(inner.first.a), strong=float(inner.first.b), branches_of=branches_of)
             self.rows.append(first._replace(kind=replace(first.kind, keeps_anchor=True), into=slots.spare))
-            at, t, second = inner.info, self.solver.all_times[inner.told], True
+            t, second = self.solver.all_times[inner.told], True
             x_j = _with_second(*x_j, inner, move, self.solver)
             m = _with_second(*m, inner._replace(weight=0.0), move, self.solver)  # what is remembered is of the first
         s, (p, q, b) = self.s.at(at), x_j

@@ -122,16 +122,15 @@ class StepInfo(NamedTuple):
 class Inner(NamedTuple):
     """The second evaluation of a step that makes two, at a state within the step `i → j`.
 
+    A guidance rule is asked for the step `i → j` there too: it has a scale for a step, not for an evaluation within
+    (CFG++ has none at the level where Heun's step ends), and which branches a step needs is known beforehand.
+
     Attributes:
         first: leads from `x_i`, with the first prediction `e₁`, to the state that the model is asked at again.
         told: which of the solver's `all_times` it is told there.
-        info: the step as guidance rules see it there: `i → j` itself. A rule has a scale for a step, not for an
-            evaluation within (CFG++ has none for Heun's, at the level where the step ends), and which branches a step
-            needs is known before the first model call.
         weight: the step is made with `e = (1 − weight)·e₁ + weight·e₂`.
     """
 
     first: AffineStep
     told: int
-    info: StepInfo
     weight: float

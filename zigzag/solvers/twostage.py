@@ -59,7 +59,7 @@ class _TwoStage(Solver):
         alpha, sigma, told = level
         _, b_1, b_2 = self._whole(i, j)
         first = first_order(self.prediction, alphas[i], sigmas[i], alpha, sigma)
-        return Inner(first, told, self.info(i, j), b_2 / (b_1 + b_2))
+        return Inner(first, told, b_2 / (b_1 + b_2))
 
     def _whole(self, i: int, j: int) -> tuple[float, float, float]:
         alphas, sigmas, _ = self.knots

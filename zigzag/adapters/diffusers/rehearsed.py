@@ -12,7 +12,7 @@ from zigzag.adapters.diffusers.groups import Group, combined
 from zigzag.adapters.diffusers.knots import Chain
 from zigzag.adapters.diffusers.rehearsal import Rehearsal, Symbol
 from zigzag.adapters.diffusers.stepping import NotLinear, name_of
-from zigzag.solvers import AffineStep, Inner, Solver, StepInfo
+from zigzag.solvers import AffineStep, Inner, Solver
 from zigzag.solvers.affine import combine
 from zigzag.solvers.grids import model_times
 
@@ -56,8 +56,8 @@ class Rehearsed(Solver):
         times = rehearsal.times
         count = rehearsal.calls + 1
         alphas, sigmas = (chain.alphas, chain.sigmas) if chain else ((math.nan,) * count, (math.nan,) * count)
-        self._levels = list(zip(alphas, sigmas, strict=True))
-        knots = torch.tensor([self._levels[k] for k in (*self._firsts, count - 1)], dtype=torch.float64).unbind(1)
+        ends = (*self._firsts, count - 1)
+        knots = tuple(torch.tensor([level[k] for k in ends], dtype=torch.float64) for level in (alphas, sigmas))
         ramp = torch.linspace(0, 1, len(knots[0]), dtype=torch.float64)
         levels = (ramp, 1 - ramp) if chain is None else knots  # a stand-in, for the check of the grid alone
         super().__init__(levels[0], levels[1], model_times(times[[*self._firsts]]), model_times(times[seconds]))
@@ -101,10 +101,7 @@ class Rehearsed(Solver):
             return None
         row, terms = self.rehearsal.row(first, first), self._terms(i, i)
         b_1, b_2 = (terms.get(("e", k), 0.0) for k in (first, last))
-        told = self._inner_told[last]
-        alpha, sigma = self._levels[last]
-        info = StepInfo(i, j, self.all_times[told], alpha, sigma, float(self.alphas[j]), float(self.sigmas[j]))
-        return Inner(AffineStep(row.a, row.b), told, info, b_2 / (b_1 + b_2))
+        return Inner(AffineStep(row.a, row.b), self._inner_told[last], b_2 / (b_1 + b_2))
 
     def noise_step(self, j: int, i: int) -> AffineStep:
         """As of any solver, where the levels of the knots are known.
