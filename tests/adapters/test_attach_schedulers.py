@@ -63,7 +63,7 @@ def test_the_check_fails_on_noise_drawn_anew(monkeypatch: pytest.MonkeyPatch) ->
     remainder = held.Held.remainder
 
     def mutant(self: Any, step: Any, x: Tensor) -> Any:
-        return remainder(self, dataclasses.replace(step, draws=step.interval is not None), x)
+        return remainder(self, step._replace(draws=step.interval is not None), x)
 
     monkeypatch.setattr(held.Held, "remainder", mutant)
     for name in ("ddpm", "euler ancestral", "sde dpm 2m", "flow stochastic"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from zigzag.adapters.diffusers.rehearsal import Rehearsal, Symbol
 from zigzag.adapters.diffusers.stepping import NotLinear, name_of
 from zigzag.solvers import AffineStep, Inner, Solver
 from zigzag.solvers.affine import combine
-from zigzag.solvers.grids import model_times
+from zigzag.solvers.grids import Prediction, model_times
 
 __all__ = ["Noise", "Rehearsed"]
 
@@ -50,7 +50,7 @@ class Rehearsed(Solver):
 
     def __init__(self, rehearsal: Rehearsal, chain: Chain | None, groups: list[Group]) -> None:
         self.rehearsal, self.groups = rehearsal, groups
-        self.prediction = "unknown" if chain is None else chain.prediction
+        said = "unknown" if chain is None else chain.prediction
         self._firsts = {group.first: i for i, group in enumerate(groups)}
         seconds = [group.last for group in groups if group.last > group.first]
         times = rehearsal.times
@@ -59,9 +59,11 @@ class Rehearsed(Solver):
         ends = (*self._firsts, count - 1)
         knots = tuple(torch.tensor([level[k] for k in ends], dtype=torch.float64) for level in (alphas, sigmas))
         ramp = torch.linspace(0, 1, len(knots[0]), dtype=torch.float64)
-        levels = (ramp, 1 - ramp) if chain is None else knots  # a stand-in, for the check of the grid alone
+        # Stand-ins for what is not known, or has no name in the core: for the checks of the base class alone.
+        levels = (ramp, 1 - ramp) if chain is None else knots
+        self.prediction = said if said in get_args(Prediction) else "epsilon"
         super().__init__(levels[0], levels[1], model_times(times[[*self._firsts]]), model_times(times[seconds]))
-        self.alphas, self.sigmas = knots
+        self.alphas, self.sigmas, self.prediction = *knots, said
         self._inner_told = {k: len(self) + n for n, k in enumerate(seconds)}
         self._forms: list[tuple[float, float]] = [(0.0, 1.0)] * len(self)
         self._check_groups()
