@@ -1,4 +1,4 @@
-"""The messages of DESIGN 3, "Errors", on arguments of `sample` and what comes back from its functions."""
+"""What is said of arguments of `sample` and what comes back from its functions."""
 
 from __future__ import annotations
 

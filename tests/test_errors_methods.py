@@ -1,4 +1,4 @@
-"""The messages of DESIGN 3, "Errors", on methods, paths and moves."""
+"""What is said of methods, paths and moves."""
 
 from __future__ import annotations
 

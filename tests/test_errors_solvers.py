@@ -1,4 +1,4 @@
-"""The messages of DESIGN 3, "Errors", on grids and on steps without an inverse."""
+"""What is said of grids and on steps without an inverse."""
 
 from __future__ import annotations
 

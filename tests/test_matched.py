@@ -1,4 +1,4 @@
-"""A zigzag on a constant field is plain guidance at a larger scale (DESIGN 2, "Fair comparison")."""
+"""A zigzag on a constant field is plain guidance at a larger scale (docs/mathematics.md, "Fair comparison")."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def constant(x: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tens
 
 
 def active(method: object, i: int) -> bool:
-    """Whether the method zigzags at step i, from the table of DESIGN 2."""
+    """Whether the method zigzags at step i, from the table of docs/mathematics.md."""
     if isinstance(method, EndToEnd):
         return i == 0
     if isinstance(method, ZSampling):

@@ -38,7 +38,7 @@ def needs(scale: float) -> frozenset[str]:
 
 
 def expected(path: tuple[object, ...], strong: float, weak: float) -> tuple[int, int]:
-    """(conditional, unconditional) evaluations of a path, from DESIGN 2 "Rows" and 3 "The gap cache"."""
+    """(conditional, unconditional) evaluations of a path, from docs/mathematics.md "Rows" and 3 "The gap cache"."""
     cond = uncond = 0
     for k, move in enumerate(path):
         after = path[k + 1] if k + 1 < len(path) else None

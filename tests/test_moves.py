@@ -38,7 +38,7 @@ UNCOND = torch.tensor([0.2, 0.1], dtype=torch.float64)
 
 
 def coefficients(solver: object, i: int, j: int) -> tuple[float, float, float, float]:
-    """The table of DESIGN 2, and how far rounding can take each of the two numbers."""
+    """The table of docs/mathematics.md, and how far rounding can take each of the two numbers."""
     al, si = solver.alphas.tolist(), solver.sigmas.tolist()
     if isinstance(solver, DDIM):
         a = al[j] / al[i]
@@ -56,7 +56,7 @@ def size(x: torch.Tensor) -> float:
 
 
 class Interpreter:
-    """DESIGN 2, "Moves", in float64; carries a bound of the rounding error beside the state."""
+    """docs/mathematics.md, "Moves", in float64; carries a bound of the rounding error beside the state."""
 
     def __init__(self, solver: object, strong: float, weak: float) -> None:
         self.solver, self.strong, self.weak = solver, strong, weak

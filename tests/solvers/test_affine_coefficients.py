@@ -1,4 +1,4 @@
-"""Every step is affine, x_j = a·x_i + b·e, with the coefficients of DESIGN, section 2, one or one per sample."""
+"""Every step is affine, x_j = a·x_i + b·e, with the coefficients of docs/mathematics.md, one or one per sample."""
 
 import math
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def test_the_loop_check_refuses_broadcasting_from_the_right() -> None:
 
 
 def check_coefficients(step: StepLike, grid: Grid, i: int, j: int) -> None:
-    """The table of DESIGN section 2, in exact arithmetic on the knots (cos and sin excepted)."""
+    """The table of docs/mathematics.md, in exact arithmetic on the knots (cos and sin excepted)."""
     alpha_i, alpha_j = (Fraction(grid.solver.alphas[k].item()) for k in (i, j))
     sigma_i, sigma_j = (Fraction(grid.solver.sigmas[k].item()) for k in (i, j))
     if grid.kind == "flow":

@@ -1,4 +1,4 @@
-"""A step and its inverse undo each other, and with a reused prediction collapse to the shift (DESIGN, section 2)."""
+"""A step and its inverse undo each other, and with a reused prediction collapse to the shift (docs/mathematics.md)."""
 
 import math
 
@@ -22,7 +22,7 @@ signed = st.floats(-100.0, 100.0).map(lambda b: b if abs(b) > 1e-200 else 0.0)
 
 @given(spans())
 def test_every_step_of_every_grid_and_span_is_dual_to_its_inverse(span: tuple[Grid, int, int]) -> None:
-    """Lemma 1 of DESIGN section 2, for steps i -> j with j >= i + 1."""
+    """Lemma 1 of docs/mathematics.md, for steps i -> j with j >= i + 1."""
     grid, i, j = span
     step = grid.solver.step(i, j)
     assert all(isinstance(v, float) for v in (step.a, step.b, step.c, step.d))

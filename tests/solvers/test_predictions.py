@@ -20,7 +20,7 @@ EPS = torch.finfo(torch.float64).eps
 
 
 def truth(kind: str, x0: Tensor, eps: Tensor, alpha: Any, sigma: Any) -> Tensor:
-    """v = α·ε − σ·x₀, u = ε − x₀ (the table of DESIGN section 2)."""
+    """v = α·ε − σ·x₀, u = ε − x₀ (the table of docs/mathematics.md)."""
     alpha, sigma = left(alpha, x0), left(sigma, x0)
     return {"epsilon": eps, "x0": x0, "v": alpha * eps - sigma * x0, "flow": eps - x0}[kind]
 
