@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zigzag.adapters.diffusers.conventions import CONVENTIONS, UNET, Convention, convention_of
 from zigzag.adapters.diffusers.probing import input_factors
@@ -26,7 +26,8 @@ def unet_predictor(unet: Any, *, scheduler: Any = None, common: Mapping[str, Any
     """A predictor over a U-Net of diffusers: 2D, 3D, motion (AnimateDiff), and whatever is called `(sample, timestep)`.
 
     Args:
-        unet: `UNet2DConditionModel`, `UNet3DConditionModel`, `UNetMotionModel`, …, also compiled or with offload hooks.
+        unet: `UNet2DConditionModel`, `UNet3DConditionModel`, `UNetMotionModel`, …, also compiled, with offload hooks,
+            or wrapped (a PeftModel, DataParallel, DDP, FSDP): the wrapper is called, what it wraps tells how.
         scheduler: the one the solver was read off, its grid set. Needed where it scales the model's input, as
             `EulerDiscreteScheduler` does: x becomes `x/√(1 + σ²)`. A time off its grid then gives NaN.
         common: arguments of `forward` that hold no batch and are the same for both conditions; see `dit_predictor`.
@@ -67,9 +68,10 @@ def dit_predictor(
     `FlowEuler.uniform(time_scale=1000)`. The velocity of Lumina and Z-Image points to the data and is negated.
 
     Args:
-        transformer: one of `zigzag.adapters.diffusers.conventions.CONVENTIONS`, also compiled or with offload hooks.
-            The state has the shape that its pipeline works on: packed `(B, S, C)` for Flux, Flux2, Chroma, Qwen-Image
-            and LTX, `(B, F, C, H, W)` for CogVideoX, `(B, C, F, H, W)` for other video models.
+        transformer: one of `zigzag.adapters.diffusers.conventions.CONVENTIONS`, also compiled, with offload hooks, or
+            wrapped, as a U-Net may be. The state has the shape that its pipeline works on: packed `(B, S, C)` for Flux,
+            Flux2, Chroma, Qwen-Image and LTX, `(B, F, C, H, W)` for CogVideoX, `(B, C, F, H, W)` for other video
+            models.
         scheduler: the one the solver was read off. It tells the number of training steps (1000 without it), and what
             the model's input is scaled by, if it is.
         common: arguments of `forward` that hold no batch and are the same for both conditions: `img_ids`, `txt_ids`,
@@ -106,9 +108,9 @@ def _predictor(model: Any, convention: Convention, scheduler: Any, common: Mappi
     N = 1000 if scheduler is None else scheduler.config.num_train_timesteps
     scale = None if scheduler is None else _input_scaling(scheduler)
     merged = _argument_check(model, convention, dict(common or {}))
-    compiled = _bare(model) is not model or getattr(model, "_compiled_call_impl", None) is not None
-
-    home = _home(model)
+    bare = _bare(model)
+    home = _home(bare)
+    compiled = any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None for part in (model, bare))
 
     def predict(x: Tensor, t: Tensor, cond: Any) -> Any:
         arguments = merged(cond)
@@ -116,12 +118,12 @@ def _predictor(model: Any, convention: Convention, scheduler: Any, common: Mappi
         sample = x if scale is None else scale(x, t)
         # An offloaded model moves its inputs itself, from wherever they are; its own device is that of its rest.
         device, dtype = home()
-        device = x.device if hasattr(model, "_hf_hook") else device
+        device = x.device if hasattr(bare, "_hf_hook") else device
         sample, t = sample.to(device, dtype), t.to(device)
         if concat is not None:
             sample = torch.cat([sample, concat.to(sample)], channels)
         arguments[convention.state] = list(sample.unsqueeze(2)) if convention.listed else sample
-        arguments[convention.time_name] = convention.told(t, N, model, dtype)
+        arguments[convention.time_name] = convention.told(t, N, bare, dtype)
         e = model(**arguments, return_dict=False)[0]
         if convention.listed:
             e = torch.stack(e).squeeze(2)
@@ -181,9 +183,10 @@ def _argument_check(
     given = {convention.state, convention.time_name, "return_dict"}
     known = (forward.keys() - given) | {CONCAT}
     needed = {key for key, argument in forward.items() if argument.default is argument.empty} - given
-    if model.config.get("guidance_embeds") and "guidance" in forward:
+    config = _bare(model).config
+    if config.get("guidance_embeds") and "guidance" in forward:
         needed.add("guidance")
-    if model.config.get("addition_embed_type") is not None and "added_cond_kwargs" in forward:
+    if config.get("addition_embed_type") is not None and "added_cond_kwargs" in forward:
         needed.add("added_cond_kwargs")
     if not common.keys() <= known:
         raise TypeError(f"common: {name} takes no {', '.join(sorted(common.keys() - known))}")
@@ -205,7 +208,14 @@ def _argument_check(
 
 
 def _bare(model: Any) -> Any:
-    return getattr(model, "_orig_mod", model)  # of torch.compile
+    """The network of diffusers within what wraps it: a compiled module, a PeftModel, DataParallel, DDP."""
+    while isinstance(model, nn.Module):
+        parts, base = model._modules, getattr(type(model), "get_base_model", None)
+        inner = base(model) if base is not None else parts.get("_orig_mod", parts.get("module"))
+        if not isinstance(inner, nn.Module) or inner is model:
+            break
+        model = inner
+    return model
 
 
 def _arguments(model: Any) -> dict[str, inspect.Parameter]:
