@@ -10,10 +10,18 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-__all__ = ["Branches", "Names", "name_branches", "rows_per_sample", "shape_of", "sign_of", "split_branches"]
+__all__ = [
+    "Branches", "Names", "is_doubled", "name_branches", "rows_per_sample", "shape_of", "sign_of", "split_branches",
+]  # fmt: skip
 
 # How many roundings of its arithmetic a pipeline's guidance may be from a combination of the branches.
 ROUNDINGS = 4
+
+# By sample, then by row: what is left is one factor for all its entries.
+DIMS = ((1, -1), (0, -2))
+
+# Equal branches may differ by roundings of the model, which guidance multiplies by its scale.
+ROUNDINGS_OF_EQUALS = 64
 
 
 class Branches(NamedTuple):
@@ -42,6 +50,20 @@ def rows_per_sample(outputs: Sequence[Any], guided: Tensor) -> int:
         return len(_parts(outputs, guided))
     except ValueError:  # a layout of the pipeline's own, as of windows of frames
         return -(-sum(len(output) for output in outputs) // len(guided))
+
+
+def is_doubled(outputs: Sequence[Any], guided: Tensor) -> bool:
+    """Whether the scheduler is given the guided prediction twice, once for each half of a doubled batch (DiT).
+
+    Its halves are then equal, and those of the one output are not.
+    """
+    output = outputs[0]
+    if len(outputs) != 1 or not isinstance(output, Tensor) or output.shape[0] != len(guided) or len(guided) % 2:
+        return False
+    if output.is_meta:
+        return False
+    (g, h), (p, q) = guided.chunk(2), output.chunk(2)
+    return torch.equal(g, h) and not torch.equal(p, q)
 
 
 def shape_of(output: Any) -> Any:
@@ -98,6 +120,8 @@ def name_branches(p: Tensor, q: Tensor, guided: Tensor) -> Names | None:
 
     and the conditional one is that whose share of `k` is 1 or more. The sign of `k` is the pipeline's.
 
+    Of two equal branches every guidance is `k·p`, and what is not was made of them otherwise.
+
     Raises:
         ValueError: for guidance that no such combination explains, and for scales between 0 and 1, where the two
             cannot be told apart.
@@ -106,8 +130,15 @@ def name_branches(p: Tensor, q: Tensor, guided: Tensor) -> Names | None:
     eps = max(torch.finfo(guided.dtype).eps, torch.finfo(p.dtype).eps)
     p, q, m = p.to(dtype), q.to(dtype), guided.to(dtype)
     if not bool(_clear(p.flatten(1), (q - p).flatten(1), eps).any()):
-        return None
-    for first, last in ((1, -1), (0, -2)):  # by sample, then by row: what is left is one factor for all its entries
+        rows = [(p.flatten(*dims), m.flatten(*dims)) for dims in DIMS]
+        if any(a.shape[-1] > 3 and _multiple(a, c, eps) for a, c in rows):
+            return None
+        raise ValueError(
+            "what the pipeline hands to its scheduler is no multiple of its model's two predictions, though these are "
+            "equal: it makes another prediction of them (x0 into v, say) or drops a part (a first frame), so that "
+            "attach cannot follow; use method Standard()"
+        )
+    for first, last in DIMS:
         a, b, c = (x.flatten(first, last) for x in (p, q, m))
         if a.shape[-1] > 3 and (names := _fit(a, b, c, eps)) is not None:
             return names
@@ -149,6 +180,14 @@ def _fit(p: Tensor, q: Tensor, m: Tensor, eps: float) -> Names | None:
             "attach cannot tell the conditional one; set its guidance scale above 1"
         )
     return Names(cond=int(q_cond > p_cond), sign=1 if plus > 0.5 else -1)
+
+
+def _multiple(p: Tensor, m: Tensor, eps: float) -> bool:
+    """Whether every row of `m` is `k·p`, with a `k` of its own."""
+    pp = (p * p).sum(-1)
+    k = (p * m).sum(-1) / pp.where(pp > 0, torch.ones_like(pp))
+    left = _norm(m - k[..., None] * p, -1)
+    return bool((left <= ROUNDINGS_OF_EQUALS * eps * _norm(p, -1).maximum(_norm(m, -1))).all())
 
 
 def _clear(p: Tensor, gap: Tensor, eps: float) -> Tensor:
