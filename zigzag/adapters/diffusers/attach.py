@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from zigzag.adapters.diffusers.counting import Run
 from zigzag.adapters.diffusers.patches import Patches
-from zigzag.adapters.diffusers.session import Run, Session
+from zigzag.adapters.diffusers.session import Session
 from zigzag.checks import as_guidance
 from zigzag.guidance import Guidance
 from zigzag.methods import Method
@@ -56,9 +57,11 @@ def attach(
             torch's global one. The scheduler's own noise always comes from where the scheduler would take it.
 
     A callback of the pipeline is called after every model call, not once a step. Its latents are the state of the next
-    call (shifted already, for a Shift), at knot `run.knot`, and latents that it returns replace that state.
+    call (shifted already, for a Shift), at knot `run.knot`, whose levels are `run.alpha` and `run.sigma`; a scheduler's
+    `step_index` is that knot's there, and `sigmas[step_index]` its σ. Latents that it returns replace that state.
     `scheduler.add_noise` (or `scale_noise`), called for the time of the next call, noises to that knot: so a pipeline's
-    own blend fits the state. For any other time it noises to that time.
+    own blend fits the state. For any other time it noises to that time, and for all of `scheduler.timesteps` to the
+    level of the state at each of the calls.
 
     Raises:
         TypeError, ValueError: at once for arguments that do not fit, and for a pipeline that is attached already. From
@@ -66,7 +69,8 @@ def attach(
             scheduler whose steps cannot be led or have no inverse where the path needs it, a model with a cache,
             perturbed-attention guidance, and, with more calls than steps, a modular pipeline or SDXL's T2I-Adapter;
             after it, for guidance with no unconditional branch, or that is no combination of two.
-        RuntimeError: from within `pipe(…)`, for a pipeline whose loop cannot be led.
+        RuntimeError: from within `pipe(…)`, for a pipeline whose loop cannot be led, or that steps a copy of its
+            scheduler, or another one; of the last at the latest on leaving the block.
     """
     scheduler, models = getattr(pipe, "scheduler", None), _models_of(pipe)
     if not all(hasattr(scheduler, name) for name in ("step", "set_timesteps")) or not models:
@@ -82,6 +86,7 @@ def attach(
     with Patches() as patches:
         session.take_over(patches)
         yield session.run
+        session.check_explained()
 
 
 def _models_of(pipe: Any) -> list[nn.Module]:

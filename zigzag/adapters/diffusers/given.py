@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from zigzag.adapters.diffusers.stepping import BY_CALL
 
 __all__ = ["extras_of", "given_to"]
@@ -27,7 +25,11 @@ def extras_of(signature: inspect.Signature, given: Mapping[str, Any]) -> dict[st
     extras = {}
     for name, value in given.items():
         default = signature.parameters[name].default if name in signature.parameters else None
-        same = value is default or (not isinstance(value, Tensor) and bool(value == default))
-        if name not in BY_CALL and not same:
+        if name not in BY_CALL and not _same(value, default):
             extras[name] = value
     return extras
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether a value is the default; what compares by entries (a tensor, an array) is never one."""
+    return value is default or (isinstance(value, bool | int | float | str) and bool(value == default))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers.loop import Loop
@@ -13,7 +14,7 @@ from zigzag.adapters.diffusers.plans import Plan
 from zigzag.adapters.diffusers.probing import scaled_within
 from zigzag.adapters.diffusers.timesteps import plain
 
-__all__ = ["noised", "scaled", "stand_at"]
+__all__ = ["noised", "noised_by_call", "scaled", "stand_at"]
 
 
 def stand_at(scheduler: Any, call: int) -> None:
@@ -60,3 +61,20 @@ def noised(
             return clean
         given.arguments[name] = times[at].expand(asked.shape)
     return original(*given.args, **given.kwargs)
+
+
+def noised_by_call(
+    scheduler: Any, calls: Sequence[int | None], original: Callable[..., Tensor], args: Any, kwargs: dict[str, Any]
+) -> Tensor:
+    """An image noised for all of a loop at once: to the level of the state at each of its model calls.
+
+    calls: which of the scheduler's calls that state stands at; None where it is data.
+    """
+    given = inspect.signature(original).bind(*args, **kwargs)
+    name = "timesteps" if "timesteps" in given.arguments else "timestep"
+    at = torch.tensor([0 if call is None else call for call in calls], device=scheduler.timesteps.device)
+    given.arguments[name] = scheduler.timesteps[at]
+    out = original(*given.args, **given.kwargs)
+    clean: Tensor = given.args[0]
+    data = torch.tensor([call is None for call in calls], device=out.device)
+    return clean.to(out).where(data.reshape(-1, *(1,) * (out.ndim - 1)), out) if None in calls else out

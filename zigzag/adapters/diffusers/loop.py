@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zigzag.adapters.diffusers.branches import Branches, Names, name_branches, sign_of, split_branches
+from zigzag.adapters.diffusers.branches import Branches, Names, is_doubled, name_branches, sign_of, split_branches
 from zigzag.adapters.diffusers.draws import Draws
 from zigzag.checks import plan_path
 from zigzag.guidance import Guidance
@@ -22,7 +22,7 @@ from zigzag.sampling import Traversal, Visit, traverse
 from zigzag.solvers import Solver, StepInfo
 from zigzag.trace import Trace
 
-__all__ = ["Loop", "asked_times", "is_plain", "moved", "moves_of"]
+__all__ = ["Loop", "asked_times", "is_plain", "moved", "moves_of", "stood_at"]
 
 
 def moves_of(method: Method | Sequence[Move], steps: int) -> tuple[Move, ...]:
@@ -33,6 +33,11 @@ def moves_of(method: Method | Sequence[Move], steps: int) -> tuple[Move, ...]:
     """
     if not steps and isinstance(method, Standard):  # a strength that leaves no step, and no method more than that
         return ()
+    if not steps:
+        raise ValueError(
+            "the pipeline's loop has no step left for method to lead: its strength is too low for its number of steps; "
+            "raise strength, or num_inference_steps"
+        )
     path = tuple(method.path(steps)) if isinstance(method, Method) else tuple(method)
     if not path or path[0].start != 0 or path[-1].end != steps:
         raise ValueError(
@@ -62,6 +67,20 @@ def asked_times(path: Sequence[Move], steps: Sequence[HeldStep]) -> list[int]:
         if isinstance(move, Denoise) and held.inner is not None:
             asked[-1] = held.inner.told
     return asked
+
+
+def stood_at(path: Sequence[Move], steps: Sequence[HeldStep], count: int) -> list[int | None]:
+    """At which of the solver's `all_times` the state stands that each call is made at; None where it is data.
+
+    That is where it comes from: an inversion is told the time of the knot that it returns to, and begins at the other.
+    """
+    stood: list[int | None] = []
+    for move, held in zip(path, steps, strict=True):
+        told = asked_times([move], [held])
+        if isinstance(move, Invert):
+            told[0] = move.start
+        stood += [at if at != count or isinstance(move, Denoise) else None for at in told]
+    return stood
 
 
 def is_plain(path: Sequence[Move]) -> bool:
@@ -101,6 +120,7 @@ class Loop:
         asked: which of the solver's `all_times` the model is told, call by call.
         knot: where the state is that was handed out; between two knots, the one that the step has left.
         place: which of `all_times` belongs to that state; None where it is data.
+        doubled: whether the state is twice the samples, one half a branch, both to be the same (DiT).
         draw: of the noise; to be set before the first answer.
 
     Raises:
@@ -116,6 +136,7 @@ class Loop:
         self.asked = asked_times(self.path, self.steps)
         self.knot, self.place = self.path[0].start, self._place(self.path[0].start)
         self.made, self.calls, self.rows = 0, 0, 0
+        self.doubled = False
         self._own = _Own()
         self._names: Names | None = None
         self._moves: Traversal | None = None
@@ -133,7 +154,10 @@ class Loop:
         Raises:
             ValueError: for guidance without an unconditional branch, or that attach cannot follow.
         """
-        branches, rows = self._branches(outputs, guided)
+        self.doubled = self.doubled or (not self.calls and is_doubled(outputs, guided))
+        branches, rows = self._branches(outputs, guided[: len(guided) // 2] if self.doubled else guided)
+        if self.doubled and branches is not None:
+            branches = Branches(*(torch.cat([part, part]) for part in branches))
         if branches is None and any(isinstance(move, Invert | Shift) for move in self.path[self.made :]):
             raise ValueError(
                 f"the pipeline evaluates no unconditional branch at knot {self.knot}, and without one "

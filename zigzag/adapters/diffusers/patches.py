@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from torch import nn
 
 __all__ = ["Patches"]
 
 ABSENT: Final = object()
+OfCopy: TypeAlias = Callable[[], Callable[..., Any] | None]
 
 
 class Patches(ExitStack):
@@ -26,37 +27,65 @@ class Patches(ExitStack):
         else:
             self.callback(setattr, owner, name, before)
 
-    def wrap(self, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
-        """`owner.name(…)` becomes `wrapper(original, …)`, with the signature of the original (pipelines inspect it)."""
-        self.set(owner, name, _Wrapped(owner, name, wrapper))
+    def wrap(self, owner: Any, name: str, wrapper: Callable[..., Any], *, of_copy: OfCopy = lambda: None) -> None:
+        """`owner.name(…)` becomes `wrapper(original, …)`, with the signature of the original (pipelines inspect it).
 
-    def watch(self, model: nn.Module, saw: Callable[[Any], None]) -> None:
-        """Every call of `model` is told to `saw`, with its output."""
+        of_copy: when a deep copy of `owner` is made, gives the wrapper of its method; None leaves it its own.
+        """
+        wrapped = _Wrapped(owner, name, wrapper, of_copy)
+        self.set(owner, name, wrapped)
+        self.callback(wrapped.retire)
+
+    def watch(self, model: nn.Module, saw: Callable[[Any, Any, Any], None]) -> None:
+        """Every call of `model` is told to `saw`: its output, and what it was called with."""
         if getattr(model, "_compiled_call_impl", None) is None:
-            self.callback(model.register_forward_hook(lambda module, args, output: saw(output)).remove)
+            hook = model.register_forward_hook(
+                lambda module, args, kwargs, output: saw(output, args, kwargs), with_kwargs=True
+            )
+            self.callback(hook.remove)
             return
 
         # After `model.compile()` a hook would be compiled in, or skipped: watch the compiled call from outside.
         def watching(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             output = original(*args, **kwargs)
-            saw(output)
+            saw(output, args, kwargs)
             return output
 
         self.wrap(model, "_compiled_call_impl", watching)
 
 
 class _Wrapped:
-    """A method of one object, called through a wrapper. A deep copy of the object has its own method back."""
+    """A method of one object, called through a wrapper until it retires, and through another one on a deep copy."""
 
-    def __init__(self, owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    def __init__(self, owner: Any, name: str, wrapper: Callable[..., Any], of_copy: OfCopy) -> None:
         self.owner, self.name, self.original = owner, name, getattr(owner, name)
-        self.wrapper = wrapper
+        self.wrapper, self.of_copy = wrapper, of_copy
+        self.copies: list[_Wrapped] = []
         functools.update_wrapper(self, self.original)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.wrapper(self.original, *args, **kwargs)
 
+    def retire(self) -> None:
+        """From now on it is the original, wherever it was put away; so are the copies'."""
+        for wrapped in (self, *self.copies):
+            wrapped.wrapper, wrapped.of_copy = _call, lambda: None
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # Pipelines with two modalities step a copy of their scheduler for the second.
-        copied = memo.get(id(self.owner), self.owner)
-        return getattr(type(copied), self.name).__get__(copied)
+        # Pipelines of views copy the attributes of their scheduler alone, and put them back into it.
+        if id(self.owner) not in memo:
+            return self
+        copied = memo[id(self.owner)]  # pipelines of two modalities step a copy for the second
+        method = getattr(type(copied), self.name).__get__(copied)
+        if (wrapper := self.of_copy()) is None:
+            return method
+        new = _Wrapped.__new__(_Wrapped)
+        new.owner, new.name, new.original, new.copies = copied, self.name, method, self.copies
+        new.wrapper, new.of_copy = wrapper, self.of_copy
+        functools.update_wrapper(new, method)
+        self.copies.append(new)
+        return new
+
+
+def _call(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return original(*args, **kwargs)

@@ -17,7 +17,7 @@ from zigzag.adapters.diffusers.rehearsed import Rehearsed
 from zigzag.adapters.diffusers.stepping import NotLinear
 from zigzag.solvers import Solver
 
-__all__ = ["Plan", "plan_of"]
+__all__ = ["Plan", "levels_of", "plan_of"]
 
 ELSEWHERE: Final = 1e-4  # off the next knot, of a step's terms: float32 tables and clamps of diffusers are below it
 
@@ -77,6 +77,15 @@ def plan_of(scheduler: Any, step_kwargs: Mapping[str, Any] | None = None) -> Pla
         raise refusals.of_grid(scheduler, chain, error) from error
     native = None if chain is None else native_of(rehearsed, chain, rehearsal.step_kwargs)
     return Plan(native or rehearsed, rehearsed, _corrects(scheduler, rehearsal))
+
+
+def levels_of(scheduler: Any, plan: Plan | None) -> list[tuple[float, float]] | None:
+    """`(α, σ)` of every knot of its grid, by its plan, which is made where there is none; None where none are read."""
+    try:
+        solver = (plan or plan_of(scheduler)).solver
+    except ValueError:
+        return None
+    return [*zip(solver.alphas.tolist(), solver.sigmas.tolist(), strict=True)]
 
 
 def _leading_elsewhere(rehearsal: Rehearsal, chain: Chain, groups: list[Group]) -> int | None:

@@ -191,6 +191,8 @@ class Rehearsal:
 
 def _read(run: _Run, k: int, after: Tensor, clean: Any, drawn: tuple[Draw, ...]) -> Row:
     flat = after.reshape(-1).double()
+    if flat.numel() != 1 + (2 + DRAWS) * (run.call.scheduler.timesteps.shape[0] - run.s):
+        raise NotLinear(f"its step {k} gives another shape, {tuple(after.shape)}, than its state's")
     if not flat.isfinite().all():
         raise NotLinear(f"its step {k} is not finite (a division by zero)")
     least = NEGLIGIBLE * float(flat.abs().max())

@@ -36,13 +36,14 @@ class Times(Tensor):
 
     Attributes:
         grid: `(T,)`, the plain times of the grid. calls: `(N,)`, those of the calls. start: the place in the
-            scheduler's whole grid that it begins at.
+            scheduler's whole grid that it begins at. ended: whether it was cut out by its end.
     """
 
     grid: Tensor
     calls: Tensor
     start: int
     tour: Tour
+    ended: bool
 
     # Everything computed of it is a plain tensor.
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -78,7 +79,7 @@ def spread(grid: Tensor, start: int, tour: Tour, *, ended: bool = False) -> Time
     except ValueError:  # no path on so short a part; said when a loop begins, for a part may just be looked at
         calls = grid
     new: Times = torch.Tensor._make_subclass(Times, grid if ended else calls)
-    new.grid, new.calls, new.start, new.tour = grid, calls, start, tour
+    new.grid, new.calls, new.start, new.tour, new.ended = grid, calls, start, tour, ended
     return new
 
 

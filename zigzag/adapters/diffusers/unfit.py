@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from zigzag.adapters.diffusers.loop import Loop
 from zigzag.adapters.diffusers.stepping import name_of
 
-__all__ = ["check_led", "refuse_caches", "refuse_perturbed", "refuse_unfit", "warn_of_corrector"]
+__all__ = [
+    "UNLED", "UNTIMED", "check_led", "refuse_caches", "refuse_copy", "refuse_per_token", "refuse_perturbed",
+    "refuse_unfit", "warn_of_corrector",
+]  # fmt: skip
 
 # What the names of diffusers' hooks that cache across time steps have in them.
 CACHES: Final = ("cache", "fbc_", "broadcast")
@@ -20,6 +24,36 @@ CACHES: Final = ("cache", "fbc_", "broadcast")
 # What a guider of diffusers (`diffusers.guiders`) evaluates, where it joins a conditional and an unconditional branch.
 BRANCHES: Final = {"pred_cond", "pred_uncond"}
 GUIDERS: Final = ("guider", "guider_2", "ocr_guider")  # as pipelines name them
+
+
+UNLED: Final = (
+    "the pipeline's model was called, and no step of its scheduler followed that attach could lead: it steps a copy of "
+    "the scheduler, or another one (an inner pipeline's), or runs over time steps set before the block; attach to the "
+    "pipeline whose scheduler it steps, or use method Standard()"
+)
+UNTIMED: Final = (
+    "the pipeline's loop does not run over its scheduler's timesteps, so that attach cannot lead it; only method "
+    "Standard() works"
+)
+
+
+def refuse_copy() -> None:
+    """Raises RuntimeError for the step of a copy of the scheduler."""
+    raise RuntimeError(
+        "the pipeline steps a copy of its scheduler (for a second modality, a view, or a frame), and attach leads one "
+        "state along one scheduler; only method Standard() works"
+    )
+
+
+def refuse_per_token(extras: Mapping[str, Any]) -> None:
+    """Raises ValueError for what goes to the scheduler's step entry by entry, as a time for each token."""
+    for name, value in extras.items():
+        if isinstance(value, Tensor) and (value.numel() > 1 or value.ndim > 1):
+            raise ValueError(
+                f"the pipeline passes {name}, of shape {tuple(value.shape)}, to its scheduler's step: a level for each "
+                "token, and attach leads all of a state from one level to the next; use method Standard(), or the "
+                "pipeline of the model without conditions (LTXPipeline for LTXConditionPipeline)"
+            )
 
 
 def refuse_unfit(pipe: Any, models: Sequence[nn.Module], *, steps: int, calls: int) -> None:
@@ -32,7 +66,8 @@ def refuse_unfit(pipe: Any, models: Sequence[nn.Module], *, steps: int, calls: i
     refuse_caches(models)
     refuse_perturbed(pipe)
     if calls > steps:
-        _refuse_counting(pipe, f"and the method makes {calls} calls on {steps} steps")
+        _refuse_counting(pipe, so := f"and the method makes {calls} calls on {steps} steps")
+        _refuse_stepwise(pipe, so)
 
 
 def refuse_caches(models: Sequence[nn.Module]) -> None:
@@ -83,9 +118,29 @@ def _refuse_counting(pipe: Any, so: str) -> None:
         )
 
 
-def check_led(loop: Loop, time: Any, told: Any, outputs: Sequence[Any], *, stepping: bool) -> None:
-    """Raises RuntimeError unless the pipeline steps at the `told` time, in its turn, after a call of its model."""
-    if not stepping or loop.ended or not (time is told or (told is not None and float(time) == float(told))):
+def _refuse_stepwise(pipe: Any, so: str) -> None:
+    for name in GUIDERS:
+        guider = getattr(pipe, name, None)
+        start, stop = (float(getattr(guider, side, at)) for side, at in (("_start", 0.0), ("_stop", 1.0)))
+        if (start, stop) != (0.0, 1.0) or getattr(guider, "zero_init_steps", None):
+            raise ValueError(
+                f"the pipeline tells its {name}, {type(guider).__name__}, the number of the call, by which it guides "
+                f"from {start:g} to {stop:g} of the steps only, {so}: it would guide at other steps; set start=0, "
+                "stop=1 (and zero_init_steps=0), or use a method of one call a step (Z2Sampling, Standard)"
+            )
+
+
+def check_led(loop: Loop, time: Any, told: Any, outputs: Sequence[Any], *, stepping: bool, taken: bool) -> None:
+    """Raises RuntimeError unless the pipeline steps at the `told` time, in its turn, after a call of its model.
+
+    taken: whether it has stepped at that time already.
+    """
+    if stepping and taken:
+        raise RuntimeError(
+            "the pipeline steps its scheduler more than once at one time (for several views, or frames, or in rounds "
+            "of two), and attach leads one state; only method Standard() works"
+        )
+    if not stepping or loop.ended or not (time is told or (told is not None and _same_time(time, told))):
         raise RuntimeError(
             "the pipeline's scheduler steps at other times than its loop is told, so that attach cannot lead it; "
             "only method Standard() works"
@@ -104,6 +159,12 @@ def warn_of_corrector(scheduler: Any, method: object) -> None:
         "state cannot be undone; method Standard() leaves it on",
         stacklevel=2,
     )
+
+
+def _same_time(time: Any, told: Tensor) -> bool:
+    """Whether a pipeline's time, a number or a tensor of any shape, is the one told, for every entry."""
+    times = torch.as_tensor(time)
+    return times.numel() > 0 and bool((times.detach().cpu().double() == float(told)).all())
 
 
 def _takes(pipe: Any, name: str) -> bool:

@@ -1,0 +1,82 @@
+"""A scheduler's own grid, and what a pipeline and its callbacks are shown of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zigzag.adapters.diffusers.levels import stand_at
+
+__all__ = ["Grid"]
+
+
+class Grid:
+    """The `timesteps` and `sigmas` that a scheduler has of its own, kept while others are shown.
+
+    Args:
+        scheduler: whose attributes they are.
+
+    Attributes:
+        own: by their names; empty until they were set.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler, self.own = scheduler, dict[str, Tensor]()
+        self._by_call: Tensor | None = None  # the sigmas of a loop's calls
+
+    def __len__(self) -> int:
+        """How many times it has."""
+        return len(self.own.get("timesteps", ()))
+
+    @property
+    def times(self) -> Tensor:
+        """The time steps."""
+        return self.own["timesteps"]
+
+    def keep(self) -> None:
+        """Takes the attributes as they are for the scheduler's own."""
+        names = [name for name in ("timesteps", "sigmas") if isinstance(getattr(self.scheduler, name, None), Tensor)]
+        self.own, self._by_call = {name: getattr(self.scheduler, name) for name in names}, None
+
+    def show(self, values: Mapping[str, Tensor]) -> None:
+        """Sets attributes."""
+        for name, value in values.items():
+            setattr(self.scheduler, name, value)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Within the block the scheduler has its own grid."""
+        others = {name: getattr(self.scheduler, name) for name in self.own}
+        self.show(self.own)
+        try:
+            yield
+        finally:
+            self.show(others)
+
+    def draw_out(self, calls: Sequence[int]) -> None:
+        """From now on `sigmas` is that of a loop's calls: pipelines of flow models look them up by its counter."""
+        if "sigmas" in self.own:
+            self._by_call = self.own["sigmas"][torch.tensor(calls, device=self.own["sigmas"].device)]
+
+    def draw_in(self) -> None:
+        """A loop begins, whose calls are not drawn out yet."""
+        self._by_call = None
+
+    def stand(self, at: int, *, latents: bool = False) -> None:
+        """Lets the scheduler's own count be that of a call: of the next one, or of the knot where the `latents` are.
+
+        A callback that looks up the level of the latents by that count then finds it.
+        """
+        stand_at(self.scheduler, at)
+        if self._by_call is None:
+            return
+        sigmas, own = self._by_call, self.own["sigmas"]
+        if latents:
+            sigmas = torch.cat([sigmas, own[len(sigmas) :]])
+            if at < len(own):
+                sigmas[at] = own[at]
+        self.scheduler.sigmas = sigmas
