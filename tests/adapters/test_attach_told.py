@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_paths import picture
+from tiny_paths import check_same, picture
 from torch import Tensor
 
 from zigzag import EndToEnd, ImplicitZ, Standard, Z2Sampling, ZSampling
@@ -88,3 +88,28 @@ def test_the_time_of_one_knot_is_that_of_every_sample(tiny: Tiny) -> None:
         seen = case.pipe.scheduler.add_noise(x, n, case.pipe.scheduler.timesteps[:1])
     case.pipe.scheduler.set_timesteps(6)
     torch.testing.assert_close(seen, case.pipe.scheduler.add_noise(x, n, case.pipe.scheduler.timesteps[:1]))
+
+
+@pytest.mark.parametrize("end", [0.01, None])
+def test_a_grid_that_the_pipeline_writes_into(
+    end: float | None, tiny: Tiny, schedulers: Tiny, monkeypatch: Any
+) -> None:
+    """Cosmos 2 sets its last σ after `set_timesteps`: the path ends there, or the step to it is refused."""
+    case = tiny("sd", scheduler=schedulers("euler"))
+    scheduler, prepare = case.pipe.scheduler, case.pipe.prepare_extra_step_kwargs
+
+    def write(*args: Any) -> Any:
+        scheduler.sigmas[-1] = scheduler.sigmas[-2] if end is None else end
+        return prepare(*args)
+
+    monkeypatch.setattr(case.pipe, "prepare_extra_step_kwargs", write)
+    if end is None:
+        with case.counted() as rows, pytest.raises(ValueError, match="does nothing"), attach(case.pipe, ZSampling()):
+            case.run()
+        assert not rows
+        return
+    for method in (Z2Sampling(warmup=1), ZSampling(steps=6)):
+        with attach(case.pipe, method) as run:
+            x = case.run()
+        assert run.sigma == pytest.approx(end)
+        check_same(x, case.sampled(method))

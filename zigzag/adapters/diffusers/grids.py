@@ -26,6 +26,7 @@ class Grid:
 
     def __init__(self, scheduler: Any) -> None:
         self.scheduler, self.own = scheduler, dict[str, Tensor]()
+        self._was = dict[str, Tensor]()
         self._by_call: Tensor | None = None  # the sigmas of a loop's calls
 
     def __len__(self) -> int:
@@ -41,6 +42,13 @@ class Grid:
         """Takes the attributes as they are for the scheduler's own."""
         names = [name for name in ("timesteps", "sigmas") if isinstance(getattr(self.scheduler, name, None), Tensor)]
         self.own, self._by_call = {name: getattr(self.scheduler, name) for name in names}, None
+        self._was = {name: value.clone() for name, value in self.own.items()}
+
+    def rewritten(self) -> bool:
+        """Whether someone has written into it since it was kept, as Cosmos does for its last σ."""
+        changed = any(not torch.equal(value, self._was[name]) for name, value in self.own.items())
+        self._was = {name: value.clone() for name, value in self.own.items()} if changed else self._was
+        return changed
 
     def show(self, values: Mapping[str, Tensor]) -> None:
         """Sets attributes."""

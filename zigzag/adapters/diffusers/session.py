@@ -156,6 +156,9 @@ class Session:
         if self.stepped:  # in the middle of a loop
             yield from steps
             return
+        if self.plan is not None and self.grid.rewritten():
+            with self.grid.shown():
+                self.plan = plan_of(self.scheduler)
         path, part = path_on(self.method, self.plan, times.start, len(steps))
         self._prepare(path, part, times)
         turn = self._turn = object()
