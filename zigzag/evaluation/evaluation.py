@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -16,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zigzag.checks import plan_path
 from zigzag.evaluation import verdicts
 from zigzag.evaluation.accuracy import batches, noise
+from zigzag.evaluation.keys import decides, names
 from zigzag.evaluation.named import label
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.verdicts import Verdict
@@ -32,7 +33,7 @@ from zigzag.zoo.shapes import CATEGORIES, detect, holds, parse
 __all__ = ["Evaluation", "Result", "Trial", "fingerprint"]
 
 
-VERSION = 2  # to be raised by whoever changes what the same sampler, trial and weights draw
+VERSION = 3  # to be raised by whoever changes what the same sampler, trial and weights draw
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,12 @@ class Evaluation:
     def __init__(self, model: LearnedModel, folder: Path) -> None:
         self.model, self.folder = model, folder
         self.weights = fingerprint(model.network)
+        if old := verdicts.others(folder / "verdicts", VERSION):
+            warnings.warn(
+                f"{folder / 'verdicts'} has {old} files of another version of zigzag; they are left as they are, and "
+                "what they were made for is sampled anew",
+                stacklevel=2,
+            )
 
     def run(
         self, samplers: Iterable[Sampler], trials: Sequence[Trial], progress: bool = False
@@ -88,8 +95,13 @@ class Evaluation:
             ValueError: before the first model call, for a sampler out of range or a damaged file.
             ImportError: without scipy, naming the extra that brings it.
         """
-        cells = {sampler: [self._cell(sampler, trial) for trial in dict.fromkeys(trials)] for sampler in samplers}
-        left = sum(cell.missing for every in cells.values() for cell in every)
+        # Samplers that differ in name alone share a file, and so a cell.
+        known: dict[Path, _Cell] = {}
+        cells: dict[Sampler, list[_Cell]] = {}
+        for sampler in samplers:
+            made = [self._cell(sampler, trial) for trial in dict.fromkeys(trials)]
+            cells[sampler] = [known.setdefault(cell.path, cell) for cell in made]
+        left = sum(cell.missing for cell in known.values())
         if left:
             self._prepare()
         with rows_bar(left, progress) as tick:
@@ -105,14 +117,19 @@ class Evaluation:
             check_writable(self.folder / name)
 
     def head(self, sampler: Sampler, trial: Trial) -> dict[str, Any]:
-        """All that verdicts depend on but the device, as JSON; the first line of their file."""
-        how = {k: v if isinstance(v, str | int | float | None) else repr(v) for k, v in vars(sampler).items()}
-        what = {"model": self.model.name, "weights": self.weights, "sampler": how, "trial": asdict(trial)}
-        return {"version": VERSION, **what}
+        """All that verdicts depend on but the device, as JSON; the first line of their file.
+
+        "sampler" has the names, for readers; what the file is kept by is the rest, of which "decides" is the moves, the
+        steps and the guidance themselves (`zigzag.evaluation.keys`): a method whose `path` was edited has another file.
+        """
+        what = {"model": self.model.name, "weights": self.weights, "trial": asdict(trial)}
+        how = decides(sampler, self.model.solver(sampler.steps))
+        return {"version": VERSION, **what, "sampler": names(sampler), "decides": how}
 
     def _cell(self, sampler: Sampler, trial: Trial) -> _Cell:
         head = self.head(sampler, trial)
-        digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode()).hexdigest()
+        what = {key: value for key, value in head.items() if key != "sampler"}
+        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         kind = label(sampler.method, options=False).lower().replace("²", "2").replace(" ", "-")
         stem = f"{self.model.name}-{kind}-{sampler.steps}-{digest[:12]}"
         return _Cell(self.model, sampler, trial, head, self.folder, stem)
@@ -133,9 +150,6 @@ class _Cell:
                 self.seconds = json.loads(self.timings.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise ValueError(f"{self.timings} is no file of timings: {error}; remove it") from error
-        solver = sampler.solver_of(model)
-        plan_path(sampler.method, solver)
-        sampler.guidance(solver)
         self.missing = sampler.rows() * (trial.prompts - len(self.verdicts))
 
     def complete(self, tick: Callable[[int], object]) -> None:

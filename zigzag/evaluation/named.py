@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Final, get_type_hints
 
 from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
 
-__all__ = ["METHODS", "label", "make_method", "parse_method"]
+__all__ = ["METHODS", "label", "make_method", "name_of", "parse_method"]
 
 METHODS: Final[dict[str, Any]] = {
     "standard": Standard,
@@ -34,10 +35,22 @@ def label(method: Method, options: bool = True) -> str:
     """The name of a method in a table, with those of its options that are not the defaults."""
     kind = type(method)
     if kind not in _LABELS:
-        return repr(method) if options else kind.__name__
+        return name_of(method) if options else kind.__name__
     changed = {k: v for k, v in vars(method).items() if options and v != getattr(kind, k)}
     texts = [k if v is True else f"{'λ' if k == 'steps' else k} {v}" for k, v in changed.items()]
     return f"{_LABELS[kind]} ({', '.join(texts)})" if texts else _LABELS[kind]
+
+
+def name_of(value: object) -> str:
+    """The repr of a value; of one that has an address in its repr, the name of its class with what it holds."""
+    if isinstance(name := getattr(value, "__qualname__", None), str):
+        return name
+    text = repr(value)
+    if not re.search(r" at 0x[0-9a-fA-F]+", text):
+        return text
+    state = getattr(value, "__dict__", {})
+    held = ", ".join(f"{k}={name_of(v)}" for k, v in state.items() if v is not value and not k.startswith("_"))
+    return f"{type(value).__qualname__}({held})"
 
 
 def make_method(name: str, T: int, options: Mapping[str, Any]) -> Method:

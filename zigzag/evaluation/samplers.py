@@ -74,7 +74,11 @@ class Sampler:
         Raises:
             ValueError: for a solver that there is not, or not for this model, and for steps out of range.
         """
-        return make_solver(self.solver, model.solver(self.steps))
+        return self.solver_on(model.solver(self.steps))
+
+    def solver_on(self, grid: Solver) -> Solver:
+        """The solver, on a grid of `steps` steps; raises as `solver_of`."""
+        return make_solver(self.solver, grid)
 
     def draw(
         self,

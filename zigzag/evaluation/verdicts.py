@@ -13,7 +13,7 @@ from zigzag.evaluation.accuracy import Score
 from zigzag.support.files import replacing
 from zigzag.zoo.shapes import CATEGORIES
 
-__all__ = ["Paired", "Verdict", "mcnemar", "overall", "paired", "read", "scores", "write"]
+__all__ = ["Paired", "Verdict", "mcnemar", "others", "overall", "paired", "read", "scores", "write"]
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,27 @@ def read(path: Path, head: dict[str, Any]) -> list[Verdict]:
             raise ValueError("a sample stands in it twice")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is no file of verdicts: {error}; remove it to evaluate anew") from error
-    if first != head:
+    if _kept_by(first) != _kept_by(head):
         raise ValueError(f"{path} holds verdicts of another evaluation: {first}")
     return found
+
+
+def _kept_by(head: Any) -> Any:
+    """A head without its names, of which nothing depends on."""
+    return {k: v for k, v in head.items() if k != "sampler"} if isinstance(head, dict) else head
+
+
+def others(folder: Path, version: int) -> int:
+    """How many files of a folder have verdicts of another version."""
+    count = 0
+    for path in folder.glob("*.jsonl"):
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            try:
+                head = json.loads(lines.readline())
+            except ValueError:  # a damaged one, which `read` names
+                continue
+        count += isinstance(head, dict) and head.get("version") != version
+    return count
 
 
 def scores(verdicts: Sequence[Verdict]) -> dict[str, Score]:

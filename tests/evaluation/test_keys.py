@@ -1,0 +1,105 @@
+"""Verdicts are kept by what decides the samples: by the moves, the steps and the guidance, not by what they are called."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("scipy")
+from support.evaluations import asked, moody
+from zigzag import Denoise, Invert, Standard, Z2Sampling, ZSampling
+from zigzag.evaluation.evaluation import Evaluation, Trial
+from zigzag.evaluation.samplers import Sampler
+from zigzag.moves import Move
+
+T = 3
+TRIAL = Trial(6)
+Path_ = Callable[[int], tuple[Move, ...]]
+
+
+def plain_path(steps: int) -> tuple[Move, ...]:
+    return tuple(Denoise(i, i + 1) for i in range(steps))
+
+
+def twice(steps: int) -> tuple[Move, ...]:
+    return Denoise(0, 1), Invert(1, 0), *plain_path(steps)
+
+
+def data_method(path: Path_) -> Any:
+    """A user's dataclass; made again with another path, it is called what it was called."""
+
+    @dataclass(frozen=True)
+    class Mine:
+        """A method."""
+
+        def path(self, steps: int) -> tuple[Move, ...]:
+            return path(steps)
+
+    return Mine()
+
+
+class Plain:
+    """A user's class, with an address in its repr."""
+
+    def path(self, steps: int) -> tuple[Move, ...]:
+        return twice(steps)
+
+
+def rows_of(folder: Path, sampler: Sampler) -> int:
+    model = moody()
+    Evaluation(model, folder).run([sampler], [TRIAL])
+    return asked(model)
+
+
+def test_a_method_whose_path_was_edited_is_sampled_anew(tmp_path: Path) -> None:
+    first, edited = (Sampler(data_method(path), T, 2.0) for path in (plain_path, twice))
+    assert repr(first) == repr(edited)
+    assert rows_of(tmp_path, first) == 6 * 2 * T
+    assert rows_of(tmp_path, edited) == 6 * (2 * T + 1 + 2)
+    assert rows_of(tmp_path, first) == rows_of(tmp_path, edited) == 0
+    assert len(list((tmp_path / "verdicts").iterdir())) == 2
+
+
+def test_a_method_with_an_address_in_its_repr_goes_on(tmp_path: Path) -> None:
+    first, again = Sampler(Plain(), T, 2.0), Sampler(Plain(), T, 2.0)
+    assert repr(first) != repr(again)
+    assert rows_of(tmp_path, first) > 0 and rows_of(tmp_path, again) == 0
+    (path,) = (tmp_path / "verdicts").iterdir()
+    assert "0x" not in path.read_text() and "Plain" in path.read_text().splitlines()[0]
+
+
+def test_samplers_that_make_the_same_moves_are_sampled_once(tmp_path: Path) -> None:
+    """Z² without a warm-up has no gap before its first step: it makes the moves of a warm-up of 1."""
+    model, samplers = moody(), [Sampler(Z2Sampling(warmup=n), T, 2.0) for n in (0, 1)]
+    found = Evaluation(model, tmp_path).run(samplers, [TRIAL])
+    assert asked(model) == 6 * samplers[0].rows()
+    assert found[samplers[0]] == found[samplers[1]]
+
+
+@pytest.mark.parametrize("version", [1, 2, 4, None])
+def test_files_of_another_version_are_said_in_one_line_and_left(tmp_path: Path, version: int | None) -> None:
+    sampler = Sampler(ZSampling(), T, 2.0)
+    rows = rows_of(tmp_path, sampler)
+    (path,) = (tmp_path / "verdicts").iterdir()
+    head, *lines = path.read_text().splitlines()
+    old = path.with_name("shapes-dit-z-sampling-3-0123456789ab.jsonl")
+    old.write_text("\n".join([json.dumps({**json.loads(head), "version": version}), *lines]) + "\n")
+    path.unlink()
+    before = old.read_bytes()
+    with pytest.warns(UserWarning, match="another version") as said:
+        assert rows_of(tmp_path, sampler) == rows
+    assert len(said) == 1 and "\n" not in str(said[0].message) and str(tmp_path) in str(said[0].message)
+    assert old.read_bytes() == before
+
+
+def test_files_of_this_version_are_not_warned_of(tmp_path: Path) -> None:
+    rows_of(tmp_path, Sampler(Standard(), T, 2.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert rows_of(tmp_path, replace(Sampler(Standard(), T, 2.0), strong=2)) == 0
