@@ -1,4 +1,4 @@
-"""Verdicts are kept by what decides the samples: by the moves, the steps and the guidance, not by what they are called."""
+"""Verdicts are kept by what decides the samples: the moves, steps and guidance, not what they are called."""
 
 from __future__ import annotations
 

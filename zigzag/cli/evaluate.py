@@ -6,9 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from zigzag.cli.options import BEST, Commands, Help, take_best_scale
-from zigzag.evaluation.named import METHODS, parse_method
-from zigzag.evaluation.solvers import solver_label
+from zigzag.cli.options import BEST, Commands, Help, rule, take_best_scale
+from zigzag.evaluation.named import METHODS, name_of, parse_method
+from zigzag.evaluation.solvers import SOLVERS, Made, solver_label
+from zigzag.guidance import Guidance
+from zigzag.support.objects import find_object, names_object
 from zigzag.support.progress import on_terminal
 from zigzag.zoo.learned import MODELS
 
@@ -23,29 +25,48 @@ def add(commands: Commands) -> None:
         description="Samples prompts of the six categories by each method, by plain CFG at the scale that the method "
         "amounts to, and by plain CFG with as many rows, all from the same noise; has every image judged by the "
         "checker, and prints a table. Run the same command again to go on after a stop: what is there is not sampled "
-        "again. A method may have options: z:span=2,refine=1  z:released  z2:warmup=2.",
+        "again. A method may have options: z:span=2,refine=1  z:released  z2:warmup=2. Methods, guidance rules and "
+        "solvers of your own are module:object, found from the current folder.",
         formatter_class=Help,
     )
     evaluate.add_argument("--model", choices=MODELS, default=MODELS[0], help="the learned model")
     evaluate.add_argument("--weights", type=Path, help="its weights.safetensors (default: those in the package)")
     evaluate.add_argument(
-        "--methods", nargs="+", default=list(METHODS)[1:], metavar="METHOD", help=f"of {', '.join(METHODS)}"
+        "--methods",
+        nargs="+",
+        default=list(METHODS)[1:],
+        metavar="METHOD",
+        help=f"of {', '.join(METHODS)}; or module:object",
     )
     evaluate.add_argument(
         "--solver",
         default="ddim",
         help="the solver: ddim (the model's own, first order), ddim:eta=1, "
-        "2m, 3m, sde-2m, deis, lms, plms, heun, or with options: dpm:order=2,sde,fresh",
+        "2m, 3m, sde-2m, deis, lms, plms, heun, or with options: dpm:order=2,sde,fresh; or module:object, a Solver "
+        "or a function of the model's own",
     )
     evaluate.add_argument("--steps", type=int, default=20, help="steps of the grid, T")
     evaluate.add_argument("--prompts", type=int, default=600, help="prompts a seed, shared among the categories")
-    evaluate.add_argument("--strong", type=float, help=f"guidance scale of Denoise (default: {BEST})")
-    evaluate.add_argument("--weak", type=float, default=0.0, help="guidance scale of Invert")
+    evaluate.add_argument(
+        "--strong", type=rule, metavar="W", help=f"guidance scale of Denoise, or module:object (default: {BEST})"
+    )
+    evaluate.add_argument(
+        "--weak", type=rule, metavar="W", default=0.0, help="guidance scale of Invert, or module:object"
+    )
     evaluate.add_argument("--seed", type=int, nargs="+", default=[0], help="seeds of prompts and noise")
     evaluate.add_argument("--amp", action="store_true", help="matrix products in bfloat16")
     evaluate.add_argument("--device", default="cpu", help="where the model runs")
     evaluate.add_argument("--out", type=Path, default=Path("out/eval"), help="folder of verdicts, timings and table")
     evaluate.set_defaults(run=_eval)
+
+
+def _solver(text: str) -> Made:
+    known = text.partition(":")[0] in SOLVERS
+    return text if known or not names_object(text) else find_object("--solver", text)
+
+
+def _said(guidance: float | Guidance) -> str:
+    return f"w = {guidance:g}" if isinstance(guidance, float) else name_of(guidance)
 
 
 def _eval(args: argparse.Namespace) -> None:
@@ -58,11 +79,13 @@ def _eval(args: argparse.Namespace) -> None:
     take_best_scale(args, "strong")
     trials = [Trial(args.prompts, seed, args.amp) for seed in dict.fromkeys(args.seed)]
     methods = [parse_method(text, args.steps) for text in dict.fromkeys(args.methods)]
-    every = lines(methods, args.steps, args.strong, args.weak, args.solver)
     check_device(args.device, "--device cpu")
-    evaluation = Evaluation(load(args.model, args.weights, args.device), args.out)
-    scales = f"strong w = {args.strong:g}, weak w = {args.weak:g}"
-    title = f"{args.model}, {args.steps} steps, {solver_label(args.solver)}, {scales}"
+    solver = _solver(args.solver)
+    model = load(args.model, args.weights, args.device)
+    every = lines(methods, args.steps, args.strong, args.weak, solver, model.solver)
+    evaluation = Evaluation(model, args.out)
+    scales = f"strong {_said(args.strong)}, weak {_said(args.weak)}"
+    title = f"{args.model}, {args.steps} steps, {solver_label(solver)}, {scales}"
     try:
         text, _ = report(evaluation, "table", title, every, trials, progress=on_terminal())
     except KeyboardInterrupt:

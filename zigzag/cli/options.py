@@ -6,11 +6,13 @@ import argparse
 from dataclasses import fields
 from typing import Any, NoReturn, TypeAlias
 
-from zigzag.evaluation.named import METHODS, make_method
+from zigzag.evaluation.named import METHODS, make_method, name_of
+from zigzag.guidance import Guidance
 from zigzag.methods import Method
+from zigzag.support.objects import find_object, names_object
 from zigzag.zoo.learned import best_scale
 
-__all__ = ["BEST", "Commands", "Help", "Parser", "add_method_options", "method_of", "option", "take_best_scale"]
+__all__ = ["BEST", "Commands", "Help", "Parser", "add_method_options", "method_of", "option", "rule", "take_best_scale"]
 
 BEST = "that of standard sampling at its best"  # what `take_best_scale` takes, in words
 
@@ -68,6 +70,27 @@ def method_of(args: argparse.Namespace, steps: int) -> Method:
     if unknown := sorted(given.keys() - {f.name for f in fields(METHODS[args.method])}):
         raise ValueError(f"--{'lambda' if unknown[0] == 'steps' else unknown[0]} means nothing to {args.method}")
     return make_method(args.method, steps, given)
+
+
+def rule(text: str) -> float | Guidance:
+    """A guidance scale, or a rule of one's own as `module:object`.
+
+    Raises:
+        ArgumentTypeError: for neither.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    if not names_object(text):
+        raise argparse.ArgumentTypeError(f"must be a number or module:object, got {text!r}")
+    try:
+        found = find_object("rule", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not isinstance(found, Guidance):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a Guidance (branches() and a call), got {name_of(found)}")
+    return found
 
 
 def take_best_scale(args: argparse.Namespace, name: str) -> None:

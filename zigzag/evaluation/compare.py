@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -10,9 +11,11 @@ from zigzag.evaluation.accuracy import wilson
 from zigzag.evaluation.evaluation import Result
 from zigzag.evaluation.named import label
 from zigzag.evaluation.samplers import Sampler, baselines
-from zigzag.evaluation.solvers import solver_label
+from zigzag.evaluation.solvers import Made, solver_label
 from zigzag.evaluation.verdicts import Paired, overall, paired, scores
+from zigzag.guidance import Guidance
 from zigzag.methods import Method, Standard
+from zigzag.solvers import Solver
 from zigzag.zoo.shapes import CATEGORIES
 
 __all__ = ["Line", "Results", "duels", "errors", "figures", "lines", "rows", "table"]
@@ -36,20 +39,33 @@ class Line(NamedTuple):
 _LINK = {"matched scale": "at the matched scale of", "same rows": "with the rows of"}
 
 
-def lines(methods: Sequence[Method], steps: int, strong: float, weak: float = 0.0, solver: str = "ddim") -> list[Line]:
+def lines(
+    methods: Sequence[Method],
+    steps: int,
+    strong: float | Guidance,
+    weak: float | Guidance = 0.0,
+    solver: Made = "ddim",
+    own: Callable[[int], Solver] | None = None,
+) -> list[Line]:
     """Standard sampling, then each method and its `baselines`; with a solver, whose name the labels begin with.
 
+    Args:
+        methods, steps, strong, weak, solver: as in `Sampler`, each a name, a number or an object of one's own.
+        own: the model's solver of a number of steps, as in `Sampler.rows`.
+
     Raises:
-        ValueError: for anything out of range.
+        ValueError, TypeError: for anything out of range.
     """
     standard = Sampler(Standard(), steps, strong, weak, solver=solver)
     prefix = "" if solver == "ddim" else f"{solver_label(solver)}: "
     found = [Line(f"{prefix}Standard", standard)]
-    for method in dict.fromkeys(methods):
-        if isinstance(method, Standard):
+    for sampler in dict.fromkeys(replace(standard, method=method) for method in methods):
+        if isinstance(sampler.method, Standard):
             continue
-        sampler, name = replace(standard, method=method), prefix + label(method)
-        others = baselines(sampler)
+        name, taken = prefix + label(sampler.method), {line.label for line in found}
+        alike = next(k for k in range(1, len(found) + 2) if f"{name} ({k})" not in taken)
+        name = f"{name} ({alike})" if name in taken else name
+        others = baselines(sampler, own)
         found.append(Line(name, sampler, (standard, *others.values())))
         found += [Line(f"  CFG {_LINK[why]} {name}", other, (standard,)) for why, other in others.items()]
     return found
@@ -140,7 +156,7 @@ def figures(lines: Sequence[Line], results: Results) -> list[dict[str, Any]]:
         content.append(
             {
                 "name": text.strip(),
-                "sampler": repr(sampler),
+                "sampler": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(sampler)),
                 "rows": rows(results[sampler]),
                 "right": {category: score.right for category, score in scores(verdicts).items()},
                 "overall": every.right,

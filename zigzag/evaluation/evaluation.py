@@ -8,6 +8,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -150,7 +151,7 @@ class _Cell:
                 self.seconds = json.loads(self.timings.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise ValueError(f"{self.timings} is no file of timings: {error}; remove it") from error
-        self.missing = sampler.rows() * (trial.prompts - len(self.verdicts))
+        self.missing = sampler.rows(model.solver) * (trial.prompts - len(self.verdicts))
 
     def complete(self, tick: Callable[[int], object]) -> None:
         """Samples the batches that are not on record."""
@@ -167,7 +168,7 @@ class _Cell:
             self.verdicts = others + new
             write_json(self.timings, self.seconds)
             verdicts.write(self.path, self.head, self.verdicts)
-            tick(sum(v.rows for v in new))
+            tick(round(sum(v.rows for v in new)))
 
     def _batch(self, category: str, start: int, texts: list[str]) -> list[Verdict]:
         trial, device = self.trial, self.model.device
@@ -175,15 +176,17 @@ class _Cell:
         # On the CPU, so that the noise of a Renoise is the same on every device; seeded for the batch.
         generator = torch.Generator().manual_seed(Random(f"path {trial.seed} {category} {start}").getrandbits(63))
         trace = Trace()
-        with torch.autocast(device.type, torch.bfloat16, enabled=trial.amp):
+        with _rows_of(self.model) as asked, torch.autocast(device.type, torch.bfloat16, enabled=trial.amp):
             images = self.sampler.draw(self.model, texts, x, generator, trace)
         delta, tau1, tau2 = (_sums([getattr(r, name) for r in _tops(trace)]) for name in ("delta", "tau1", "tau2"))
+        # By the calls that ran: a sampler of one's own need not fill the trace.
+        rows = sum(asked) // len(texts) if sum(asked) % len(texts) == 0 else sum(asked) / len(texts)
         found = []
         for k, (text, things) in enumerate(zip(texts, detect(images.cpu()), strict=True)):
             seen = [f"{thing.colour} {thing.shape}" for thing in things]
             found.append(
                 Verdict(
-                    trial.seed, category, start + k, text, holds(parse(text), things), seen, trace.rows,
+                    trial.seed, category, start + k, text, holds(parse(text), things), seen, rows,
                     delta=delta and delta[0][k], tau1=tau1 and tau1[0][k] / tau1[1], tau2=tau2 and tau2[0][k] / tau2[1],
                 )
             )  # fmt: skip
@@ -195,6 +198,17 @@ def _result(cells: Sequence[_Cell]) -> Result:
     count = sum(n for n, _ in times)
     seconds = sum(s for _, s in times) / count if count else math.nan  # the verdicts alone were there
     return Result([v for cell in cells for v in cell.verdicts], seconds)
+
+
+@contextmanager
+def _rows_of(model: LearnedModel) -> Iterator[list[int]]:
+    """The rows of each call of the network, as they come."""
+    asked: list[int] = []
+    handle = model.network.register_forward_pre_hook(lambda network, given: asked.append(len(given[0])))
+    try:
+        yield asked
+    finally:
+        handle.remove()
 
 
 def _tops(trace: Trace) -> list[Record]:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, Final, get_type_hints
 
 from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
+from zigzag.support.objects import find_object, names_object
 
 __all__ = ["METHODS", "label", "make_method", "name_of", "parse_method"]
 
@@ -74,12 +75,20 @@ def make_method(name: str, T: int, options: Mapping[str, Any]) -> Method:
 
 
 def parse_method(text: str, T: int) -> Method:
-    """A method as one word: its name, and options after a colon: "z", "z:span=2,rounds=3", "z:released", "z2:warmup=2".
+    """A method as one word: its name, and options after a colon: "z", "z:span=2,rounds=3", "z:released", "z2:warmup=2";
+    or one of one's own, "module:object".
 
     Raises:
-        ValueError: as `make_method`, and for a value that is no integer, or of a flag.
+        ValueError: as `make_method`, and for a value that is no integer, or of a flag; for an object that is not to be
+            had, or has no path.
     """
     name, _, rest = text.partition(":")
+    if name not in METHODS and names_object(text):
+        found = find_object(f"method must be one of {', '.join(METHODS)}, or module:object;", text)
+        if not isinstance(found, Method):
+            raise ValueError(f"method {text!r} must have path(T), got {name_of(found)}")
+        found.path(T)
+        return found
     flags = [key for key, kind in get_type_hints(METHODS[name]).items() if kind is bool] if name in METHODS else []
     options: dict[str, Any] = {}
     for item in filter(None, rest.split(",")):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zigzag.evaluation.solvers import make_solver
+from zigzag.checks import as_guidance
+from zigzag.evaluation.named import name_of
+from zigzag.evaluation.solvers import Made, make_solver
 from zigzag.guidance import Guidance
 from zigzag.matched import matched_cfg
 from zigzag.methods import Method, Resampling, Standard, ZSampling
 from zigzag.rows import count_rows
 from zigzag.sampling import Predictor, noise_like, sample
-from zigzag.solvers import DDIM, FlowEuler, Solver
+from zigzag.solvers import DDIM, FlowEuler, Solver, StepInfo
 from zigzag.trace import Trace
 from zigzag.zoo.learned import LearnedModel
 
@@ -28,45 +31,69 @@ class Sampler:
     """A way to sample: all that its images depend on, besides model, prompt and noise.
 
     Attributes:
-        method: the path. steps: of the model's solver. strong, weak: guidance scales w.
+        method: the path. steps: of the model's solver. strong, weak: guidance scales w, or any rules.
         matched: a method at whose matched scale (`zigzag.matched_cfg`) the strong guidance is, in place of `strong`.
         error: size s of a Gaussian error in the weak prediction, `noisy`.
-        solver: by name, on the grid of the model's own (`zigzag.evaluation.solvers`).
+        solver: by name, on the grid of the model's own (`zigzag.evaluation.solvers`); a function of the model's own; or
+            one that has `steps` steps and predicts what the model does.
+
+    Raises:
+        TypeError: for a guidance that is neither a number nor a rule. ValueError: for `matched` beside `error`.
     """
 
     method: Method
     steps: int
-    strong: float
-    weak: float = 0.0
+    strong: float | Guidance
+    weak: float | Guidance = 0.0
     matched: Method | None = None
     error: float = 0.0
-    solver: str = "ddim"
+    solver: Made = "ddim"
 
     def __post_init__(self) -> None:
         if self.matched is not None and self.error:
             raise ValueError("matched must be alone: a path with an error has no matched scale")
         # Equal samplers are written alike: 4 == 4.0, but not on disk.
         for name in ("strong", "weak", "error"):
-            object.__setattr__(self, name, float(getattr(self, name)))
+            value = getattr(self, name)
+            if isinstance(value, Real):
+                object.__setattr__(self, name, float(value))
+            elif name == "error" or isinstance(value, type) or not isinstance(value, Guidance):
+                wanted = "a number" if name == "error" else "a number or a Guidance (branches() and a call)"
+                raise TypeError(f"{name} must be {wanted}, got {name_of(value)}")
+
+    def __hash__(self) -> int:
+        """Also where a rule or a method of one's own has equality and no hash: then its kind is what is hashed."""
+        return hash(tuple(_hash(value) for value in vars(self).values()))
 
     def guidance(self, solver: Solver) -> float | Guidance:
         """The strong guidance.
 
         Raises:
-            ValueError: if a method has no matched scale.
+            ValueError, TypeError: if a method, or a rule, has no matched scale.
         """
         return self.strong if self.matched is None else matched_cfg(self.matched, solver, self.strong, self.weak)
 
-    def rows(self) -> int:
+    def rows(self, own: Callable[[int], Solver] | None = None) -> int:
         """Model rows per sample.
+
+        Args:
+            own: the model's solver of a number of steps (`LearnedModel.solver`). Only a rule whose branches depend on
+                levels or times, or a solver of one's own, needs to be told.
 
         Raises:
             ValueError: as `walk`, for steps, a scale or a method out of range.
         """
+        solver = self.solver_on(self._grid(own))
+        strong, weak = as_guidance("strong", self.guidance(solver)), as_guidance("weak", self.weak)
+        return count_rows(self.method, solver, _Branches(strong), _Branches(weak), own_weak=self.error != 0)
+
+    def _grid(self, own: Callable[[int], Solver] | None) -> Solver:
+        if own is not None:
+            return own(self.steps)
+        if isinstance(self.solver, Solver):
+            return self.solver
         # Any grid: a flow's has exact scales, an ε-model's takes every solver.
-        grid = FlowEuler.uniform(self.steps) if self.solver == "ddim" else DDIM.karras(self.steps)
-        solver = make_solver(self.solver, grid)
-        return count_rows(self.method, solver, self.guidance(solver), self.weak, own_weak=self.error != 0)
+        return FlowEuler.uniform(self.steps) if self.solver == "ddim" else DDIM.karras(self.steps)
 
     def solver_of(self, model: LearnedModel) -> Solver:
         """The solver, on the model's grid.
@@ -107,10 +134,33 @@ class Sampler:
         return model.decode(x)
 
 
-def baselines(sampler: Sampler) -> dict[str, Sampler]:
+class _Branches:
+    """The branches of a rule without the rule, which may want images of the states that rows are counted with."""
+
+    def __init__(self, guidance: Guidance) -> None:
+        self.branches = guidance.branches
+
+    def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo) -> Tensor:
+        e = e_u if e_c is None else e_c
+        assert e is not None
+        return e
+
+
+def _hash(value: object) -> int:
+    try:
+        return hash(value)
+    except TypeError:
+        return hash(type(value))
+
+
+def baselines(sampler: Sampler, own: Callable[[int], Solver] | None = None) -> dict[str, Sampler]:
     """What a method is compared with, besides standard sampling: plain CFG at the matched scale, step by step
     ("matched scale"), and plain CFG with at least as many rows, that is, with more steps ("same rows"); without those
-    that are standard sampling.
+    that are standard sampling, that a rule which is not linear in the gap does not have, or that a solver of one's own
+    has no grid for.
+
+    Args:
+        own: as in `Sampler.rows`.
     """
     method, steps = sampler.method, sampler.steps
     plain = replace(sampler, method=Standard(), matched=None, error=0.0)
@@ -119,9 +169,15 @@ def baselines(sampler: Sampler) -> dict[str, Sampler]:
         return found
     scaled = not isinstance(method, Resampling) and not (isinstance(method, ZSampling) and method.released)
     if scaled and sampler.strong != sampler.weak:
-        found["matched scale"] = replace(plain, matched=method)
-    longer = math.ceil(steps * sampler.rows() / plain.rows())
-    if longer != steps:
+        try:
+            matched = replace(plain, matched=method)
+            matched.rows(own)
+            found["matched scale"] = matched
+        except TypeError:
+            if isinstance(sampler.strong, float) and isinstance(sampler.weak, float):
+                raise
+    longer = math.ceil(steps * sampler.rows(own) / plain.rows(own))
+    if longer != steps and not isinstance(sampler.solver, Solver):
         found["same rows"] = replace(plain, steps=longer)
     return found
 

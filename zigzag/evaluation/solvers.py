@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+from zigzag.evaluation.named import name_of
 from zigzag.solvers import DDIM, DDPM, LCM, AdamsBashforth, DPMSolver, Heun, Solver
 
-__all__ = ["SOLVERS", "make_solver", "solver_label"]
+__all__ = ["SOLVERS", "Made", "make_solver", "solver_label"]
+
+# A solver by name, one of one's own, or a function of the model's own that returns one.
+Made: TypeAlias = "str | Solver | Callable[[Solver], Solver]"
 
 
 def _ddim(grid: Solver, eta: float = 0.0, fresh: bool = False) -> Solver:
@@ -57,15 +61,19 @@ _SHORT: Final = {
 _LABELS: Final = {"ddim": "first order", "ddim:eta=1": "η = 1", "2m": "2M", "3m": "3M", "sde-2m": "SDE-2M"}
 
 
-def make_solver(text: str, grid: Solver) -> Solver:
-    """A solver as one word, on the knots, times and prediction of `grid`.
+def make_solver(text: Made, grid: Solver) -> Solver:
+    """A solver as one word, on the knots, times and prediction of `grid`; or one of one's own, or a function of `grid`.
 
     "ddim" is `grid` itself (first order); options come after a colon: "ddim:eta=1", "dpm:order=3", "dpm:order=2,sde",
     "adams:order=3,weights=lagrange", "heun", "lcm:fresh". Short ones: "2m", "3m", "sde-2m", "deis", "lms", "plms".
 
     Raises:
-        ValueError: for an unknown solver or option, listing those known; for a value that does not fit.
+        TypeError: for what is no solver.
+        ValueError: for an unknown solver or option, listing those known; for a value that does not fit; for a solver of
+            another number of steps or another prediction than those of `grid`.
     """
+    if not isinstance(text, str):
+        return _own(text, grid)
     name, _, rest = _SHORT.get(text, text).partition(":")
     if name not in SOLVERS:
         raise ValueError(f"solver must be one of {', '.join([*SOLVERS, *_SHORT])}, got {text!r}")
@@ -84,7 +92,20 @@ def make_solver(text: str, grid: Solver) -> Solver:
     return make(grid, **options)
 
 
-def solver_label(text: str) -> str:
+def _own(given: object, grid: Solver) -> Solver:
+    solver = given(grid) if callable(given) and not isinstance(given, Solver) else given
+    if not isinstance(solver, Solver):
+        raise TypeError(f"solver must be a name, a Solver, or a function of a Solver to one, got {name_of(given)}")
+    if (len(solver), solver.prediction) != (len(grid), grid.prediction):
+        raise ValueError(
+            f"solver must have {len(grid)} steps of {grid.prediction!r}, as the model's own has, got {solver!r}"
+        )
+    return solver
+
+
+def solver_label(text: Made) -> str:
     """What a solver is called in a table."""
+    if not isinstance(text, str):
+        return name_of(text)
     name = text.removesuffix(",fresh")
     return _LABELS.get(name, name) + (", fresh noise" if name != text else "")

@@ -34,7 +34,7 @@ class Verdict:
     prompt: str
     right: bool
     seen: list[str]
-    rows: int
+    rows: float
     delta: float | None = None
     tau1: float | None = None
     tau2: float | None = None

@@ -11,6 +11,7 @@ from zigzag.evaluation.named import label
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.studies.solvers import ancestral, budget, matched, methods, solvers
 from zigzag.evaluation.studies.study import STEPS, STRONG, Point, Study
+from zigzag.guidance import Guidance
 from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
 
 __all__ = ["HEADLINE", "STUDIES"]
@@ -20,7 +21,9 @@ _STANDARD = Standard()
 HEADLINE: tuple[Method, ...] = (Resampling(), EndToEnd(), ZSampling(), ImplicitZ(), Z2Sampling(warmup=WARMUP))
 
 
-def _plain(method: Method = _STANDARD, strong: float = STRONG, weak: float = 0.0, steps: int = STEPS) -> Sampler:
+def _plain(
+    method: Method = _STANDARD, strong: float = STRONG, weak: float | Guidance = 0.0, steps: int = STEPS
+) -> Sampler:
     return Sampler(method, steps, strong, weak)
 
 
