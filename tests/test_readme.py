@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,20 @@ def test_the_example_of_the_study_measures_a_method_of_its_own(
     exec(compile(code, "study.md", "exec"), {"__name__": "example"})
     assert re.search(r"FirstStepTwice\(\) +4 +11 ", capsys.readouterr().out)
     assert len(list((tmp_path / "out/mine/verdicts").iterdir())) == 4
+
+
+def test_the_first_prompt_of_the_readme_is_drawn_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("diffusers", "safetensors", "scipy", "PIL"):
+        pytest.importorskip(name)
+    from zigzag.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (line,) = re.findall(r"^zigzag (generate .*)$", README, re.MULTILINE)
+    assert main(shlex.split(line)) == 0
+    printed = capsys.readouterr().out
+    assert (printed.count("✓"), printed.count("✗")) == (2, 0)
 
 
 def test_the_readme_has_the_examples_it_promises() -> None:

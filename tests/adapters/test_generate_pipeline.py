@@ -46,8 +46,8 @@ def folder(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -
 
 
 def generate(folder: Path, out: Path, *more: str, prompt: str = PROMPT) -> int:
-    small = ("--infer-step", "4", "--image-size", "16", "--device", "cpu", "--dtype", "float32")
-    return main(["generate", "--model", str(folder), "--prompt", prompt, "--save-dir", str(out), *small, *more])
+    small = ("--steps", "4", "--image-size", "16", "--device", "cpu", "--dtype", "float32")
+    return main(["generate", "--model", str(folder), "--prompt", prompt, "--out", str(out), *small, *more])
 
 
 def test_it_writes_the_standard_and_the_zigzag_image_with_their_sidecars(folder: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_what_is_there_is_skipped_and_what_lacks_its_sidecar_is_made_again(
 
 
 def test_other_settings_overwrite_nothing(folder: Path, tmp_path: Path) -> None:
-    for more in ((), ("--gamma-1", "3"), ("--seed", "7"), ("--method", "z2"), ("--t-max", "2")):
+    for more in ((), ("--strong", "3"), ("--seed", "7"), ("--method", "z2"), ("--t-max", "2")):
         generate(folder, tmp_path, *more)
     # The standard image is common to the runs that differ in their method alone.
     assert len(list(tmp_path.glob("*standard.png"))) == 3
@@ -105,7 +105,7 @@ def test_the_command_in_a_sidecar_makes_the_image_again(folder: Path, tmp_path: 
     (sidecar,) = (p for p in (tmp_path / "one").glob("*.json") if "standard" not in p.name)
     command = json.loads(sidecar.read_text())["command"]
     assert command[0] == "zigzag"
-    main([*command[1:], "--save-dir", str(tmp_path / "two")])
+    main([*command[1:], "--out", str(tmp_path / "two")])
     again = (tmp_path / "two" / sidecar.name).with_suffix(".png")
     assert again.read_bytes() == sidecar.with_suffix(".png").read_bytes()
 
@@ -114,13 +114,13 @@ def test_the_command_in_a_sidecar_makes_the_image_again(folder: Path, tmp_path: 
 def test_a_prompt_may_look_like_an_option(folder: Path, tmp_path: Path, prompt: str) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text(f"\ufeff{prompt}\n", encoding="utf-8")
-    small = ["--infer-step", "2", "--image-size", "16", "--device", "cpu", "--dtype", "float32"]
-    given = ["generate", "--model", str(folder), "--prompt-file", str(prompts), "--save-dir", str(tmp_path / "one")]
-    main([*given, *small, "--gamma-2=-1e-05"])
+    small = ["--steps", "2", "--image-size", "16", "--device", "cpu", "--dtype", "float32"]
+    given = ["generate", "--model", str(folder), "--prompt-file", str(prompts), "--out", str(tmp_path / "one")]
+    main([*given, *small, "--weak=-1e-05"])
     for sidecar in (tmp_path / "one").glob("*.json"):
         content = json.loads(sidecar.read_text())
         assert content["prompt"] == prompt
-        main([*content["command"][1:], "--save-dir", str(tmp_path / "two")])
+        main([*content["command"][1:], "--out", str(tmp_path / "two")])
         assert (tmp_path / "two" / sidecar.name).exists()
 
 
@@ -229,7 +229,7 @@ def test_prompts_come_from_a_file_too(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--infer-step", "0"), "infer-step"),
+        (("--steps", "0"), "steps"),
         (("--image-size", "17"), "image-size"),
         (("--dtype", "int8"), "dtype"),
         (("--device", "warp"), "device"),
@@ -237,7 +237,7 @@ def test_prompts_come_from_a_file_too(folder: Path, tmp_path: Path) -> None:
         (("--method", "z2", "--span", "2"), "--span"),
         (("--lambda-step", "9"), "steps"),
         (("--prompt", " "), "prompt"),
-        (("--gamma-2", "nan"), "gamma-2"),
+        (("--weak", "nan"), "weak"),
         (("--prompt-file", "nowhere.txt"), "nowhere.txt"),
         (("--model", "nobody/no-such-model"), "model_index.json"),
     ],

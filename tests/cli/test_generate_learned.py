@@ -32,8 +32,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> learned.LearnedModel:
 
 
 def generate(out: Path, *more: str, prompt: str = PROMPT) -> int:
-    given = ["generate", "--model", "shapes-dit", "--prompt", prompt, "--save-dir", str(out)]
-    return main([*given, "--infer-step", "3", *more])
+    given = ["generate", "--model", "shapes-dit", "--prompt", prompt, "--out", str(out)]
+    return main([*given, "--steps", "3", *more])
 
 
 def sidecars(out: Path) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def sidecars(out: Path) -> dict[str, Any]:
 
 
 def test_it_writes_the_standard_and_the_zigzag_image_enlarged(tmp_path: Path, model: learned.LearnedModel) -> None:
-    assert generate(tmp_path, "--method", "z", "--gamma-1", "2") == 0
+    assert generate(tmp_path, "--method", "z", "--strong", "2") == 0
     assert len(list(tmp_path.iterdir())) == 4
     assert {name: content["rows"] for name, content in sidecars(tmp_path).items()} == {"standard": 6, "zsampling": 12}
     noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(42))
@@ -64,7 +64,7 @@ def test_the_checker_says_whether_a_caption_is_shown(
         monkeypatch.setattr(module, "load", lambda name, device, made=made: made)
         for prompt in (PROMPT, "circle red"):
             out = tmp_path / f"{wrong} {prompt}"
-            generate(out, "--method", "z2", "--gamma-1", "1", "--gamma-2", "1", prompt=prompt)
+            generate(out, "--method", "z2", "--strong", "1", "--weak", "1", prompt=prompt)
             printed = capsys.readouterr().out
             said[wrong, prompt] = [printed.count(mark) for mark in ("wrote", "✓", "✗")]
             right = {content["right"] for content in sidecars(out).values()}
@@ -87,7 +87,7 @@ def test_what_is_there_is_skipped_and_other_settings_overwrite_nothing(
     printed = capsys.readouterr().out
     assert (printed.count("skipped /"), printed.count("wrote /")) == (1, 1)
     generate(tmp_path, "--method", "z2")  # the standard image is there
-    generate(tmp_path, "--method", "z2", "--gamma-1", "3")
+    generate(tmp_path, "--method", "z2", "--strong", "3")
     assert len(list(tmp_path.glob("*.png"))) == 5
     monkeypatch.setattr(module, "recorded", lambda: {"shapes-dit": {"sha256": "of other weights"}})
     generate(tmp_path, "--method", "standard")
@@ -98,7 +98,7 @@ def test_the_command_in_a_sidecar_makes_the_image_again(tmp_path: Path) -> None:
     generate(tmp_path / "one", "--method", "resampling", "--rounds", "2")
     for sidecar in (tmp_path / "one").glob("*.json"):
         command = json.loads(sidecar.read_text())["command"]
-        main([*command[1:], "--save-dir", str(tmp_path / "two")])
+        main([*command[1:], "--out", str(tmp_path / "two")])
         again = (tmp_path / "two" / sidecar.name).with_suffix(".png")
         assert again.read_bytes() == sidecar.with_suffix(".png").read_bytes()
 
@@ -135,8 +135,8 @@ def test_the_defaults_are_those_of_the_kind_of_model(tmp_path: Path, monkeypatch
         (("--image-size", "64"), "--image-size means nothing to shapes-dit"),
         (("--dtype", "float32"), "--dtype means nothing to shapes-dit"),
         (("--scheduler", "ddim"), "--scheduler means nothing to shapes-dit"),
-        (("--infer-step", "0"), "infer-step"),
-        (("--gamma-1", "nan"), "gamma-1"),
+        (("--steps", "0"), "steps"),
+        (("--strong", "nan"), "strong"),
         (("--device", "warp"), "device"),
         (("--method", "z2", "--span", "2"), "--span"),
         (("--lambda-step", "9"), "steps"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from zigzag.cli.options import BEST, Commands, Help, rule, take_best_scale
@@ -89,6 +88,7 @@ def _eval(args: argparse.Namespace) -> None:
     try:
         text, _ = report(evaluation, "table", title, every, trials, progress=on_terminal())
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on after the last finished batch in {args.out}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise KeyboardInterrupt(
+            f"finished batches are kept in {args.out}, and the same command goes on after them"
+        ) from None
     print(f"{text}\n\nwrote {args.out / 'table.txt'}, table.json and verdicts/")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zigzag.cli.jobs import Job, check_device, check_sampling, missing, plan
+from zigzag.cli.jobs import Job, check_device, check_sampling, missing, plan, stoppable
 from zigzag.methods import Method
 from zigzag.sampling import sample
 from zigzag.support.extras import require
@@ -21,18 +21,18 @@ from zigzag.zoo.shapes import check, parse, tokenize
 
 __all__ = ["PROMPTS", "Settings", "generate"]
 
-PROMPTS = ("a red circle left of a blue square",)
+PROMPTS = ("a red circle and a blue square",)
 ENLARGED = 8  # pixels a side for one of the model's
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that an image depends on besides its prompt and its method; `gamma_1` and `gamma_2` are scales `w`."""
+    """All that an image depends on besides its prompt and its method; `strong` and `weak` are scales `w`."""
 
     model: str
-    gamma_1: float
-    gamma_2: float
-    infer_step: int
+    strong: float
+    weak: float
+    steps: int
     seed: int
     device: str
 
@@ -45,7 +45,7 @@ def generate(
     settings: Settings,
     prompts: Sequence[str],
     method: Method,
-    save_dir: Path,
+    out: Path,
     progress: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[Path]:
@@ -61,18 +61,21 @@ def generate(
         ValueError: for an empty prompt, a word that the grammar does not have (listing those it has), a number of
             steps that the method does not take.
         ImportError: without Pillow, diffusers, safetensors or scipy, naming the extra that brings them.
+        OSError: where the folder cannot be written.
+        KeyboardInterrupt: when interrupted, saying what is kept.
     """
     # The hash of the weights on record: a model trained anew draws other images, under other names.
-    jobs = plan(settings, prompts, method, save_dir, files=[recorded().get(settings.model, {}).get("sha256")])
+    jobs = plan(settings, prompts, method, out, files=[recorded().get(settings.model, {}).get("sha256")])
     tokenize(prompts)
     todo = list(missing(jobs, say))
     if todo:
         for prompt in prompts:
             _judge(prompt, torch.zeros(1, *LearnedModel.shape))  # scipy is asked for before anything is drawn
         pil = require("PIL.Image", "images need Pillow", "shapes")
-        model = load(settings.model, device=settings.device)
-        for job in todo:
-            _write(job, model, pil, progress, say)
+        with stoppable(jobs):
+            model = load(settings.model, device=settings.device)
+            for job in todo:
+                _write(job, model, pil, progress, say)
     return [job.image for job in jobs]
 
 
@@ -80,12 +83,13 @@ def _write(job: Job, model: LearnedModel, pil: Any, progress: bool, say: Callabl
     s: Settings = job.settings
     # On the host: the same noise on every device.
     generator, trace = torch.Generator().manual_seed(s.seed), Trace()
-    x = torch.randn(1, *model.shape, generator=generator).to(s.device)
+    solver = model.solver(s.steps)
+    x = solver.noise((1, *model.shape), generator=generator, device=s.device)
     cond, uncond = model.encode(job.prompt), model.encode("")
     image = model.decode(
         sample(
-            model.eps_fn, x, model.solver(s.infer_step), job.method, cond=cond, uncond=uncond, strong=s.gamma_1,
-            weak=s.gamma_2, generator=generator, progress=progress, trace=trace,
+            model.eps_fn, x, solver, job.method, cond=cond, uncond=uncond, strong=s.strong,
+            weak=s.weak, generator=generator, progress=progress, trace=trace,
         )
     ).cpu()  # fmt: skip
     right = _judge(job.prompt, image)

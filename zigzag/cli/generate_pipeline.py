@@ -14,11 +14,12 @@ from typing import Any, cast
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import try_to_load_from_cache
 
 from zigzag.adapters.diffusers.attach import attach
-from zigzag.cli.jobs import Job, check_device, check_sampling, missing, plan
+from zigzag.cli.hub import why_not_loaded
+from zigzag.cli.jobs import Job, check_device, check_sampling, missing, plan, stoppable
 from zigzag.methods import Method
+from zigzag.support.commands import one_line
 
 __all__ = ["PROMPTS", "Settings", "generate", "load_pipeline"]
 
@@ -34,14 +35,14 @@ PROMPTS = (
 class Settings:
     """All that an image depends on besides its prompt and its method.
 
-    `gamma_1` and `gamma_2` are the scales `w` of denoising and inversion, as in the released code (not the γ of the
+    `strong` and `weak` are the scales `w` of denoising and inversion, as in the released code (not the γ of the
     paper's eq. 5).
     """
 
     model: str
-    gamma_1: float
-    gamma_2: float
-    infer_step: int
+    strong: float
+    weak: float
+    steps: int
     image_size: int
     seed: int
     device: str
@@ -63,7 +64,7 @@ def generate(
     settings: Settings,
     prompts: Sequence[str],
     method: Method,
-    save_dir: Path,
+    out: Path,
     progress: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[Path]:
@@ -80,17 +81,19 @@ def generate(
     Raises:
         ValueError: for an empty prompt, a number of steps that the method does not take, a pipeline without images,
             and a scheduler whose steps cannot be led.
-        OSError: for a model that cannot be loaded, saying which file is missing.
+        OSError: for a model that cannot be loaded, saying why; where the folder cannot be written.
+        KeyboardInterrupt: when interrupted, saying what is kept.
     """
-    jobs = plan(settings, prompts, method, save_dir, _files(Path(settings.model)))
+    jobs = plan(settings, prompts, method, out, _files(Path(settings.model)))
     todo = list(missing(jobs, say))
     if todo:
-        with _silenced(not progress):
-            pipe = load_pipeline(settings)
-        pipe.set_progress_bar_config(disable=not progress)
-        for job in todo:
-            _write(job, pipe)
-            say(f"wrote {job.image}")
+        with stoppable(jobs):
+            with _silenced(not progress):
+                pipe = load_pipeline(settings)
+            pipe.set_progress_bar_config(disable=not progress)
+            for job in todo:
+                _write(job, pipe)
+                say(f"wrote {job.image}")
     return [job.image for job in jobs]
 
 
@@ -100,13 +103,13 @@ def _write(job: Job, pipe: Any) -> None:
         "prompt": job.prompt,
         "height": s.image_size,
         "width": s.image_size,
-        "num_inference_steps": s.infer_step,
+        "num_inference_steps": s.steps,
         # On the host: the same noise on every device.
         "generator": torch.Generator("cpu").manual_seed(s.seed),
-        **_scale(pipe, s.gamma_1),
+        **_scale(pipe, s.strong),
     }
     try:
-        with attach(pipe, job.method, weak=s.gamma_2) as run:
+        with attach(pipe, job.method, weak=s.weak) as run:
             image = pipe(**call).images[0]
     except ValueError as error:
         if not str(error).startswith("scheduler: "):
@@ -169,15 +172,13 @@ def load_pipeline(settings: Settings) -> Any:
             low_cpu_mem_usage=find_spec("accelerate") is not None,
         )
     except Exception as error:  # the hub's client has errors of many kinds; all mean that a file could not be had
-        reason = str(error).strip().splitlines()[0]
-        if not local and try_to_load_from_cache(settings.model, "model_index.json") is None:
-            reason = "model_index.json is not in the local cache, and the hub was not reached or has no such model"
+        reason = one_line(error) if local else why_not_loaded(settings.model, error)
         raise OSError(f"cannot load model {settings.model}: {reason}") from error
     asked = inspect.signature(type(pipe).__call__).parameters
     if "prompt" not in asked or "height" not in asked or "num_frames" in asked:
         raise ValueError(f"model {settings.model} is a {type(pipe).__name__}, which makes no image from a prompt alone")
     if settings.scheduler == "ddim":
-        pipe.scheduler = first_order(pipe.scheduler, settings.infer_step)
+        pipe.scheduler = first_order(pipe.scheduler, settings.steps)
     return pipe.to(settings.device)
 
 

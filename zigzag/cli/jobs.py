@@ -7,6 +7,7 @@ import json
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +19,9 @@ from zigzag import __version__
 from zigzag.evaluation.named import METHODS
 from zigzag.guidance.base import finite
 from zigzag.methods import Method, Standard
-from zigzag.support.files import replacing, write_json
+from zigzag.support.files import check_writable, replacing, write_json
 
-__all__ = ["Job", "check_device", "check_sampling", "missing", "plan", "slug"]
+__all__ = ["Job", "check_device", "check_sampling", "missing", "plan", "slug", "stoppable"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def plan(settings: Any, prompts: Sequence[str], method: Method, folder: Path, fi
     """
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise ValueError("prompt must not be empty")
-    method.path(settings.infer_step)
+    method.path(settings.steps)
     methods = [Standard()] if method == Standard() else [Standard(), method]
     return [Job(settings, prompt, m, folder, files) for prompt in dict.fromkeys(prompts) for m in methods]
 
@@ -104,16 +105,35 @@ def missing(jobs: Sequence[Job], say: Callable[[str], None]) -> Iterator[Job]:
             yield job
 
 
+@contextmanager
+def stoppable(jobs: Sequence[Job]) -> Iterator[None]:
+    """While jobs are done: a folder that cannot be written is noticed before a model is loaded, and a stop says what
+    is there.
+
+    Raises:
+        OSError: if the folder cannot be made or written.
+        KeyboardInterrupt: when interrupted, with the text.
+    """
+    folder = jobs[0].folder
+    check_writable(folder)
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = sum(job.done() for job in jobs)
+        kept = f"{done} of {len(jobs)} images are in {folder}, and the same command makes the others"
+        raise KeyboardInterrupt(kept) from None
+
+
 def check_sampling(settings: Any) -> None:
     """Says whether the scales and the number of steps can be.
 
     Raises:
         ValueError: if they cannot.
     """
-    finite("gamma-1", settings.gamma_1)
-    finite("gamma-2", settings.gamma_2)
-    if settings.infer_step < 1:
-        raise ValueError(f"infer-step must be at least 1, got {settings.infer_step}")
+    finite("strong", settings.strong)
+    finite("weak", settings.weak)
+    if settings.steps < 1:
+        raise ValueError(f"steps must be at least 1, got {settings.steps}")
 
 
 def check_device(name: str, instead: str) -> None:

@@ -1,28 +1,24 @@
-"""What the commands of `zigzag` share: parsers, and the options of methods."""
+"""What the commands of `zigzag` share: their help, and the options of methods."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 from zigzag.evaluation.named import METHODS, make_method, name_of
 from zigzag.guidance import Guidance
 from zigzag.methods import Method
+from zigzag.support.commands import Parser
 from zigzag.support.objects import find_object, names_object
 from zigzag.zoo.learned import best_scale
 
-__all__ = ["BEST", "Commands", "Help", "Parser", "add_method_options", "method_of", "option", "rule", "take_best_scale"]
+__all__ = [
+    "BEST", "Commands", "Help", "add_method_options", "add_option", "method_of", "option", "rule",
+    "take_best_scale",
+]  # fmt: skip
 
 BEST = "that of standard sampling at its best"  # what `take_best_scale` takes, in words
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line: a usage text above it would hide what is wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        """Says what is wrong, and exits with 2."""
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -33,11 +29,19 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+Adds: TypeAlias = "argparse.ArgumentParser | argparse._ArgumentGroup"
 
 
 def option(name: str) -> str:
     """The option whose destination is `name`."""
     return f"--{name.replace('_', '-')}"
+
+
+def add_option(parser: Adds, name: str, *aliases: str, **given: Any) -> None:
+    """Adds an option that also goes by other names, which its help does not list."""
+    to = parser.add_argument(name, **given).dest
+    for alias in aliases:
+        parser.add_argument(alias, dest=to, type=given["type"], default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +50,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
 
     def add(*names: str, **given: Any) -> None:
         # No default shown: each method has its own.
-        options.add_argument(*names, default=None, **({"type": int} | given))
+        add_option(options, *names, default=None, type=int, metavar="N", **given)
 
     add("--lambda", "--lambda-step", dest="method_steps", help="the step before which the method is active")
     add("--rounds", "--t-max", dest="method_rounds", help="rounds at a step (resampling, z)")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zigzag.evaluation.samplers import Sampler
 from zigzag.methods import Standard
+from zigzag.support.commands import Parser, ending
 from zigzag.zoo.learned import MODELS, LearnedModel, best_scale, load
 from zigzag.zoo.shapes import CATEGORIES, check, draw_caption
 
@@ -113,8 +114,8 @@ def table(scores: Mapping[str, Score]) -> str:
 
 
 def main() -> None:
-    """The command line; exits with 2 and one line on bad input."""
-    parser = argparse.ArgumentParser(
+    """The command line; exits with 2 and one line on bad input, with 130 when interrupted."""
+    parser = Parser(
         prog="python -m zigzag.evaluation.accuracy",
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -123,14 +124,12 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="a weights.safetensors (default: those in the package)")
     parser.add_argument("--prompts", type=int, default=600, help="prompts in all")
     parser.add_argument("--steps", type=int, default=20, help="steps of the solver")
-    parser.add_argument("--scale", type=float, help="guidance scale (default: the best on record)")
+    parser.add_argument("--strong", "--scale", type=float, help="guidance scale (default: the best on record)")
     parser.add_argument("--seed", type=int, default=0, help="seed of prompts and noise")
     args = parser.parse_args()
-    try:
+    with ending(parser.prog, "nothing is kept"):
         model = load(args.name, args.weights)
-        print(table(accuracy(model, args.prompts, args.steps, args.scale, args.seed)))
-    except (ValueError, OSError, ImportError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
+        print(table(accuracy(model, args.prompts, args.steps, args.strong, args.seed)))
 
 
 if __name__ == "__main__":

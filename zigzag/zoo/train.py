@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from zigzag.support.commands import Parser, ending
 from zigzag.support.progress import on_terminal, steps_bar
 from zigzag.zoo.learned import MODELS
 from zigzag.zoo.training import Settings, Training
@@ -20,8 +21,8 @@ from zigzag.zoo.training import Settings, Training
 __all__ = ["main", "report", "run"]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m zigzag.zoo.train",
         description="Trains a model of the world of shapes. Run it again with the same --out to go on after a stop. "
         "Processes share every batch, which on a CPU is faster than threads: "
@@ -49,22 +50,20 @@ def main() -> None:
     folder: Path = args.out or Path("out") / args.name
     if args.threads:
         torch.set_num_threads(args.threads)
-    try:
-        with _joined():
-            start = hashlib.sha256(args.weights.read_bytes()).hexdigest() if args.weights else ""
-            settings = Settings(args.name, args.steps, args.batch, args.rate, args.seed, start)
-            training = Training(settings, args.device, args.amp)
-            if (folder / "checkpoint.safetensors").exists():
-                training.resume(folder)
-                if not training.rank:
-                    print(f"going on from step {training.step} of {folder}", flush=True)
-            elif args.weights:
-                training.begin(args.weights)
-            run(training, folder, args.save_every)
-    except (ValueError, OSError, ImportError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, f"\nstopped; the same command goes on from the last checkpoint in {folder}, if there is one\n")
+    with (
+        ending(parser.prog, f"the same command goes on from the last checkpoint in {folder}, if there is one"),
+        _joined(),
+    ):
+        start = hashlib.sha256(args.weights.read_bytes()).hexdigest() if args.weights else ""
+        settings = Settings(args.name, args.steps, args.batch, args.rate, args.seed, start)
+        training = Training(settings, args.device, args.amp)
+        if (folder / "checkpoint.safetensors").exists():
+            training.resume(folder)
+            if not training.rank:
+                print(f"going on from step {training.step} of {folder}", flush=True)
+        elif args.weights:
+            training.begin(args.weights)
+        run(training, folder, args.save_every)
 
 
 @contextmanager

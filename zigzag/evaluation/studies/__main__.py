@@ -12,6 +12,7 @@ from zigzag.evaluation.evaluation import Evaluation, Trial
 from zigzag.evaluation.report import report
 from zigzag.evaluation.studies.picture import draw_study
 from zigzag.evaluation.studies.sweeps import STUDIES
+from zigzag.support.commands import Parser, ending
 from zigzag.support.extras import require_figure
 from zigzag.support.progress import on_terminal
 from zigzag.zoo.learned import MODELS, best_scale, load
@@ -29,8 +30,8 @@ BY_MODEL = (
 )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m zigzag.evaluation.studies",
         description="Runs studies of the papers, and writes tables and pictures. Run it again to go on after a stop.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     many = " and ".join(SEEDS)
     parser.add_argument(
-        "--seeds", type=int, nargs="+", help=f"seeds of prompts and noise (default: 0; 0 1 2 of {many})"
+        "--seed", "--seeds", type=int, nargs="+", help=f"seeds of prompts and noise (default: 0; 0 1 2 of {many})"
     )
     parser.add_argument("--amp", action="store_true", help="matrix products in bfloat16, but for the study inversion")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the model runs")
@@ -60,16 +61,12 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     names = [*STUDIES, "attention"] if "all" in args.studies else args.studies
-    try:
+    with ending(parser.prog, f"finished batches are kept in {args.out}, and the same command goes on after them"):
         if args.model == "shapes-dit" and (others := [name for name in names if name == "attention"]):
             raise ValueError(f"{others[0]} is a study of shapes-unet: name the others, for {args.model}")
         evaluation = Evaluation(load(args.model, device=args.device), args.out)
         for name in names:
             print(_one(name, evaluation, args) + "\n", flush=True)
-    except (ValueError, OSError, ImportError) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, f"\nstopped; the same command goes on from the last finished batch in {args.out}\n")
 
 
 def _one(name: str, evaluation: Evaluation, args: argparse.Namespace) -> str:
@@ -82,7 +79,7 @@ def _one(name: str, evaluation: Evaluation, args: argparse.Namespace) -> str:
         require_figure()
         study = STUDIES[name](best_scale(args.model)) if name in BY_MODEL else STUDIES[name]()
         trials = [
-            Trial(args.prompts, seed, args.amp and not study.exact) for seed in args.seeds or SEEDS.get(name, (0,))
+            Trial(args.prompts, seed, args.amp and not study.exact) for seed in args.seed or SEEDS.get(name, (0,))
         ]
         stem = f"{name}-{args.model}"
         title = f"{study.title} ({study.source})"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from random import Random
 
+from zigzag.support.commands import Parser, ending
 from zigzag.zoo.shapes.checker import draw_scene, holds
 from zigzag.zoo.shapes.detector import detect
 from zigzag.zoo.shapes.grammar import CATEGORIES, alterations, draw_caption
@@ -32,16 +32,19 @@ def measure(category: str, scenes: int, seed: int = 0) -> tuple[int, int, int]:
 
 
 def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m zigzag.zoo.shapes", description=__doc__)
+    """Prints the table; exits with 130 and one line when interrupted."""
+    parser = Parser(prog="python -m zigzag.zoo.shapes", description=__doc__)
     parser.add_argument("--scenes", type=int, default=10_000, help="scenes, shared among the categories (10000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (0)")
     args = parser.parse_args()
-    print(f"{'category':<14}{'scenes':>8}{'true held':>11}{'altered':>10}{'rejected':>10}")
-    for k, category in enumerate(CATEGORIES):
-        scenes = args.scenes // len(CATEGORIES) + (k < args.scenes % len(CATEGORIES))
-        accepted, rejected, false = measure(category, scenes, args.seed)
-        print(f"{category:<14}{scenes:>8}{accepted / scenes:>11.2%}{false:>10}{rejected / false:>10.2%}", flush=True)
+    with ending(parser.prog, "nothing is kept"):
+        print(f"{'category':<14}{'scenes':>8}{'true held':>11}{'altered':>10}{'rejected':>10}")
+        for k, category in enumerate(CATEGORIES):
+            scenes = args.scenes // len(CATEGORIES) + (k < args.scenes % len(CATEGORIES))
+            accepted, rejected, false = measure(category, scenes, args.seed)
+            print(
+                f"{category:<14}{scenes:>8}{accepted / scenes:>11.2%}{false:>10}{rejected / false:>10.2%}", flush=True
+            )
 
 
 if __name__ == "__main__":
