@@ -15,13 +15,36 @@ from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampl
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STUDY = (ROOT / "docs/study.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TRAINING = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"```py\w*\n(.*?)```", re.DOTALL)
+EXAMPLES, IN_TRAINING = (re.findall(r"```python\n(.*?)```", text, re.DOTALL) for text in (README, TRAINING))
 
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_an_example_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code", IN_TRAINING, ids=range(len(IN_TRAINING)))
+def test_an_example_of_training_code_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if "zoo.load" in code:
+        for name in ("diffusers", "safetensors"):
+            pytest.importorskip(name)
+    exec(compile(code, "training.md", "exec"), {})
+    assert capsys.readouterr().out
+
+
+def test_every_example_begins_from_the_noise_of_its_solver() -> None:
+    """Unit noise is 80 times too little on `DDIM.karras`; where a sample begins, `torch.randn` stands nowhere."""
+    texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    blocks = [(path.name, code) for path in texts for code in BLOCK.findall(path.read_text(encoding="utf-8"))]
+    begun = 0
+    for name, code in blocks:
+        for state in re.findall(r"\b(?:sample|walk|capture)\(\s*[^,]+,\s*(\w+)", code):
+            begun += re.search(rf"^ *{state} = .*solver\.noise\(", code, re.MULTILINE) is not None
+            assert not re.search(rf"^ *{state} = torch\.randn", code, re.MULTILINE), (name, state)
+    assert begun >= 8
 
 
 def test_the_example_of_the_study_measures_a_method_of_its_own(

@@ -4,7 +4,9 @@ Any noise predictor `eps_fn(x, t, cond)` goes in, a sample comes out, drawn alon
 guidance, back under a weak one, forward again.
 
     from zigzag import DDIM, Z2Sampling, sample
-    x0 = sample(eps_fn, x_T, DDIM.stable_diffusion(50), Z2Sampling(warmup=5), cond=c, uncond=u, strong=5.5, weak=0.0)
+    solver = DDIM.stable_diffusion(50)
+    x_T = solver.noise((1, 4, 64, 64), generator=torch.Generator().manual_seed(0))
+    x0 = sample(eps_fn, x_T, solver, Z2Sampling(warmup=5), cond=c, uncond=u, strong=5.5, weak=0.0)
 """
 
 from zigzag.capture.graphs import capture

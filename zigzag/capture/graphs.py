@@ -204,6 +204,7 @@ def capture(
 ) -> CapturedLoop:
     """A sampler with the results of `sample` that replays CUDA graphs: one for each kind of step.
 
+        x_T = solver.noise(shape, generator=generator, device="cuda")
         run = capture(eps_fn, x_T, solver, Z2Sampling(), cond=c, uncond=u)
         x0 = run(x_T)
         x1 = run(other_x_T, cond=other_c, strong=7.0)
