@@ -22,7 +22,7 @@ from zigzag import (
     walk,
 )  # fmt: skip
 from zigzag.moves import Denoise, Shift
-from zigzag.solvers import DPMSolver
+from zigzag.solvers import DPMSolver, Heun
 
 T, W = 5, 7.5
 SOLVER = DDIM.stable_diffusion(T)
@@ -70,6 +70,36 @@ def test_conditions_that_a_callback_changes_are_followed_in_every_mode(batched: 
             callback=change,
         )  # fmt: skip
         torch.testing.assert_close(found, by_hand())
+
+
+SOLVERS = [SOLVER, FlowEuler.uniform(T), DPMSolver.on(SOLVER, order=2, sde=True), Heun.on(FlowEuler.uniform(T))]
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_all_modes_agree_on_conditions_that_change_at_every_move(method: Any, solver: Any) -> None:
+    """Both conditions, by every method, with a weak model of its own too; and what changes is seen at all."""
+
+    def sampled(batched: Any, changing: bool, **options: Any) -> Tensor:
+        cond, uncond, moves = COND.clone(), {"e": NULLS[0].clone()}, [0]
+
+        def change(visit: Visit) -> None:
+            moves[0] += 1
+            if changing:
+                uncond["e"].copy_(draw(100 + moves[0], 4, 16))
+                held["e"] = draw(200 + moves[0], 4, 16)
+
+        held = {"e": cond}
+        return sample(
+            eps_fn, X, solver, method, cond=held, uncond=uncond, strong=2.0, weak=0.5, batched=batched,
+            generator=torch.Generator().manual_seed(3), callback=change, **options,
+        )  # fmt: skip
+
+    for options in ({}, {"weak_fn": lambda x, t, cond: eps_fn(x, t, cond) * 0.5}):
+        one, auto, two = (sampled(batched, True, **options) for batched in (True, "auto", False))
+        torch.testing.assert_close(one, two)
+        assert torch.equal(one, auto)
+        assert not torch.allclose(two, sampled(False, False, **options))
 
 
 def test_conditions_that_do_not_change_are_doubled_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,17 @@
-"""A solver is the same whatever mode, default device or default dtype it is built in, and wants no float64 there."""
+"""A solver is the same whatever mode, default device or default dtype it is built in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from zigzag import DDIM, FlowEuler, Spherical, Standard, Z2Sampling, ZSampling, count_rows, matched_cfg, sample
-from zigzag.solvers import DDPM, DPM2, LCM, TCD, AdamsBashforth, DPMSolver, Heun, Solver, adapt_prediction, convert
-from zigzag.zoo import Digits, GaussianMixture
+from support.devices import MODES, NoFloat64, default_dtype
+from zigzag import DDIM, FlowEuler, Spherical, Standard, sample
+from zigzag.solvers import DDPM, DPM2, LCM, TCD, AdamsBashforth, DPMSolver, Heun, Solver, adapt_prediction
+from zigzag.zoo import GaussianMixture
 
 SIGMAS = [1.0, 0.9876, 0.9643, 0.9, 0.75, 0.4987, 0.0]
 TIMES = [1000 * sigma for sigma in SIGMAS[:-1]]
@@ -33,25 +32,6 @@ MAKERS: dict[str, Callable[[], Solver]] = {
     "tcd": lambda: TCD.from_alphas_cumprod([0.99, 0.9, 0.5, 0.1], [3, 2, 1]),
     "heun": lambda: Heun.on(Spherical.cosine(6)),
     "dpm2": lambda: DPM2.karras(6),
-}
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-MODES: dict[str, Callable[[], Any]] = {
-    "inference mode": torch.inference_mode,
-    "no grad": torch.no_grad,
-    "meta device": lambda: torch.device("meta"),
-    "bfloat16 by default": lambda: default_dtype(torch.bfloat16),
-    "float64 by default": lambda: default_dtype(torch.float64),
 }
 
 
@@ -85,17 +65,6 @@ def test_a_solver_of_a_validation_step_samples_with_gradients() -> None:
     assert net.weight.grad is not None and bool(net.weight.grad.abs().sum() > 0)
 
 
-class NoFloat64(TorchDispatchMode):
-    """Apple's device, imitated: a float64 tensor on the meta device is its TypeError."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for value in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(value, torch.Tensor) and value.device.type == "meta" and value.dtype == torch.float64:
-                raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
-        return out
-
-
 def test_the_imitation_notices() -> None:
     with NoFloat64(), pytest.raises(TypeError, match="float64"):
         torch.zeros(2, device="meta").double()
@@ -103,37 +72,6 @@ def test_the_imitation_notices() -> None:
 
 def small(x: torch.Tensor, t: torch.Tensor, cond: Any) -> torch.Tensor:
     return x * 0.1
-
-
-X = torch.randn(2, 1, 8, 8, device="meta")
-Y = torch.zeros(2, dtype=torch.long, device="meta")
-
-
-def sampled(eps_fn: Any, solver: Solver, method: Any = None, **options: Any) -> torch.Tensor:
-    method = method or ZSampling()
-    return sample(eps_fn, X, solver, method, cond=Y, uncond=Y, generator=torch.Generator(), **options)
-
-
-DDIMS, FLOW = DDIM.stable_diffusion(6), FlowEuler.uniform(6)
-API: dict[str, Callable[[], Any]] = {
-    **{f"sample, {name}": lambda make=make: sampled(small, make()) for name, make in MAKERS.items() if name != "lcm"},
-    "Z²": lambda: sampled(small, DDIMS, Z2Sampling(1)),
-    "matched": lambda: sampled(small, DDIMS, Standard(), strong=matched_cfg(ZSampling(), DDIMS)),
-    "count_rows": lambda: count_rows(ZSampling(), DDIMS),
-    "adapt v": lambda: sampled(adapt_prediction(small, DDIMS, "v"), DDIMS),
-    "adapt x0": lambda: sampled(adapt_prediction(small, FLOW, "x0"), FLOW),
-    "convert": lambda: convert(X, X, 0.6, 0.8, "v", "epsilon"),
-    "table": lambda: DDIMS.table("meta", torch.float32),
-    "alpha_sigma": lambda: DDIMS.alpha_sigma(Y + 1, torch.float32),
-    "digits": lambda: sampled(Digits().predictor(DDIMS), DDIMS),
-    "mixture": lambda: GaussianMixture(torch.zeros(2, 1, 8, 8), 0.5).predictor(FLOW)(X, Y.float(), None),
-}
-
-
-@pytest.mark.parametrize("name", API)
-def test_the_public_api_makes_no_float64_on_a_device_without_it(name: str) -> None:
-    with NoFloat64():
-        API[name]()
 
 
 # Knots that share a time ---------------------------------------------------------------------------------------

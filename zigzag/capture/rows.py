@@ -139,7 +139,7 @@ def _holding(row: Row, held: HeldStep, slots: Slots, sign: float) -> Row:
 
 def _remembered(solver: Solver, i: int) -> tuple[float, float, float]:
     """`p, 0, q` of what a Denoise leaves, `p·x + q·e`: read off what the solver makes of 1 and 0."""
-    one, zero = torch.ones((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    one, zero = torch.tensor([1.0, 0.0], dtype=torch.float64, device="cpu")
     return float(solver.remember(i, one, zero)), 0.0, float(solver.remember(i, zero, one))
 
 

@@ -125,10 +125,10 @@ class Plan(NamedTuple):
     def of(cls, rows: Sequence[Row], solver: Solver, device: torch.device, dtype: torch.dtype) -> Plan:
         """The rows in the state's dtype, the times as the solver's are."""
         kinds, noise, t, *columns, slots, into = zip(*rows, strict=True)
-        times = torch.tensor(t, dtype=torch.float64)
+        times = torch.tensor(t, dtype=torch.float64, device="cpu")
         times = times.to(device, dtype) if solver.times.is_floating_point() else times.long().to(device)
-        rest = (torch.tensor(column, dtype=torch.float64).to(device, dtype) for column in columns)
-        where = (torch.tensor(column, dtype=torch.int64).to(device) for column in (slots, into))
+        rest = (torch.tensor(k, dtype=torch.float64, device="cpu").to(device, dtype) for k in columns)
+        where = (torch.tensor(k, dtype=torch.int64, device="cpu").to(device) for k in (slots, into))
         depth = max((1 + row.into for row in rows if row.kind.leaves), default=0)
         return cls(kinds, noise, depth, times, *rest, *where)
 

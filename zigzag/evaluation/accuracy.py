@@ -75,7 +75,7 @@ def noise(category: str, start: int, stop: int, seed: int = 0) -> Tensor:
     generator, rows = torch.Generator(), []
     for k in range(start, stop):
         generator.manual_seed(Random(f"{seed} {category} {k}").getrandbits(63))
-        rows.append(torch.randn(LearnedModel.shape, generator=generator))
+        rows.append(torch.randn(LearnedModel.shape, generator=generator, dtype=torch.float32, device="cpu"))
     return torch.stack(rows)
 
 

@@ -113,7 +113,7 @@ class Evaluation:
 
     def _prepare(self) -> None:
         """Fails now, where a batch that was sampled could not be judged or written."""
-        detect(torch.zeros(1, *self.model.shape))
+        detect(torch.zeros(1, *self.model.shape, device="cpu"))
         for name in ("verdicts", "timings"):
             check_writable(self.folder / name)
 
@@ -220,7 +220,7 @@ def _tops(trace: Trace) -> list[Record]:
 def _sums(values: Sequence[Tensor | None]) -> tuple[list[float], int] | None:
     """The sum, by sample, of the values that there are, and how many there are; None if there is none."""
     given = [value for value in values if value is not None]
-    return (torch.stack(given).double().sum(0).tolist(), len(given)) if given else None
+    return (torch.stack(given).cpu().double().sum(0).tolist(), len(given)) if given else None
 
 
 def fingerprint(network: torch.nn.Module) -> str:

@@ -174,7 +174,7 @@ def adapt_prediction(
 
     def columns() -> tuple[Tensor, ...]:
         a, b = conversion(solver.alphas[:-1], solver.sigmas[:-1], source, solver.prediction)
-        return tuple(torch.as_tensor(k, dtype=torch.float64).expand(len(solver)) for k in (a, b))
+        return tuple(torch.as_tensor(k, dtype=torch.float64, device="cpu").expand(len(solver)) for k in (a, b))
 
     def predict(x: Tensor, t: Tensor, cond: Any) -> Tensor:
         e, state = fn(x, t, cond), state_dtype(x.dtype)

@@ -244,8 +244,11 @@ class Solver(ABC):
         """
         key = (name, t.device, t.dtype, dtype)
         if key not in self._lookup:
-            values = tuple(column.to(dtype).to(t.device) for column in columns())
-            self._lookup[key] = (self.model_times(t.device, t.dtype), *values)
+            with torch.inference_mode(
+                False
+            ):  # they are kept: ordinary tensors, whatever mode they are first asked for in
+                values = tuple(column.to(dtype).to(t.device) for column in columns())
+                self._lookup[key] = (self.model_times(t.device, t.dtype), *values)
         times, *known = self._lookup[key]
         knot = (t.unsqueeze(-1) - times).abs().argmin(-1)
         return tuple(column[knot] for column in known)

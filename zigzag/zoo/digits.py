@@ -47,7 +47,7 @@ class Digits(GaussianMixture):
     def _distances(self, x: Tensor) -> Tensor:
         # The direct form: the one by matrix product loses digits just where a sample lies on a real image.
         return torch.cdist(
-            x.to(wide(x)).flatten(1),
-            self.means.to(wide(x)).to(x.device).flatten(1),
+            x.to(wide(x.device)).flatten(1),
+            self.means.to(wide(x.device)).to(x.device).flatten(1),
             compute_mode="donot_use_mm_for_euclid_dist",
         )

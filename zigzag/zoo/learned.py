@@ -127,7 +127,8 @@ def load(name: str, weights: str | Path | None = None, device: torch.device | st
         FileNotFoundError: if the package has no weights of this model, saying how to train them.
         ImportError: without diffusers or safetensors, naming the extra that brings them.
     """
-    network = create(name)
+    with torch.inference_mode(False), torch.device("cpu"):  # the same network, whatever mode it is loaded in
+        network = create(name).float()
     data = _shipped(name) if weights is None else Path(weights).read_bytes()
     state, metadata = parse_weights(data)
     if metadata.get("name") != name:

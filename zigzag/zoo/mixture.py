@@ -15,10 +15,10 @@ from zigzag.solvers.predictions import made_for
 __all__ = ["GaussianMixture", "wide"]
 
 
-def wide(x: Tensor) -> torch.dtype:
-    """float64, or float32 where the device of `x` has no float64 (Apple's)."""
+def wide(device: torch.device | None) -> torch.dtype:
+    """float64, or float32 on a device without it (Apple's)."""
     try:
-        return torch.empty((), dtype=torch.float64, device=x.device).dtype
+        return torch.empty((), dtype=torch.float64, device=device).dtype
     except (TypeError, RuntimeError):
         return torch.float32
 
@@ -55,14 +55,15 @@ class GaussianMixture:
     ) -> None:
         if means.ndim < 2:
             raise ValueError(f"means must be (K, ...) with at least one dimension of data, got {tuple(means.shape)}")
-        K = len(means)
-        self.means = means.double()
-        self.stds = torch.as_tensor(stds, dtype=torch.float64, device=means.device)
-        self.stds = self.stds.expand(K) if self.stds.ndim == 0 else self.stds
-        self.weights = torch.as_tensor(
-            [1.0] * K if weights is None else weights, dtype=torch.float64, device=means.device
-        )
-        self.labels = torch.as_tensor(range(K) if labels is None else labels, device=means.device)
+        K, device, dtype = len(means), means.device, wide(means.device)
+        with torch.inference_mode(False):  # what is kept is ordinary, whatever mode it is made in
+            self.means = means.to(dtype, copy=True)
+            self.stds = torch.as_tensor(stds, dtype=dtype, device=device).clone()
+            self.stds = self.stds.expand(K) if self.stds.ndim == 0 else self.stds
+            self.weights = torch.as_tensor(
+                [1.0] * K if weights is None else weights, dtype=dtype, device=device
+            ).clone()
+            self.labels = torch.as_tensor(range(K) if labels is None else labels, device=device).clone()
         for name, values in (("stds", self.stds), ("weights", self.weights), ("labels", self.labels)):
             if values.shape != (K,):
                 raise ValueError(f"{name} must be ({K},) for {K} means, got {tuple(values.shape)}")
@@ -73,7 +74,8 @@ class GaussianMixture:
             raise ValueError("means must be finite")
         if self.labels.is_floating_point() or (self.labels < 0).any():
             raise ValueError("labels must be non-negative integers")
-        self.weights = self.weights / self.weights.sum()
+        with torch.inference_mode(False):
+            self.weights = self.weights / self.weights.sum()
 
     def predict(
         self,
@@ -94,7 +96,7 @@ class GaussianMixture:
         """
         if prediction not in get_args(Prediction):
             raise ValueError(f"prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
-        B, dtype = len(x), wide(x)
+        B, dtype = len(x), wide(x.device)
         alpha, sigma = (torch.as_tensor(k, dtype=dtype, device=x.device).expand(B)[:, None] for k in (alpha, sigma))
         y = x.to(dtype).flatten(1)
         mu, s, weights = (part.to(dtype).to(x.device) for part in (self.means.flatten(1), self.stds, self.weights))
@@ -130,13 +132,13 @@ class GaussianMixture:
         solver.check_times("GaussianMixture.predictor")
 
         def eps_fn(x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-            alpha, sigma = solver.alpha_sigma(t, wide(x))
+            alpha, sigma = solver.alpha_sigma(t, wide(x.device))
             return self.predict(x, alpha, sigma, cond, solver.prediction)
 
         return made_for(eps_fn, solver.prediction, solver)
 
     def sample(self, n: int, label: int | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """`n` samples of the data, float64 `(n, …)`, of one class if a `label` is given.
+        """`n` samples of the data, `(n, …)` in the dtype of `means`, of one class if a `label` is given.
 
         Raises:
             ValueError: if no component has that label.
@@ -145,5 +147,5 @@ class GaussianMixture:
         if not (weights > 0).any():
             raise ValueError(f"no component has label {label}")
         k = torch.multinomial(weights, n, replacement=True, generator=generator)
-        z = torch.randn(n, *self.means.shape[1:], dtype=torch.float64, generator=generator, device=self.means.device)
+        z = torch.randn(n, *self.means.shape[1:], dtype=self.means.dtype, generator=generator, device=self.means.device)
         return self.means[k] + self.stds[k].reshape(-1, *[1] * (z.ndim - 1)) * z

@@ -67,7 +67,7 @@ class ShapesUNet(nn.Module):
             cross_attention_dim=WIDTH,
             attention_head_dim=4,
         )
-        ramp = torch.linspace(-1, 1, side)
+        ramp = torch.linspace(-1, 1, side, dtype=torch.float32)
         self.register_buffer("grid", torch.stack(torch.meshgrid(ramp, ramp, indexing="ij")), persistent=False)
         self.grid: Tensor
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zigzag.solvers import DDIM
+from zigzag.zoo.mixture import wide
 
 __all__ = ["DEVIATION", "noise_table", "preconditioning", "to_image", "to_state"]
 
@@ -28,9 +29,13 @@ def to_image(x: Tensor) -> Tensor:
 
 @cache
 def noise_table(device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Stable Diffusion's α and σ by training time 0 to 999, float64 `(1000,)` each; copied to a device once."""
-    every = DDIM.stable_diffusion(1000, spacing="trailing", final_alpha_cumprod=1.0)
-    return every.alphas[:-1].flip(0).to(device), every.sigmas[:-1].flip(0).to(device)
+    """Stable Diffusion's α and σ by training time 0 to 999, `(1000,)` each, as `wide` as the device has; copied there
+    once.
+    """
+    with torch.inference_mode(False):  # what is kept is ordinary, whatever mode it is first asked for in
+        every, dtype = DDIM.stable_diffusion(1000, spacing="trailing", final_alpha_cumprod=1.0), wide(device)
+        alphas, sigmas = (k[:-1].flip(0).to(dtype).to(device) for k in (every.alphas, every.sigmas))
+        return alphas, sigmas
 
 
 def preconditioning(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -31,7 +31,7 @@ def detect(images: Tensor) -> list[Scene]:
         raise ValueError(f"images must be (B, 3, {SIDE}, {SIDE}), got {tuple(images.shape)}")
     lit = (images.detach().cpu().double() - GROUND) / (PEAK - GROUND)
     rise = lit.amax(1).clamp(0, 1)
-    directions = torch.tensor(list(COLOURS.values()), dtype=torch.float64)
+    directions = torch.tensor(list(COLOURS.values()), dtype=torch.float64, device="cpu")
     directions = directions / directions.norm(dim=1, keepdim=True)
     nearest = torch.einsum("kc,bchw->bkhw", directions, lit).argmax(1)
     nearest = nearest.masked_fill(rise < 0.5, -1)
@@ -51,7 +51,7 @@ def _components(nearest: Tensor) -> tuple[list[int], list[str], Tensor]:
     ndimage = require("scipy.ndimage", "the detector needs scipy", "shapes")
     names = list(COLOURS)
     owners, colours, masks = [], [], []
-    block = torch.ones(3, 3, dtype=torch.bool).numpy()
+    block = torch.ones(3, 3, dtype=torch.bool, device="cpu").numpy()
     for b, image in enumerate(nearest.numpy()):
         for k in set(image[image >= 0].tolist()):
             labels, count = ndimage.label(image == k, block)
@@ -63,12 +63,12 @@ def _components(nearest: Tensor) -> tuple[list[int], list[str], Tensor]:
                     # The border holds the edge's faint half, but never the bright pixels of a neighbour.
                     border = ndimage.binary_dilation(mask, block) & (image < 0)
                     masks.append(torch.from_numpy(mask | border))
-    return owners, colours, torch.stack(masks) if masks else torch.empty(0, SIDE, SIDE)
+    return owners, colours, torch.stack(masks) if masks else torch.empty(0, SIDE, SIDE, device="cpu")
 
 
 def _shapes(soft: Tensor) -> tuple[list[str], list[float], list[float], list[float]]:
     """Shape, centre and size of each component from its anti-aliased pixels `(N, SIDE, SIDE)`."""
-    centres = torch.arange(SIDE, dtype=soft.dtype) + 0.5
+    centres = torch.arange(SIDE, dtype=soft.dtype, device="cpu") + 0.5
     area = soft.sum((1, 2))
     x, y = (soft.sum(1) * centres).sum(1) / area, (soft.sum(2) * centres).sum(1) / area
     size = (area / torch.pi).sqrt()

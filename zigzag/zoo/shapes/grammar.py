@@ -202,4 +202,4 @@ def tokenize(texts: Sequence[str]) -> Tensor:
         if len(words) > LENGTH:
             raise ValueError(f"the prompt {text!r} has {len(words)} words, at most {LENGTH} can be read")
         rows.append([1 + WORDS.index(word) for word in words] + [0] * (LENGTH - len(words)))
-    return torch.tensor(rows, dtype=torch.int64).reshape(-1, LENGTH)
+    return torch.tensor(rows, dtype=torch.int64, device="cpu").reshape(-1, LENGTH)

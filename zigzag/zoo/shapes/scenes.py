@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ COLOURS = {
     "cyan": (0, 1, 1),
 }
 SIZES = (3.2, 4.8)
+HOST: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are
 GAP, EDGE = 2.0, 0.5  # the least distance in pixels between two things, and from a thing to the edge
 
 # Half the side of a square, and of the base of an equilateral triangle, with the area of the disc of radius 1.
@@ -91,15 +93,15 @@ def _inside(distance: Tensor) -> Tensor:
 
 def render(scenes: Sequence[Scene]) -> Tensor:
     """The images of scenes, float32 `(B, 3, SIDE, SIDE)` in [0, 1]; a later thing hides an earlier one."""
-    images = torch.full((len(scenes), 3, SIDE, SIDE), GROUND)
+    images = torch.full((len(scenes), 3, SIDE, SIDE), GROUND, **HOST)
     for layer in range(max(map(len, scenes), default=0)):
         for shape in SHAPES:
             rows = [b for b, scene in enumerate(scenes) if layer < len(scene) and scene[layer].shape == shape]
             if not rows:
                 continue
             things = [scenes[b][layer] for b in rows]
-            x, y, size = torch.tensor([(thing.x, thing.y, thing.size) for thing in things]).unbind(1)
-            colour = torch.tensor([COLOURS[thing.colour] for thing in things]) * (PEAK - GROUND) + GROUND
+            x, y, size = torch.tensor([(thing.x, thing.y, thing.size) for thing in things], **HOST).unbind(1)
+            colour = torch.tensor([COLOURS[thing.colour] for thing in things], **HOST) * (PEAK - GROUND) + GROUND
             over = coverage(shape, x, y, size)[:, None]
             images[rows] = torch.lerp(images[rows], colour[:, :, None, None].expand(-1, -1, SIDE, SIDE), over)
     return images

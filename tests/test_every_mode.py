@@ -1,0 +1,281 @@
+"""The whole public API: built in any mode it is what it is otherwise, and it wants no float64 where its data is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, TypeAlias
+
+import pytest
+import torch
+from torch import Tensor
+
+import zigzag
+from support.devices import MODES, NoFloat64
+from zigzag import (
+    CFG, DDIM, AffineStep, CFGPlusPlus, Denoise, EndToEnd, FlowEuler, ImplicitZ, Interval, Invert, Renoise,
+    Resampling, RescaledCFG, Shift, Spherical, Standard, Trace, Z2Sampling, ZSampling, count_rows, guidance,
+    matched_cfg, sample, solvers, walk, zoo,
+)  # fmt: skip
+from zigzag.capture.graphs import TableLoop
+from zigzag.evaluation.accuracy import noise
+from zigzag.evaluation.samplers import Sampler
+from zigzag.evaluation.solvers import make_solver
+from zigzag.solvers import DDPM, DPM2, LCM, TCD, AdamsBashforth, DPMSolver, Heun, adapt_prediction, convert
+from zigzag.zoo import Digits, GaussianMixture
+from zigzag.zoo.mixture import wide
+from zigzag.zoo.shapes import check, parse, render
+from zigzag.zoo.shapes.checker import draw_scene
+
+Use: TypeAlias = Callable[[Tensor], Tensor]
+T = 6
+MEANS = torch.linspace(-1, 1, 128).reshape(2, 1, 8, 8)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def like(x: Tensor) -> dict[str, Any]:
+    """With gradients where the state wants them."""
+    return {"grad": x.requires_grad}
+
+
+def small(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    return torch.tanh(x) * 0.1 + cond.to(x.dtype)[:, None, None, None] * 0.01
+
+
+def sampling(make: Callable[[], Any], method: Any = None, *, strong: Any = 3.0, weak: Any = 0.0) -> Callable[[], Use]:
+    """Solver, method and rules are built first; what is sampled with them comes later."""
+
+    def made() -> Use:
+        solver, moves, s, w = make(), ZSampling() if method is None else method(), strong, weak
+        s, w = (rule() if callable(rule) else rule for rule in (s, w))
+
+        def use(x: Tensor) -> Tensor:
+            c = torch.arange(len(x), device=x.device)
+            return sample(small, x, solver, moves, cond=c, uncond=-c, strong=s, weak=w, generator=seeded(), **like(x))
+
+        return use
+
+    return made
+
+
+def ddim() -> DDIM:
+    return DDIM.stable_diffusion(T, spacing="trailing")
+
+
+def flow() -> FlowEuler:
+    return FlowEuler.uniform(T)
+
+
+def wrapped(source: Any, make: Callable[[], Any]) -> Callable[[], Use]:
+    def made() -> Use:
+        solver = make()
+        eps_fn = adapt_prediction(small, solver, source)
+        return lambda x: sample(
+            eps_fn, x, solver, Standard(), cond=torch.zeros(len(x), device=x.device), strong=1.0, **like(x)
+        )
+
+    return made
+
+
+def digits() -> Use:
+    model, solver = Digits(), ddim()
+    eps_fn = model.predictor(solver)
+
+    def use(x: Tensor) -> Tensor:
+        c = torch.arange(len(x), device=x.device)
+        x0 = sample(eps_fn, x, solver, Z2Sampling(1), cond=c, uncond=c - 9, strong=2.0, **like(x))
+        return x0 + model.distance(x0, c)[:, None, None, None] + model.classify(x0)[:, None, None, None]
+
+    return use
+
+
+def mixture() -> Use:
+    model, solver = GaussianMixture(MEANS, 0.5), flow()
+    data, eps_fn = model.sample(2, generator=seeded()), model.predictor(solver)
+    return lambda x: eps_fn(x, torch.full((len(x),), 0.5, device=x.device), None) + data.to(x.dtype).to(x.device)
+
+
+def primitives() -> Use:
+    levels = (0.8, 0.6, 0.9, 0.4)
+
+    def use(x: Tensor) -> Tensor:
+        total = x
+        for step, arguments in (
+            (solvers.ddim_step, levels), (solvers.ddim_inverse, levels), (solvers.flow_step, (0.6, 0.4)),
+            (solvers.flow_inverse, (0.6, 0.4)), (solvers.spherical_step, (1.0, 0.5)),
+            (solvers.spherical_inverse, (1.0, 0.5)),
+        ):  # fmt: skip
+            total = total + step(x, -x, *arguments)  # type: ignore[operator]
+            tensors = (torch.full((len(x),), k, device=x.device, dtype=x.dtype) for k in arguments)
+            total = total + step(x, -x, *tensors)  # type: ignore[operator]
+        return total + convert(x, -x, 0.6, 0.8, "v", "epsilon")
+
+    return use
+
+
+def grids() -> Use:
+    solver = ddim()
+
+    def use(x: Tensor) -> Tensor:
+        table = solver.table(x.device, x.dtype)
+        alpha, sigma = solver.alpha_sigma(torch.full((len(x),), int(solver.times[2]), device=x.device), x.dtype)
+        z = solver.noise(x.shape, generator=seeded(), device=x.device, dtype=x.dtype)
+        return solver.add_noise(x, z, 2) * table.a[2] + (alpha + sigma)[:, None, None, None]
+
+    return use
+
+
+def table_loop() -> Use:
+    solver = DPMSolver.on(ddim(), order=2, sde=True)
+
+    def use(x: Tensor) -> Tensor:
+        c = torch.arange(len(x), device=x.device)
+        return TableLoop(small, x, solver, Z2Sampling(1), cond=c, uncond=-c, strong=2.0)(x, generator=seeded())
+
+    return use
+
+
+def path() -> Use:
+    solver, moves, step = ddim(), (Denoise(0, 1), Shift(1, True), Denoise(1, 2), Renoise(2, 1)), AffineStep(0.5, 2.0)
+
+    def use(x: Tensor) -> Tensor:
+        c, trace = torch.arange(len(x), device=x.device), Trace()
+        visits = list(walk(small, x, solver, moves, cond=c, uncond=-c, generator=seeded(), trace=trace))
+        down = sample(small, visits[-1].state, solver, [Invert(1, 0, refine=1)], cond=c, uncond=-c)
+        assert isinstance(trace.records[0], zigzag.Record)
+        return step.forward(down, x) + float(count_rows(moves, solver))
+
+    return use
+
+
+def learned(name: str) -> Callable[[], Use]:
+    def made() -> Use:
+        for needed in ("diffusers", "safetensors"):
+            pytest.importorskip(needed)
+        model, z = zoo.load(name), noise("single object", 0, 2, 0)
+        solver = DPMSolver.on(model.solver(T), order=2)
+        sampler = Sampler(Z2Sampling(1), 2, 2.0, matched=ZSampling(), solver="2m")
+
+        def use(x: Tensor) -> Tensor:
+            there = zoo.LearnedModel(name, model.network.to(x.device))
+            cond, uncond = there.encode(["a circle"] * len(x)), there.encode([""] * len(x))
+            y = sample(
+                there.eps_fn,
+                z.to(x.device) + 0 * x.mean(),
+                solver,
+                ZSampling(1),
+                cond=cond,
+                uncond=uncond,
+                strong=2.0,
+                **like(x),
+            )
+            drawn = Sampler(sampler.method, 2, 2.0, solver="2m").draw(
+                there, ["a circle"] * 2, z.to(x.device), trace=Trace()
+            )
+            assert sampler.guidance(there.solver(2)) is not None
+            return there.image_to_state(there.decode(y)) + drawn
+
+        return use
+
+    return made
+
+
+def shapes() -> Use:
+    pytest.importorskip("scipy")
+    texts = ["a red circle", "a blue square and a green circle"]
+    images = render([draw_scene(parse(text), Random(3)) for text in texts])
+    assert check(texts, images) == [True, True]
+    return lambda x: images.to(x.device) + x.mean()
+
+
+# By the public names that are built and used; in brackets a case of them.
+USES: dict[str, Callable[[], Use]] = {
+    "DDIM Standard sample": sampling(ddim, Standard),
+    "DDIM ZSampling (eta)": sampling(lambda: DDIM.karras(T, eta=0.5)),
+    "FlowEuler Z2Sampling": sampling(flow, lambda: Z2Sampling(1)),
+    "Spherical ImplicitZ": sampling(lambda: Spherical.cosine(T), lambda: ImplicitZ(1, 4)),
+    "DPMSolver EndToEnd": sampling(lambda: DPMSolver.on(ddim(), order=3), lambda: EndToEnd(refine=1)),
+    "DPMSolver Resampling (sde)": sampling(lambda: DPMSolver.on(flow(), order=2, sde=True), Resampling),
+    "AdamsBashforth": sampling(lambda: AdamsBashforth.on(DDIM.karras(T), order=4)),
+    "DDPM": sampling(lambda: DDPM.stable_diffusion(T, variance="large")),
+    "LCM": sampling(lambda: LCM.on(ddim()), lambda: Z2Sampling(1)),
+    "TCD": sampling(lambda: TCD.from_alphas_cumprod([0.99, 0.9, 0.5, 0.1], [3, 2, 1]), lambda: Z2Sampling(1)),
+    "Heun Inner": sampling(lambda: Heun.on(flow())),
+    "DPM2": sampling(lambda: DPM2.karras(T), lambda: Z2Sampling(1)),
+    "CFG": sampling(ddim, strong=lambda: CFG(lambda step: 1.0 + step.i), weak=lambda: CFG.from_gamma(0.0)),
+    "CFGPlusPlus": sampling(ddim, strong=lambda: CFGPlusPlus(0.6)),
+    "RescaledCFG LinearGuidance": sampling(ddim, strong=lambda: RescaledCFG(4.0, 0.7)),
+    "Interval Guidance StepInfo": sampling(ddim, Standard, strong=lambda: Interval(CFG(4.0), 1, 3)),
+    "matched_cfg": sampling(ddim, Standard, strong=lambda: matched_cfg(ZSampling(), ddim())),
+    "matched_cfg (memory)": sampling(
+        lambda: DPMSolver.on(ddim()), Standard, strong=lambda: matched_cfg(ZSampling(), DPMSolver.on(ddim()))
+    ),
+    "AffineStep Denoise Invert Move Record Renoise Shift Trace Visit count_rows walk": path,
+    "adapt_prediction": wrapped("v", ddim),
+    "adapt_prediction (x0)": wrapped("x0", flow),
+    "convert ddim_inverse ddim_step flow_inverse flow_step spherical_inverse spherical_step": primitives,
+    "Solver StepTable": grids,
+    "capture MISSING": table_loop,
+    "Digits": digits,
+    "GaussianMixture": mixture,
+    "render check": shapes,
+    "make_solver": sampling(lambda: make_solver("sde-2m", ddim()), lambda: Z2Sampling(1)),
+    "LearnedModel load Sampler (unet)": learned("shapes-unet"),
+    "LearnedModel load Sampler (dit)": learned("shapes-dit"),
+}  # fmt: skip
+X = torch.randn(2, 1, 8, 8, generator=seeded())
+
+
+def test_every_public_name_is_in_the_sweep() -> None:
+    swept = {word for key in USES for word in key.partition(" (")[0].split()}
+    public = {*zigzag.__all__, *solvers.__all__, *guidance.__all__, *zoo.__all__}
+    assert public - swept == set()
+
+
+@pytest.mark.parametrize("name", USES)
+def test_nothing_is_float64_on_a_device_without_it(name: str) -> None:
+    """Built on the host, as grids are, used on the device: all of it in the mode, but for the host's own float64."""
+    with NoFloat64():
+        out = USES[name]()(X.to("meta"))
+    assert out.device.type == "meta" and out.dtype == torch.float32
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", USES)
+def test_what_is_built_in_a_mode_gives_the_same_outside_of_it(name: str, mode: str) -> None:
+    wanted = USES[name]()(X)
+    with MODES[mode]():
+        use = USES[name]()
+    x = X.clone().requires_grad_()
+    found = use(x)
+    assert found.device.type == "cpu" and not found.is_inference()
+    torch.testing.assert_close(found.detach(), wanted.detach(), rtol=0, atol=0)
+    if found.requires_grad:
+        found.sum().backward()  # type: ignore[no-untyped-call]
+        assert x.grad is not None and bool(x.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("mode", ["inference mode", "meta device", "bfloat16 by default"])
+@pytest.mark.parametrize("name", USES)
+def test_what_is_used_in_a_mode_is_the_same_and_leaves_nothing_of_it_behind(name: str, mode: str) -> None:
+    """All that is kept from the first use on is ordinary: a validation step, and training after it."""
+    wanted, use = USES[name]()(X), USES[name]()
+    with MODES[mode]():
+        found = USES[name]()(X)
+        use(X)
+    torch.testing.assert_close(found.clone(), wanted, rtol=0, atol=0)
+    x = X.clone().requires_grad_()
+    again = use(x)
+    torch.testing.assert_close(again.detach(), wanted.detach(), rtol=0, atol=0)
+    if again.requires_grad:
+        again.sum().backward()  # type: ignore[no-untyped-call]
+
+
+def test_data_may_lie_on_a_device_without_float64() -> None:
+    means = torch.rand(2, 3, device="meta")
+    with NoFloat64():
+        assert wide(means.device) == torch.float32
+    assert wide(X.device) == torch.float64
