@@ -13,10 +13,22 @@ from torch import Tensor
 import zigzag
 from support.devices import MODES, NoFloat64
 from zigzag import (
-    CFG, DDIM, AffineStep, CFGPlusPlus, Denoise, EndToEnd, FlowEuler, ImplicitZ, Interval, Invert, Renoise,
-    Resampling, RescaledCFG, Shift, Spherical, Standard, Trace, Z2Sampling, ZSampling, count_rows, guidance,
-    matched_cfg, sample, solvers, walk, zoo,
-)  # fmt: skip
+    CFG,
+    DDIM,
+    Denoise,
+    FlowEuler,
+    Standard,
+    Trace,
+    Z2Sampling,
+    ZSampling,
+    count_rows,
+    guidance,
+    matched_cfg,
+    sample,
+    solvers,
+    walk,
+    zoo,
+)
 from zigzag.capture.graphs import TableLoop
 from zigzag.evaluation.accuracy import noise
 from zigzag.evaluation.samplers import Sampler
@@ -139,12 +151,16 @@ def table_loop() -> Use:
 
 
 def path() -> Use:
-    solver, moves, step = ddim(), (Denoise(0, 1), Shift(1, True), Denoise(1, 2), Renoise(2, 1)), AffineStep(0.5, 2.0)
+    solver, moves, step = (
+        ddim(),
+        (Denoise(0, 1), zigzag.Shift(1, True), Denoise(1, 2), zigzag.Renoise(2, 1)),
+        zigzag.AffineStep(0.5, 2.0),
+    )
 
     def use(x: Tensor) -> Tensor:
         c, trace = torch.arange(len(x), device=x.device), Trace()
         visits = list(walk(small, x, solver, moves, cond=c, uncond=-c, generator=seeded(), trace=trace))
-        down = sample(small, visits[-1].state, solver, [Invert(1, 0, refine=1)], cond=c, uncond=-c)
+        down = sample(small, visits[-1].state, solver, [zigzag.Invert(1, 0, refine=1)], cond=c, uncond=-c)
         assert isinstance(trace.records[0], zigzag.Record)
         return step.forward(down, x) + float(count_rows(moves, solver))
 
@@ -196,9 +212,9 @@ USES: dict[str, Callable[[], Use]] = {
     "DDIM Standard sample": sampling(ddim, Standard),
     "DDIM ZSampling (eta)": sampling(lambda: DDIM.karras(T, eta=0.5)),
     "FlowEuler Z2Sampling": sampling(flow, lambda: Z2Sampling(1)),
-    "Spherical ImplicitZ": sampling(lambda: Spherical.cosine(T), lambda: ImplicitZ(1, 4)),
-    "DPMSolver EndToEnd": sampling(lambda: DPMSolver.on(ddim(), order=3), lambda: EndToEnd(refine=1)),
-    "DPMSolver Resampling (sde)": sampling(lambda: DPMSolver.on(flow(), order=2, sde=True), Resampling),
+    "Spherical ImplicitZ": sampling(lambda: Spherical.cosine(T), lambda: zigzag.ImplicitZ(1, 4)),
+    "DPMSolver EndToEnd": sampling(lambda: DPMSolver.on(ddim(), order=3), lambda: zigzag.EndToEnd(refine=1)),
+    "DPMSolver Resampling (sde)": sampling(lambda: DPMSolver.on(flow(), order=2, sde=True), zigzag.Resampling),
     "AdamsBashforth": sampling(lambda: AdamsBashforth.on(DDIM.karras(T), order=4)),
     "DDPM": sampling(lambda: DDPM.stable_diffusion(T, variance="large")),
     "LCM": sampling(lambda: LCM.on(ddim()), lambda: Z2Sampling(1)),
@@ -206,9 +222,9 @@ USES: dict[str, Callable[[], Use]] = {
     "Heun Inner": sampling(lambda: Heun.on(flow())),
     "DPM2": sampling(lambda: DPM2.karras(T), lambda: Z2Sampling(1)),
     "CFG": sampling(ddim, strong=lambda: CFG(lambda step: 1.0 + step.i), weak=lambda: CFG.from_gamma(0.0)),
-    "CFGPlusPlus": sampling(ddim, strong=lambda: CFGPlusPlus(0.6)),
-    "RescaledCFG LinearGuidance": sampling(ddim, strong=lambda: RescaledCFG(4.0, 0.7)),
-    "Interval Guidance StepInfo": sampling(ddim, Standard, strong=lambda: Interval(CFG(4.0), 1, 3)),
+    "CFGPlusPlus": sampling(ddim, strong=lambda: zigzag.CFGPlusPlus(0.6)),
+    "RescaledCFG LinearGuidance": sampling(ddim, strong=lambda: zigzag.RescaledCFG(4.0, 0.7)),
+    "Interval Guidance StepInfo": sampling(ddim, Standard, strong=lambda: zigzag.Interval(CFG(4.0), 1, 3)),
     "matched_cfg": sampling(ddim, Standard, strong=lambda: matched_cfg(ZSampling(), ddim())),
     "matched_cfg (memory)": sampling(
         lambda: DPMSolver.on(ddim()), Standard, strong=lambda: matched_cfg(ZSampling(), DPMSolver.on(ddim()))
