@@ -212,7 +212,7 @@ USES: dict[str, Callable[[], Use]] = {
     "DDIM Standard sample": sampling(ddim, Standard),
     "DDIM ZSampling (eta)": sampling(lambda: DDIM.karras(T, eta=0.5)),
     "FlowEuler Z2Sampling": sampling(flow, lambda: Z2Sampling(1)),
-    "Spherical ImplicitZ": sampling(lambda: Spherical.cosine(T), lambda: zigzag.ImplicitZ(1, 4)),
+    "Spherical ImplicitZ": sampling(lambda: zigzag.Spherical.cosine(T), lambda: zigzag.ImplicitZ(1, 4)),
     "DPMSolver EndToEnd": sampling(lambda: DPMSolver.on(ddim(), order=3), lambda: zigzag.EndToEnd(refine=1)),
     "DPMSolver Resampling (sde)": sampling(lambda: DPMSolver.on(flow(), order=2, sde=True), zigzag.Resampling),
     "AdamsBashforth": sampling(lambda: AdamsBashforth.on(DDIM.karras(T), order=4)),
