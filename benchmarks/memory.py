@@ -6,6 +6,10 @@ Counted, not sampled: a dispatch mode sees the storage that every operation make
 held while the model runs is the library's price, for there the model's own activations come on top; the peak is over
 all operations, with the predictions of a model that returns nothing but its answer. The noise that the caller passes
 is the caller's, and not counted. Figures are in latents, and per method beside those of standard sampling.
+
+Then training: the peak while a sample is drawn and differentiated (`sample(grad=…)`, `backward`), by a small network
+whose activations are many times a latent, against the number of steps. The unit there is the peak of a single model
+call, drawn and differentiated; so a figure is how many model calls' worth of memory a sample takes.
 """
 
 from __future__ import annotations
@@ -84,6 +88,51 @@ def measure(method: Any, batched: bool) -> dict[str, float]:
     return {"held": max(held) / latent, "peak": counter.peak / latent}
 
 
+GRADIENTS: dict[str, dict[str, Any]] = {
+    "grad=True": {"grad": True}, "grad=True, checkpoint=True": {"grad": True, "checkpoint": True},
+    "grad=2": {"grad": 2}, "grad=2, checkpoint=True": {"grad": 2, "checkpoint": True},
+}  # fmt: skip
+COUNTS = (5, 10, 20, 40)
+
+
+def training_peak(call: Callable[[Callable[..., Tensor], Tensor], Tensor], size: int) -> int:
+    """Bytes alive at most while `call(eps_fn, x)` is computed and its sum differentiated by the weights."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(a, b, 3, padding=1) for a, b in ((4, 32), (32, 32), (32, 4))]
+    network = torch.nn.Sequential(layers[0], torch.nn.Tanh(), layers[1], torch.nn.Tanh(), layers[2])
+    for weight in network.parameters():
+        weight.grad = torch.zeros_like(weight)  # held throughout, and not counted
+    x, counter = torch.randn(1, 4, size, size), LiveBytes()
+    with counter:
+        call(lambda x, t, cond: network(x + cond), x).sum().backward()  # type: ignore[no-untyped-call]
+    return counter.peak
+
+
+def measure_training(method: Any, options: Mapping[str, Any], steps: int, size: int) -> float:
+    """The peak of a sample, in peaks of a single model call."""
+
+    def whole(eps_fn: Callable[..., Tensor], x: Tensor) -> Tensor:
+        cond, uncond = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
+        return sample(
+            eps_fn, x, DDIM.stable_diffusion(steps), method, cond=cond, uncond=uncond, batched=False, **options
+        )
+
+    one = training_peak(lambda eps_fn, x: eps_fn(x, None, torch.ones(1, 1, 1, 1)), size)
+    return training_peak(whole, size) / one
+
+
+def main_training(quick: bool) -> list[dict[str, Any]]:
+    """Prints and returns the figures of training."""
+    counts, results = COUNTS[:2] if quick else COUNTS, []
+    print(f"{'training, in model calls':<42}" + "".join(f"{f'{T} steps':>10}" for T in counts))
+    for name in ("Standard", "Z2Sampling"):
+        for how, options in GRADIENTS.items():
+            peaks = {T: measure_training(METHODS[name], options, T, 32 if quick else 64) for T in counts}
+            results.append({"method": name, "how": how, "peaks": peaks})
+            print(f"  {f'{name}, {how}':<40}" + "".join(f"{peak:>10.1f}" for peak in peaks.values()))
+    return results
+
+
 def main() -> None:
     """Runs the benchmark, prints it and writes it on request."""
     args = arguments(__doc__).parse_args()
@@ -99,7 +148,8 @@ def main() -> None:
             held, peak = (f"{figures[key]:.2f} ({over[key]:+.2f})" for key in ("held", "peak"))
             print(f"  {name:<28}{held:<24}{peak}")
     print(f"latent {SHAPE} float32, {STEPS} steps; in brackets: over standard sampling")
-    write(args.json, results, steps=STEPS, shape=SHAPE)
+    training = main_training(args.quick)
+    write(args.json, results, steps=STEPS, shape=SHAPE, training=training)
 
 
 def _address(tensor: Tensor) -> int:

@@ -88,6 +88,12 @@ def test_memory(tmp_path: Path) -> None:
         assert set(z2["over_standard"].values()) <= {0.0, 1.0}
         assert by_name[calls, "Standard"]["over_standard"] == {"held": 0.0, "peak": 0.0}
         assert calls in printed
+    training = json.loads((tmp_path / "figures.json").read_text())["training"]
+    for method in ("Standard", "Z2Sampling"):
+        grown = {r["how"]: r["peaks"]["10"] / r["peaks"]["5"] for r in training if r["method"] == method}
+        # Twice the steps: twice the activations kept; with checkpoints, and of the last steps alone, not.
+        assert 1.8 < grown["grad=True"] < 2.2
+        assert grown["grad=True, checkpoint=True"] < 1.8 and grown["grad=2"] < 1.05
 
 
 def test_methods(tmp_path: Path) -> None:
