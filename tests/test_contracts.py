@@ -28,7 +28,7 @@ from zigzag import (
     sample,
     walk,
 )
-from zigzag.conditions import doubled_condition
+from zigzag.conditions import share_calls
 from zigzag.zoo import Digits, GaussianMixture
 
 GRID = DDIM.stable_diffusion(6, spacing="trailing")
@@ -124,11 +124,13 @@ def test_noise_is_drawn_where_the_generator_is() -> None:
 
 def test_equal_leaves_that_are_no_tensors_pass_into_a_doubled_batch() -> None:
     a, b = torch.ones(2, 3), torch.zeros(2, 3)
-    doubled = doubled_condition({"e": a, "size": 8, "none": None}, {"e": b, "size": 8, "none": None}, 2, True)
+    both = ("uncond", "cond")
+    each = {"uncond": {"e": a, "size": 8, "none": None}, "cond": {"e": b, "size": 8, "none": None}}
+    doubled = share_calls(each, [both], 2, True).joined[both]
     assert doubled["size"] == 8 and doubled["none"] is None
-    torch.testing.assert_close(doubled["e"], torch.cat([b, a]))
+    torch.testing.assert_close(doubled["e"], torch.cat([a, b]))
     with pytest.raises(ValueError, match="leaf"):
-        doubled_condition({"e": a, "size": 8}, {"e": b, "size": 9}, 2, True)
+        share_calls({"uncond": {"e": a, "size": 8}, "cond": {"e": b, "size": 9}}, [both], 2, True)
 
 
 def test_conditions_of_two_dtypes_are_not_mixed_into_one_batch() -> None:

@@ -17,6 +17,7 @@ from zigzag import DDIM, EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, 
 from zigzag.checks import as_guidance, plan_path
 from zigzag.guided import Answer, Query
 from zigzag.moves import Denoise, Invert, Renoise
+from zigzag.roles import Role, Roles
 from zigzag.sampling import traverse
 from zigzag.solvers import LCM, DPMSolver, Solver
 
@@ -138,8 +139,8 @@ class Watched:
         path, steps = plan_path(method, self.solver)
         steps = [held._replace(**mutant) for held in steps]
         draw = lambda x, interval: self.watch(torch.randn_like(x))  # noqa: E731
-        weak, strong = as_guidance("weak", 0.5), as_guidance("strong", 2.0)
-        moves, held = traverse(path, steps, X, self.solver, strong, weak, False, draw), []
+        strong, weak = Role("strong", as_guidance("strong", 2.0)), Role("weak", as_guidance("weak", 0.5))
+        moves, held = traverse(path, steps, X, self.solver, Roles(strong, weak, strong), draw), []
         answer: Any = None
         while True:
             try:
@@ -149,7 +150,7 @@ class Watched:
             answer = None
             if isinstance(message, Query):
                 held.append(len(self.living))
-                answer = Answer(message.x.sin(), message.x.cos(), 2)
+                answer = Answer({"cond": message.x.sin(), "uncond": message.x.cos()}, 2)
             del message
 
 

@@ -3,55 +3,59 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from zigzag.conditions import MISSING, Conditions, doubled_condition
+from zigzag.conditions import MISSING, Conditions, share_calls
 from zigzag.guidance import CFG, Guidance
 from zigzag.guidance.base import finite
 from zigzag.held import HeldStep, steps_of
 from zigzag.methods import Method
+from zigzag.model import Predictor
 from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
-from zigzag.solvers import Solver, StepInfo
+from zigzag.roles import Role, RoleName, Roles, in_order
+from zigzag.solvers import Solver
 from zigzag.solvers.predictions import MadeFor
+from zigzag.strengths import check_strength
 
 __all__ = [
+    "Given",
     "Settled",
     "as_guidance",
+    "branches_asked",
     "check_state",
     "plan_path",
     "resolve_path",
+    "roles_asked",
     "settle",
-    "uses_both_branches",
 ]
 
 
+class Given(NamedTuple):
+    """What `walk` was given for a role: a rule (or number), a predictor, and conditions; MISSING or None where none."""
+
+    rule: object
+    fn: object = None
+    cond: Any = MISSING
+    uncond: Any = MISSING
+
+
 class Settled(NamedTuple):
-    """What a walk is made of, checked."""
+    """What a walk is made of, checked: of each predictor its name, itself and its conditions."""
 
     path: tuple[Move, ...]
     steps: list[HeldStep]
-    strong: Guidance
-    weak: Guidance
-    conditions: Conditions
+    roles: Roles
+    predictors: list[tuple[str, Predictor, Conditions]]
 
 
 def settle(
-    eps_fn: object,
-    x: Tensor,
-    solver: Solver,
-    method: object,
-    cond: Any,
-    uncond: Any,
-    strong: object,
-    weak: object,
-    weak_fn: object,
-    batched: bool | str,
+    x: Tensor, solver: Solver, method: object, strong: Given, weak: Given, plain: Given, batched: bool | str
 ) -> Settled:
-    """Checks the arguments of `walk` and settles the path, the two rules and how the branches are evaluated.
+    """Checks the arguments of `walk` and settles the path, the roles and how the branches are evaluated.
 
     Raises:
         TypeError, ValueError: for arguments that do not fit, each naming what came and what is wanted.
@@ -59,19 +63,52 @@ def settle(
     check_state(x)
     if not isinstance(solver, Solver):
         raise TypeError(f"solver must be a Solver such as DDIM, got {solver!r}")
-    for name, fn in (("eps_fn", eps_fn), ("weak_fn", weak_fn)):
+    named = {"eps_fn": strong.fn, "weak_fn": weak.fn, "plain_fn": plain.fn}
+    for name, fn in named.items():
         if not callable(fn) and (fn is not None or name == "eps_fn"):
             raise TypeError(f"{name} must be callable, got {fn!r}")
         check_made_for(name, fn, solver)
     if batched not in (True, False, "auto"):
         raise ValueError(f"batched must be True, False or 'auto', got {batched!r}")
-    e_s, e_w = as_guidance("strong", strong), as_guidance("weak", weak)
-    if e_s is e_w and hasattr(e_s, "reset"):
-        raise ValueError(f"strong and weak are one object with state, {e_s!r}; each role needs its own")
+    roles, each = _roles(strong, weak, plain)
     path, steps = plan_path(method, solver)
-    both = uses_both_branches(path, solver, e_s, e_w, uncond, separate=weak_fn is not None)
-    doubled = doubled_condition(cond, uncond, len(x), batched) if both else MISSING
-    return Settled(path, steps, e_s, e_w, Conditions(cond, uncond, doubled))
+    if plain != Given(None) and not any(isinstance(move, Denoise) and move.plain for move in path):
+        raise ValueError(f"plain, plain_fn or plain_cond was passed, but {method!r} has no plain Denoise")
+    asked = branches_asked(path, solver, roles, each)
+    predictors: dict[str, dict[str, Any]] = {}
+    for branch, cond in each.items():
+        own = f"{branch.rpartition('_')[0]}_fn"
+        predictors.setdefault(own if named.get(own) is not None else "eps_fn", {})[branch] = cond
+    settled = []
+    for name, its in predictors.items():
+        subsets = dict.fromkeys(tuple(branch for branch in branches if branch in its) for branches in asked)
+        conditions = share_calls(its, [branches for branches in subsets if branches], len(x), batched)
+        settled.append((name, cast("Predictor", named[name]), conditions))
+    return Settled(path, steps, roles, settled)
+
+
+def _roles(strong: Given, weak: Given, plain: Given) -> tuple[Roles, dict[str, Any]]:
+    """The three roles, and the condition of every branch."""
+    rule = as_guidance("strong", strong.rule)
+    rules = {
+        "strong": rule,
+        "weak": as_guidance("weak", weak.rule),
+        "plain": rule if plain.rule is None else as_guidance("plain", plain.rule),
+    }
+    for one, other in (("strong", "weak"), ("weak", "plain"), ("strong", "plain")):
+        shared = rules[one] is rules[other] and (other != "plain" or plain.rule is not None)
+        if shared and hasattr(rules[one], "reset"):
+            raise ValueError(f"{one} and {other} are one object with state, {rules[one]!r}; each role needs its own")
+    each = {"cond": strong.cond, "uncond": strong.uncond}
+    roles = [Role("strong", rule)]
+    for name, given in (("weak", weak), ("plain", plain)):
+        names = {}
+        for branch, value in (("cond", given.cond), ("uncond", given.uncond)):
+            own = given.fn is not None or (value is not MISSING and value is not each[branch])
+            names[branch] = f"{name}_{branch}" if own else branch
+            each[names[branch]] = each[branch] if value is MISSING else value
+        roles.append(Role(name, rules[name], **names))
+    return Roles(*roles), each
 
 
 def check_generator(generator: object, batch: int) -> None:
@@ -179,6 +216,8 @@ def plan_path(method: object, solver: Solver) -> tuple[tuple[Move, ...], list[He
             raise ValueError(
                 f"move {k} of the path, {move!r}: refine must be an integer of at least 0, got {move.refine!r}"
             )
+        if isinstance(move, Shift):
+            check_strength(f"move {k} of the path, {move!r}", move.strength)
     steps = steps_of(path, solver)
     _check_cache(path)
     return path, steps
@@ -195,42 +234,41 @@ def _check_cache(path: Sequence[Move]) -> None:
         cached = cached or isinstance(move, Denoise | Shift)
 
 
-def uses_both_branches(
-    path: Sequence[Move], solver: Solver, strong: Guidance, weak: Guidance, uncond: object, separate: bool
-) -> bool:
-    """Whether some evaluation on the path wants both branches of one model at one state.
+def roles_asked(move: Move, gap_read: bool) -> tuple[RoleName, ...]:
+    """The roles whose predictions a move needs; `gap_read` says that a Denoise has to fill the cache."""
+    match move:
+        case Denoise():
+            role: RoleName = "plain" if move.plain else "strong"
+            return (role, *(r for r in ("strong", "weak") if r != role)) if gap_read else (role,)
+        case Invert():
+            return ("weak",)
+        case Shift(_, True, _):
+            return "strong", "weak"
+    return ()
 
-    `separate` says that the weak predictions have a model of their own.
+
+def branches_asked(
+    path: Sequence[Move], solver: Solver, roles: Roles, conditions: Mapping[str, Any]
+) -> list[tuple[str, ...]]:
+    """The sets of branches that are asked for on a path, each once.
 
     Raises:
-        ValueError: if a branch is needed and `uncond` is MISSING, naming the guidance that needs it.
+        ValueError: if one is needed whose condition is MISSING, naming the guidance that needs it.
     """
-    both = False
+    sets: dict[tuple[str, ...], None] = {}
     for move, gap_read in zip(path, gap_is_read(path), strict=True):
-        match move:
-            case Denoise(i, j):
-                roles = {"strong": strong} | ({"weak": weak} if gap_read else {})
-            case Invert(j, i):
-                roles = {"weak": weak}
-            case Shift(i, True):
-                j, roles = i + 1, {"strong": strong, "weak": weak}
-            case _:
-                continue
-        needs = {}
-        for name, guidance in roles.items():
-            needs[name] = _needed(name, guidance, solver.info(i, j))
-            if needs[name][1] and uncond is MISSING:
+        wanted: list[str] = []
+        for name in roles_asked(move, gap_read):
+            i = min(move.start, move.end)
+            role: Role = getattr(roles, name)
+            needs = role.needs(solver.info(i, i + 1 if isinstance(move, Shift) else max(move.start, move.end)))
+            if missing := [branch for branch in needs if conditions[branch] is MISSING]:
+                which = "conditional" if missing[0].endswith("cond") and "uncond" not in missing[0] else "unconditional"
+                short = missing[0].rpartition("_")[2]
                 raise ValueError(
-                    f"uncond is missing but {name}={guidance!r} needs the unconditional branch at knot {i}; "
-                    "pass uncond= (None, if that is the model's null condition)"
+                    f"{short} is missing but {role} needs the {which} branch at knot {i}; pass {short}= (None, if that "
+                    "is the model's null condition)"
                 )
-        calls = needs.values() if separate else [tuple(map(any, zip(*needs.values(), strict=True)))]
-        both = both or any(all(call) for call in calls)
-    return both
-
-
-def _needed(name: str, guidance: Guidance, at: StepInfo) -> tuple[bool, bool]:
-    needed = guidance.branches(at)
-    if not (isinstance(needed, tuple) and len(needed) == 2 and all(isinstance(branch, bool) for branch in needed)):
-        raise TypeError(f"{name}={guidance!r}: branches() must return two bools, (cond, uncond), got {needed!r}")
-    return needed
+            wanted += needs
+        sets[in_order(wanted)] = None
+    return [branches for branches in sets if branches]

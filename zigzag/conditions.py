@@ -1,15 +1,17 @@
-"""The two conditions of a walk, and both as the one of a doubled batch."""
+"""The conditions of a predictor by branch, and those of branches that share a call as one."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-__all__ = ["MISSING", "Conditions", "doubled_condition"]
+__all__ = ["MISSING", "Conditions", "share_calls"]
 
 
 class _Missing:
@@ -22,67 +24,97 @@ MISSING: Final = _Missing()
 
 
 class Conditions(NamedTuple):
-    """The two conditions, and both as the one of a doubled batch; MISSING where there is none."""
+    """The conditions of one predictor, and in which calls it evaluates what is asked for.
 
-    cond: Any
-    uncond: Any
-    doubled: Any
+    Attributes:
+        each: by branch. calls: for each set of branches that is asked for, the branches of every call.
+        joined: of each call for more than one branch the one condition, batch after batch.
+    """
+
+    each: Mapping[str, Any]
+    calls: Mapping[tuple[str, ...], Sequence[tuple[str, ...]]]
+    joined: Mapping[tuple[str, ...], Any]
 
     def renewed(self) -> Conditions:
-        """The same, with the doubled one made anew of the two as they are now."""
-        return self._replace(doubled=_concatenate(self.uncond, self.cond, None))
+        """The same, joined anew from the conditions as they are now."""
+        return self._replace(joined={call: _concatenate(_named(self.each, call), None) for call in self.joined})
 
 
-def doubled_condition(cond: object, uncond: object, batch: int, batched: bool | str) -> Any:
-    """`uncond` and `cond` as one condition of a doubled batch, unconditional first; MISSING where two calls are made.
+def share_calls(
+    each: Mapping[str, Any], asked: Iterable[tuple[str, ...]], batch: int, batched: bool | str
+) -> Conditions:
+    """One call for all branches of a set, where `batched` allows it; with "auto" else one for those of each role.
+
+    Args:
+        each: the conditions by branch. asked: the sets of branches that are asked for. batch, batched: as in `walk`.
 
     Raises:
-        ValueError: for `batched=True` and conditions that cannot be doubled, saying which leaf.
+        ValueError: for `batched=True` and conditions that cannot be joined, saying which leaf.
     """
-    if batched is False:
-        return MISSING
-    try:
-        return _concatenate(uncond, cond, batch if batched == "auto" else None)
-    except ValueError as error:
-        if batched == "auto":
-            if isinstance(error, _OtherBatch):
-                warnings.warn(f"the two branches run as two calls: {error}", stacklevel=5)
-            return MISSING
-        raise ValueError(f"batched=True, but {error}; use batched=False or 'auto'") from None
+    calls: dict[tuple[str, ...], Sequence[tuple[str, ...]]] = {}
+    joined: dict[tuple[str, ...], Any] = {}
+
+    def join(branches: tuple[str, ...]) -> bool:
+        if branches not in joined and len(branches) > 1 and batched is not False:
+            try:
+                joined[branches] = _concatenate(_named(each, branches), batch if batched == "auto" else None)
+            except ValueError as error:
+                if batched != "auto":
+                    raise ValueError(f"batched=True, but {error}; use batched=False or 'auto'") from None
+                if isinstance(error, _OtherBatch):
+                    calls_made = "two calls" if len(branches) == 2 else "calls of their own"
+                    warnings.warn(f"the branches run as {calls_made}: {error}", stacklevel=6)
+        return branches in joined
+
+    for branches in asked:
+        roles = [tuple(role) for _, role in groupby(branches, key=lambda name: name.rpartition("_")[0])]
+        calls[branches] = [
+            call
+            for group in ([branches] if join(branches) else roles)
+            for call in ([group] if group in joined or (group != branches and join(group)) else zip(group, strict=True))
+        ]
+    return Conditions(each, calls, joined)
 
 
-def _concatenate(uncond: object, cond: object, batch: int | None) -> Any:
+def _named(each: Mapping[str, Any], call: Sequence[str]) -> dict[str, Any]:
+    return {name: each[name] for name in call}
+
+
+def _concatenate(conditions: Mapping[str, Any], batch: int | None) -> Any:
     # With a batch (the rule of 'auto') every leaf must be a tensor with that batch; without one (batched=True) other
-    # leaves pass where both conditions have the same.
-    leaves_u, tree_u = pytree.tree_flatten(uncond)
-    leaves_c, tree_c = pytree.tree_flatten(cond)
-    if tree_u != tree_c:
-        raise ValueError(f"uncond and cond differ in structure: {tree_u} and {tree_c}")
-    if batch is not None and not leaves_c:
+    # leaves pass where all conditions have the same.
+    names = " and ".join(conditions)
+    (leaves, *others), (tree, *trees) = zip(*map(pytree.tree_flatten, conditions.values()), strict=True)
+    if any(other != tree for other in trees):
+        raise ValueError(f"{names} differ in structure: {' and '.join(map(str, (tree, *trees)))}")
+    if batch is not None and not leaves:
         raise ValueError("the conditions hold no tensors")
-    doubled = []
-    for k, (u, c) in enumerate(zip(leaves_u, leaves_c, strict=True)):
-        if isinstance(u, Tensor) and isinstance(c, Tensor):
-            if batch is not None and u.shape == c.shape and u.ndim and u.shape[0] != batch:
-                raise _OtherBatch(
-                    f"leaf {k} of uncond and cond has shape {tuple(u.shape)}, whose first dimension is not the batch "
-                    f"of {batch}; expand it, or pass batched=False"
-                )
-            if u.shape != c.shape or u.ndim == 0:
-                raise ValueError(f"leaf {k} of uncond and cond has shapes {tuple(u.shape)} and {tuple(c.shape)}")
-            if u.dtype != c.dtype or u.device != c.device:
-                kinds = f"{u.dtype} on {u.device} and {c.dtype} on {c.device}"
-                raise ValueError(f"leaf {k} of uncond and cond is {kinds}")
-            doubled.append(torch.cat([u, c]))
-        elif batch is None and _same(u, c):
-            doubled.append(c)
-        else:
-            raise ValueError(f"leaf {k} of uncond and cond is {u!r} and {c!r}, which are not tensors to concatenate")
-    return pytree.tree_unflatten(doubled, tree_c)
+    return pytree.tree_unflatten(
+        [_joined(k, names, each, batch) for k, each in enumerate(zip(leaves, *others, strict=True))], tree
+    )
+
+
+def _joined(k: int, names: str, each: Sequence[Any], batch: int | None) -> Any:
+    if all(isinstance(leaf, Tensor) for leaf in each):
+        first, shapes = each[0], {leaf.shape for leaf in each}
+        if batch is not None and len(shapes) == 1 and first.ndim and first.shape[0] != batch:
+            raise _OtherBatch(
+                f"leaf {k} of {names} has shape {tuple(first.shape)}, whose first dimension is not the batch "
+                f"of {batch}; expand it, or pass batched=False"
+            )
+        if len(shapes) > 1 or first.ndim == 0:
+            raise ValueError(f"leaf {k} of {names} has shapes {' and '.join(str(tuple(leaf.shape)) for leaf in each)}")
+        if len({(leaf.dtype, leaf.device) for leaf in each}) > 1:
+            kinds = " and ".join(f"{leaf.dtype} on {leaf.device}" for leaf in each)
+            raise ValueError(f"leaf {k} of {names} is {kinds}")
+        return torch.cat(list(each))
+    if batch is None and all(_same(each[0], leaf) for leaf in each):
+        return each[-1]
+    raise ValueError(f"leaf {k} of {names} is {' and '.join(map(repr, each))}, which are not tensors to concatenate")
 
 
 class _OtherBatch(ValueError):
-    """Conditions that could be doubled, were they of the batch of the state."""
+    """Conditions that could be joined, were they of the batch of the state."""
 
 
 def _same(u: object, c: object) -> bool:

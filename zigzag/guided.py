@@ -2,110 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-import torch
 from torch import Tensor
 
-from zigzag.guidance import Guidance
+from zigzag.roles import Role, RoleName, Roles, in_order
 from zigzag.solvers import StepInfo
 
 __all__ = ["Answer", "Guided", "Query"]
 
 
 class Query(NamedTuple):
-    """What the loop asks: predictions at `x`; with `weak`, of the weak predictions' model.
+    """What the loop asks: predictions at `x` of some of `zigzag.roles.BRANCHES`, in their order.
 
     `told` is which of the solver's `all_times` the model is told: that of the knot, but for an evaluation between two.
     """
 
     x: Tensor
     told: int
-    cond: bool
-    uncond: bool
-    weak: bool
+    branches: tuple[str, ...]
 
 
 class Answer(NamedTuple):
-    """The predictions asked for, in the shape of `x`, and the model rows per sample that they took."""
+    """The predictions asked for by branch, in the shape of `x`, and the model rows per sample that they took."""
 
-    cond: Tensor | None
-    uncond: Tensor | None
+    branches: Mapping[str, Tensor]
     rows: int
 
 
 T = TypeVar("T")
-Branches: TypeAlias = tuple[Tensor | None, Tensor | None]
 Asking: TypeAlias = Generator[Query, Any, T]
 
 
 class Guided:
-    """The predictions that the moves are made of: the branches asked for, joined by the two guidances.
+    """The predictions that the moves are made of: the branches asked for, joined by the rules of the roles.
 
-    `told` is which time the model is told, where it is not that of the knot `at.i`.
+    Args:
+        roles: the three. traced: whether what was answered last is kept, for diagnoses.
+
+    Attributes:
+        rows: model rows per sample so far.
+        direction: where it is traced, `e_c − e_∅` of the strong role at the last question; None where one of the two
+            was not evaluated.
     """
 
-    def __init__(self, strong: Guidance, weak: Guidance, separate: bool) -> None:
-        self.e_s, self.e_w, self.separate, self.rows = strong, weak, separate, 0
-        for guidance in (strong, weak):
-            if (reset := getattr(guidance, "reset", None)) is not None:
+    def __init__(self, roles: Roles, traced: bool = False) -> None:
+        self.roles, self.rows, self._traced = roles, 0, traced
+        self.direction: Tensor | None = None
+        for rule in {id(role.rule): role.rule for role in roles}.values():
+            if (reset := getattr(rule, "reset", None)) is not None:
                 reset()
 
-    def weak(self, x: Tensor, at: StepInfo, told: int | None = None) -> Asking[Tensor]:
-        """`e_w` at `x`."""
-        needed = self.e_w.branches(at)
-        branches = yield from self._ask(x, at, needed, weak=self.separate, told=told)
-        return _guide(self.e_w, needed, branches, at)
+    def ask(
+        self, x: Tensor, at: StepInfo, roles: Sequence[RoleName], told: int | None = None
+    ) -> Asking[dict[str, Tensor]]:
+        """The prediction of each of `roles` at `x`, from one evaluation of the branches that they need.
 
-    def pair(self, x: Tensor, at: StepInfo, told: int | None = None) -> Asking[tuple[Tensor, Tensor]]:
-        """`e_s` and `e_w` at `x`, from one evaluation of the branches that both need."""
-        if self.separate:
-            e_s, _ = yield from self.strong(x, at, told=told)
-            return e_s, (yield from self.weak(x, at, told))
-        n_s, n_w = self.e_s.branches(at), self.e_w.branches(at)
-        branches = yield from self._ask(x, at, (n_s[0] or n_w[0], n_s[1] or n_w[1]), told=told)
-        return _guide(self.e_s, n_s, branches, at), _guide(self.e_w, n_w, branches, at)
-
-    def gap(self, x: Tensor, at: StepInfo) -> Asking[Tensor]:
-        """`e_s − e_w` at `x`."""
-        e_s, e_w = yield from self.pair(x, at)
-        return e_s - e_w
-
-    def strong(
-        self, x: Tensor, at: StepInfo, weak_too: bool = False, told: int | None = None
-    ) -> Asking[tuple[Tensor, Tensor | None]]:
-        """`e_s` at `x`, and on request `e_w` where the branches of `e_s` suffice for it."""
-        n_s = self.e_s.branches(at)
-        branches = yield from self._ask(x, at, n_s, told=told)
-        e_s = _guide(self.e_s, n_s, branches, at)
-        # A diagnosis must change nothing: a weak guidance with state is not called for one.
-        if not weak_too or self.separate or hasattr(self.e_w, "reset"):
-            return e_s, None
-        n_w = self.e_w.branches(at)
-        suffices = all(s or not w for s, w in zip(n_s, n_w, strict=True))
-        return e_s, _guide(self.e_w, n_w, branches, at) if suffices else None
-
-    def _ask(
-        self, x: Tensor, at: StepInfo, needed: tuple[bool, bool], weak: bool = False, told: int | None = None
-    ) -> Asking[Branches]:
-        answer: Answer = yield Query(x, at.i if told is None else told, *needed, weak)
+        `told` is which time the model is told, where it is not that of the knot `at.i`.
+        """
+        asked = [getattr(self.roles, name) for name in roles]
+        needs = [role.needs(at) for role in asked]
+        wanted = needs[0] if len(needs) == 1 else [branch for branches in needs for branch in branches]
+        answer: Answer = yield Query(x, at.i if told is None else told, in_order(wanted))
         self.rows += answer.rows
         # Cast before guidance: a gap in half precision would have lost its digits.
-        e_c, e_u = answer.cond, answer.uncond
-        return _cast(e_c, x.dtype), _cast(e_u, x.dtype)
+        e = {name: p if p.dtype == x.dtype else p.to(x.dtype) for name, p in answer.branches.items()}
+        if self._traced and told is None:  # of a step's two evaluations the first, which is made at its state
+            self._last = e, at
+            self.direction = e["cond"] - e["uncond"] if "cond" in e and "uncond" in e else None
+        return {role.name: _guide(role, branches, e, at) for role, branches in zip(asked, needs, strict=True)}
+
+    def known(self, name: RoleName) -> Tensor | None:
+        """The prediction of a role at the last question, where the branches that were asked for suffice for it.
+
+        It is for diagnoses, which must change nothing: a rule with state is not called.
+        """
+        role: Role = getattr(self.roles, name)
+        e, at = self._last
+        needs = role.needs(at)
+        if hasattr(role.rule, "reset") or not e.keys() >= set(needs):
+            return None
+        return _guide(role, needs, e, at)
 
 
-def _cast(e: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return e if e is None or e.dtype == dtype else e.to(dtype)
-
-
-def _guide(guidance: Guidance, needed: tuple[bool, bool], branches: Branches, at: StepInfo) -> Tensor:
-    (cond, uncond), (e_c, e_u) = needed, branches
-    e = guidance(e_c if cond else None, e_u if uncond else None, at)
-    like = e_c if cond else e_u
-    if not isinstance(e, Tensor) or (like is not None and e.shape != like.shape):
-        got = tuple(e.shape) if isinstance(e, Tensor) else type(e).__name__
+def _guide(role: Role, needs: Sequence[str], e: Mapping[str, Tensor], at: StepInfo) -> Tensor:
+    e_c = e[role.cond] if role.cond in needs else None
+    e_u = e[role.uncond] if role.uncond in needs else None
+    guided = role.rule(e_c, e_u, at)
+    like = e_u if e_c is None else e_c
+    if not isinstance(guided, Tensor) or (like is not None and guided.shape != like.shape):
+        got = tuple(guided.shape) if isinstance(guided, Tensor) else type(guided).__name__
         wanted = None if like is None else tuple(like.shape)
-        raise ValueError(f"{guidance!r} must return a prediction of shape {wanted}, as its branches have, got {got}")
-    return e
+        raise ValueError(f"{role.rule!r} must return a prediction of shape {wanted}, as its branches have, got {got}")
+    return guided

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -36,7 +37,8 @@ def matched_cfg(
         A `CFG` whose scale is a function of the step `i → i + 1`, to be used with `Standard`.
 
     Raises:
-        TypeError: if a guidance is not linear in the gap, and so has no scale.
+        TypeError: if a guidance is not linear in the gap, and so has no scale; for a strength that depends on the
+            state, and a plain Denoise.
         ValueError: for a path as in `walk`, one whose Denoise moves do not lead from its first knot to its last, and
             one that inverts by other coefficients than the step's (`released=True`): it rescales the state as well,
             and no scale of plain guidance does that.
@@ -54,7 +56,9 @@ def matched_cfg(
     for move, held in zip(path, steps, strict=True):
         step = held.step
         match move:
-            case Denoise(i, j):
+            case Denoise(i, j, plain):
+                if plain:
+                    raise TypeError(f"{move!r} has no matched scale: a plain role is not one of two scales")
                 e = zero + s(solver.info(i, j))  # of both evaluations, where the step makes two
                 gap, left[i] = e - w(solver.info(i, j)), G
                 r = kept.remainder(held, G)
@@ -66,10 +70,12 @@ def matched_cfg(
                 if coefficients not in (None, (i, j)):
                     raise ValueError(f"{move!r} has no matched scale: its coefficients do not undo the step {i} -> {j}")
                 G = step.inverse(G, zero + w(solver.info(i, j)), kept.remainder(held, G))
-            case Shift(i, fresh):
+            case Shift(i, fresh, strength):
+                if not isinstance(strength, Real):
+                    raise TypeError(f"{move!r} has no matched scale: its strength depends on the state")
                 at = solver.info(i)
                 gap = zero + s(at) - w(at) if fresh else gap
-                G = step.shift(G, gap)
+                G = step.shift(G, float(strength) * gap)
             case Renoise(_, i):
                 G = left.get(i, zero)
 
@@ -82,8 +88,8 @@ def matched_cfg(
         j = entered[j][0]
     # Plain guidance goes the same way, with what it leaves in its own memory.
     scales: dict[tuple[int, int], float] = {}
-    plain, kept, G = [Denoise(*knots) for knots in reversed(down)], Held(_nothing), zero
-    for move, held in zip(plain, steps_of(plain, solver), strict=True):
+    straight, kept, G = [Denoise(*knots) for knots in reversed(down)], Held(_nothing), zero
+    for move, held in zip(straight, steps_of(straight, solver), strict=True):
         to, r = entered[move.j][1], kept.remainder(held, G)
         e = zero + s(solver.info(move.i, move.j))
         scale = e + (to - held.step.forward(G, e, r)) / held.step.b  # exactly e, where nothing was injected

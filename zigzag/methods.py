@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.strengths import Strength, check_strength
 
 __all__ = ["EndToEnd", "ImplicitZ", "Method", "Resampling", "Standard", "Z2Sampling", "ZSampling"]
 
@@ -88,8 +89,10 @@ class ZSampling:
         refine: fixed-point iterations of each inversion.
         released: invert as the authors' released code does, with the coefficients of step `i + 1` at step `i`, for
             comparisons with published figures. Needs span 1, refine 0 and `steps ≤ T − 1`.
+        plain: leave every knot for good by a Φ of the plain role. With a strong and a weak model around a plain one,
+            as LoRA strengths 1.5 and −1.5 around 0.8, that is W2SD.
 
-    Source: Bai et al. 2025 (Z-Sampling), Algorithm 1; spans are its Table 12.
+    Source: Bai et al. 2025 (Z-Sampling), Algorithm 1; spans are its Table 12. W2SD: Bai et al. 2502.00473.
     """
 
     steps: int | None = None
@@ -97,6 +100,7 @@ class ZSampling:
     span: int = 1
     refine: int = 0
     released: bool = False
+    plain: bool = False
 
     def __post_init__(self) -> None:
         _at_least(self, "rounds", 1)
@@ -120,7 +124,7 @@ class ZSampling:
                 down = [Denoise(m, m + 1) for m in range(i, end)]
                 up = [self._invert(m) for m in reversed(range(i, end))]
                 moves += [*down, *up] * self.rounds
-            moves.append(Denoise(i, i + 1))
+            moves.append(Denoise(i, i + 1, self.plain))
         return tuple(moves)
 
     def _invert(self, i: int) -> Invert:
@@ -134,14 +138,17 @@ class ImplicitZ:
     Args:
         start: the first step that shifts.
         steps: the paper's λ, the step before which shifting ends (not how many shift); by default T. 0 is none.
+        strength: how much of the gap each Shift applies: a number, or a rule of `zigzag.strengths`.
 
     Source: Z²-Sampling (2026), section 3.1.
     """
 
     start: int = 0
     steps: int | None = None
+    strength: Strength = 1.0
 
     def __post_init__(self) -> None:
+        check_strength("ImplicitZ", self.strength)
         _at_least(self, "start", 0)
         _check_lambda(self)
         _check_interval(self, self.start, self.steps)
@@ -151,7 +158,7 @@ class ImplicitZ:
         active = _active_steps(self, self.steps, T, default=T)
         if self.start > T:
             raise ValueError(f"{self!r}: start must be at most T = {T}")
-        return _shifting(T, self.start, active, fresh=True)
+        return _shifting(T, self.start, active, fresh=True, strength=self.strength)
 
 
 @dataclass(frozen=True)
@@ -163,14 +170,17 @@ class Z2Sampling:
             of 4. With 0 the first step has no gap yet, and is a plain one all the same.
         steps: the paper's λ, the step before which shifting ends (not how many shift); by default T, every step that
             is left. 0 is none.
+        strength: how much of the gap each Shift applies: a number, or a rule of `zigzag.strengths`.
 
     Source: Z²-Sampling (2026), section 3.2 and Algorithm 3.
     """
 
     warmup: int = 5
     steps: int | None = None
+    strength: Strength = 1.0
 
     def __post_init__(self) -> None:
+        check_strength("Z2Sampling", self.strength)
         _at_least(self, "warmup", 0)
         _check_lambda(self)
         _check_interval(self, max(1, self.warmup), self.steps)
@@ -183,14 +193,14 @@ class Z2Sampling:
                 f"warmup must be smaller than the number of steps, got warmup={self.warmup} and T = {T}; "
                 "for few-step models the paper takes warmup=1 of 4 steps"
             )
-        return _shifting(T, max(1, self.warmup), active, fresh=False)
+        return _shifting(T, max(1, self.warmup), active, fresh=False, strength=self.strength)
 
 
-def _shifting(T: int, start: int, stop: int, fresh: bool) -> tuple[Move, ...]:
+def _shifting(T: int, start: int, stop: int, fresh: bool, strength: Strength) -> tuple[Move, ...]:
     moves: list[Move] = []
     for i in range(T):
         if start <= i < stop:
-            moves.append(Shift(i, fresh))
+            moves.append(Shift(i, fresh, strength))
         moves.append(Denoise(i, i + 1))
     return tuple(moves)
 

@@ -1,74 +1,100 @@
-"""A predictor, and all that stands between a query of the loop and its answer."""
+"""A predictor, asked by the loop: in which calls its branches are evaluated, and what came back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from zigzag.conditions import MISSING, Conditions
+from zigzag.conditions import Conditions
 from zigzag.guided import Answer, Query
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
 
-__all__ = ["Model", "Predictor"]
+__all__ = ["Model", "Models", "Predictor"]
 
 Predictor: TypeAlias = Callable[[Tensor, Tensor, Any], Tensor]
 
 
-class Model:
-    """A predictor with its two conditions, which answers queries.
+class Models:
+    """The predictors of a walk, which answer its queries together: each evaluates its branches.
 
     Args:
-        name: of the predictor, for messages. fn: the predictor.
-        conditions: the two, and both as one. Where a tensor of them is written to, or replaced, between two calls (as
-            null-text inversion does), the doubled one is made anew.
-        solver: whose times it is told. x: a state, in the dtype that it is shown.
-        checkpoint: whether its activations are computed anew on the way back (`torch.utils.checkpoint`).
+        models: of the predictors, with the branches of each in their conditions.
+        solver: whose times they are told. x: a state, as they are shown it.
     """
 
-    def __init__(
-        self, name: str, fn: Predictor, conditions: Conditions, solver: Solver, x: Tensor, checkpoint: bool = False
-    ) -> None:
-        self.name, self.fn, self.dtype, self.checkpoint = name, fn, x.dtype, checkpoint
-        self.conditions = conditions
-        self._watched = checkpoint or conditions.doubled is not MISSING
-        self._stamp = self._mark()
+    def __init__(self, models: Sequence[Model], solver: Solver, x: Tensor) -> None:
+        self.models = tuple(models)
         self.times = solver.told_times(x.device, state_dtype(x.dtype))
 
     def __call__(self, query: Query) -> Answer:
         """The predictions asked for, and the rows they took."""
-        if self._watched and (stamp := self._mark()) != self._stamp:
-            self._renew(stamp)
-        e_c, e_u = self.branches(query.x, self.times[query.told], query.cond, query.uncond)
-        return Answer(e_c, e_u, query.cond + query.uncond)
+        for model in self.models:
+            model.watch()
+        return Answer(self.branches(query.x, self.times[query.told], query.branches), len(query.branches))
 
-    def branches(self, x: Tensor, t: Tensor, cond: bool, uncond: bool) -> tuple[Tensor | None, Tensor | None]:
-        """The predictions at `x`, told `t`: in one call where the conditions could be doubled, else in two."""
-        x = x.to(self.dtype)
-        both = self.conditions.doubled
-        if cond and uncond and both is not MISSING:
-            e = self._predict(torch.cat([x, x]), t, both)
-            return e[len(x) :], e[: len(x)]
-        e_u = self._predict(x, t, self.conditions.uncond) if uncond else None
-        return self._predict(x, t, self.conditions.cond) if cond else None, e_u
+    def branches(self, x: Tensor, t: Tensor, branches: tuple[str, ...]) -> dict[str, Tensor]:
+        """The predictions of `branches` at `x`, told `t`."""
+        if len(self.models) == 1:
+            return self.models[0](x, t, branches)
+        found: dict[str, Tensor] = {}
+        for model in self.models:
+            if its := tuple(name for name in branches if name in model.conditions.each):
+                found |= model(x, t, its)
+        return found
 
-    def _mark(self) -> object:
-        """What changes when a tensor of the conditions is written to, or another takes its place."""
-        return _mark(self.conditions.cond), _mark(self.conditions.uncond)
 
-    def _renew(self, stamp: object) -> None:
+class Model:
+    """A predictor with its conditions.
+
+    Args:
+        name: of the predictor, for messages. fn: the predictor.
+        conditions: of its branches. Where a tensor of them is written to, or replaced, between two calls (as null-text
+            inversion does), the joined ones are made anew.
+        x: a state, in the dtype that it is shown.
+        checkpoint: whether its activations are computed anew on the way back (`torch.utils.checkpoint`).
+    """
+
+    def __init__(self, name: str, fn: Predictor, conditions: Conditions, x: Tensor, checkpoint: bool = False) -> None:
+        self.name, self.fn, self.dtype, self.checkpoint = name, fn, x.dtype, checkpoint
+        self.conditions = conditions
+        self._watched = checkpoint or bool(conditions.joined)
+        self._stamp = self._mark()
+
+    def __call__(self, x: Tensor, t: Tensor, branches: tuple[str, ...]) -> dict[str, Tensor]:
+        """The predictions of `branches` at `x`, told `t`: in one call where their conditions could be joined."""
+        x, found = x.to(self.dtype), {}
+        for call in self.conditions.calls[branches]:
+            if len(call) == 1:
+                found[call[0]] = self._predict(x, t, self.conditions.each[call[0]])
+            else:
+                e = self._predict(torch.cat([x] * len(call)), t, self.conditions.joined[call])
+                found |= zip(call, e.chunk(len(call)), strict=True)
+        return found
+
+    def watch(self) -> None:
+        """Joins the conditions anew, where one of them was changed since.
+
+        Raises:
+            ValueError: with `checkpoint`, which would compute earlier calls anew with what is in them now.
+        """
+        if not self._watched or (stamp := self._mark()) == self._stamp:
+            return
         self._stamp = stamp
         if self.checkpoint:
             raise ValueError(
                 "the conditions were changed during a walk with checkpoint=True, which would compute earlier calls "
                 "anew with what is in them now; use checkpoint=False"
             )
-        if self.conditions.doubled is not MISSING:
-            self.conditions = self.conditions.renewed()
+        self.conditions = self.conditions.renewed()
+
+    def _mark(self) -> object:
+        """What changes when a tensor of the conditions is written to, or another takes its place."""
+        return [_mark(condition) for condition in self.conditions.each.values()]
 
     def _predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         t = t.expand(len(x))
@@ -86,7 +112,7 @@ class Model:
 
     def _other_shape(self, x: Tensor, e: Tensor) -> str:
         says = f"{self.name} must return the shape of x, {tuple(x.shape)}, got {tuple(e.shape)}"
-        if self.conditions.doubled is not MISSING:
+        if self.conditions.joined:
             says += " (x is a doubled batch, the unconditional half first; batched=False calls it once a branch)"
         twice = [k for k, (a, b) in enumerate(zip(x.shape, e.shape, strict=False)) if b == 2 * a and k]
         if e.ndim == x.ndim and len(twice) == 1:

@@ -6,15 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from zigzag.strengths import Strength
+
 __all__ = ["Denoise", "Invert", "Move", "Renoise", "Shift", "gap_is_read"]
 
 
 @dataclass(frozen=True, slots=True)
 class Denoise:
-    """Φ, knot `i → j`, toward the data: `x_j = a·x_i + b·e_s(x_i, t_i)` under the strong guidance."""
+    """Φ, knot `i → j`, toward the data: `x_j = a·x_i + b·e_s(x_i, t_i)` under the strong guidance.
+
+    With `plain` it is made with the plain role, `e_p` in place of `e_s` (the denoising that follows a zigzag in W2SD).
+    """
 
     i: int
     j: int
+    plain: bool = False
 
     @property
     def start(self) -> int:
@@ -55,14 +61,16 @@ class Invert:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """The zigzag `i → i + 1 → i` in one translation: `x̃_i = x_i + (b/a)·gap`, `gap = e_s − e_w`.
+    """The zigzag `i → i + 1 → i` in one translation: `x̃_i = x_i + λ·(b/a)·gap`, `gap = e_s − e_w`, `λ` the strength.
 
-    It equals Ψ∘Φ where Ψ reuses the weak prediction at `x_i` (Z²-Sampling, Theorem 1).
-    With `fresh` the gap is evaluated here, at `x_i`; else it is the last one cached.
+    With `λ = 1` it equals Ψ∘Φ where Ψ reuses the weak prediction at `x_i` (Z²-Sampling, Theorem 1).
+    With `fresh` the gap is evaluated here, at `x_i`; else it is the last one cached. `strength` is a number (1 is the
+    whole of it, 0 none, below 0 the other way), or a rule of `zigzag.strengths` that gives `λ` per sample, `(B,)`.
     """
 
     i: int
     fresh: bool
+    strength: Strength = 1.0
 
     @property
     def start(self) -> int:

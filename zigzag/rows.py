@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,9 @@ def count_rows(
     steps: int | Solver,
     strong: float | Guidance = 5.5,
     weak: float | Guidance = 0.0,
-    own_weak: bool = False,
+    own_weak: bool | Collection[str] = False,
+    plain: float | Guidance | None = None,
+    own_plain: bool | Collection[str] = False,
 ) -> int:
     """The model rows per sample that a method takes on a grid of `steps` steps: those that run when it is walked.
 
@@ -33,17 +36,28 @@ def count_rows(
         method: one of `zigzag.methods`, or a tuple of moves that connect.
         steps: how many, or the solver that has them.
         strong, weak: the guidances, as in `walk`.
-        own_weak: whether weak predictions are of another predictor, `weak_fn`.
+        own_weak: whether weak predictions are of another predictor, `weak_fn`; or which conditions of their own they
+            have, `("cond",)`, say, for `weak_cond`.
+        plain, own_plain: the same of plain steps.
 
     Raises:
         TypeError, ValueError: as `walk`.
     """
 
-    def silent(x: Tensor, t: Tensor, cond: None) -> Tensor:
+    def silent(x: Tensor, t: Tensor, cond: object) -> Tensor:
         return x
 
     trace = Trace()
     x, solver = torch.zeros(1, 1, device="cpu"), steps if isinstance(steps, Solver) else FlowEuler.uniform(steps)
-    weak_fn = silent if own_weak else None
-    sample(silent, x, solver, method, cond=None, uncond=None, strong=strong, weak=weak, weak_fn=weak_fn, trace=trace)
+    other: dict[str, Any] = {}
+    for role, own in (("weak", own_weak), ("plain", own_plain)):
+        if isinstance(own, bool):
+            other[f"{role}_fn"] = silent if own else None
+        elif unknown := set(own) - {"cond", "uncond"}:
+            raise ValueError(f"own_{role} must be a bool, or of cond and uncond, got {sorted(unknown)}")
+        else:
+            other |= {f"{role}_{branch}": object() for branch in own}
+    sample(
+        silent, x, solver, method, cond=None, uncond=None, strong=strong, weak=weak, plain=plain, trace=trace, **other
+    )
     return trace.rows

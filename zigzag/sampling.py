@@ -10,16 +10,18 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from zigzag.checks import check_generator, moves_recorded, settle
+from zigzag.checks import Given, check_generator, moves_recorded, roles_asked, settle
 from zigzag.conditions import MISSING
 from zigzag.guidance import Guidance
 from zigzag.guided import Answer, Guided, Query
 from zigzag.held import Draw, Held, HeldStep
 from zigzag.methods import Method
-from zigzag.model import Model, Predictor
+from zigzag.model import Model, Models, Predictor
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
+from zigzag.roles import Roles
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
+from zigzag.strengths import Gaps
 from zigzag.support.progress import progress_bar
 from zigzag.trace import Trace
 
@@ -58,6 +60,12 @@ def sample(
     strong: float | Guidance = 5.5,
     weak: float | Guidance = 0.0,
     weak_fn: Predictor | None = None,
+    weak_cond: Any = MISSING,
+    weak_uncond: Any = MISSING,
+    plain: float | Guidance | None = None,
+    plain_fn: Predictor | None = None,
+    plain_cond: Any = MISSING,
+    plain_uncond: Any = MISSING,
     batched: bool | Literal["auto"] = "auto",
     generator: Generators = None,
     grad: bool | int = False,
@@ -72,8 +80,10 @@ def sample(
         `(B, …)` in the dtype of `x`. Same inputs and generator, same output, bit for bit.
     """
     for visit in walk(
-        eps_fn, x, solver, method, cond=cond, uncond=uncond, strong=strong, weak=weak, weak_fn=weak_fn, batched=batched,
-        generator=generator, grad=grad, checkpoint=checkpoint, callback=callback, progress=progress, trace=trace,
+        eps_fn, x, solver, method, cond=cond, uncond=uncond, strong=strong, weak=weak, weak_fn=weak_fn,
+        weak_cond=weak_cond, weak_uncond=weak_uncond, plain=plain, plain_fn=plain_fn, plain_cond=plain_cond,
+        plain_uncond=plain_uncond, batched=batched, generator=generator,
+        grad=grad, checkpoint=checkpoint, callback=callback, progress=progress, trace=trace,
     ):  # fmt: skip
         state = visit.state
         del visit  # or its prediction would be held through the next model call
@@ -91,6 +101,12 @@ def walk(
     strong: float | Guidance = 5.5,
     weak: float | Guidance = 0.0,
     weak_fn: Predictor | None = None,
+    weak_cond: Any = MISSING,
+    weak_uncond: Any = MISSING,
+    plain: float | Guidance | None = None,
+    plain_fn: Predictor | None = None,
+    plain_cond: Any = MISSING,
+    plain_uncond: Any = MISSING,
     batched: bool | Literal["auto"] = "auto",
     generator: Generators = None,
     grad: bool | int = False,
@@ -113,8 +129,13 @@ def walk(
         cond, uncond: the two conditions, any pytrees. `uncond` may be left out where no guidance needs it.
         strong, weak: the guidance of Denoise and of Invert; a number is `CFG(number)`.
         weak_fn: another predictor for the weak predictions; a gap then costs its rows too.
-        batched: True evaluates both branches in one call on a doubled batch, False in two calls; "auto" batches when
-            both conditions are pytrees of one structure whose leaves are all tensors of equal shapes, the batch first.
+        weak_cond, weak_uncond: other conditions for the weak predictions, by default `cond` and `uncond`. What both
+            roles need of the same predictor under the same condition is evaluated once; what only one needs is a row.
+        plain, plain_fn, plain_cond, plain_uncond: the same for a Denoise that is plain (`ZSampling(plain=True)`); what
+            is not passed is as it is for the strong predictions.
+        batched: True evaluates all branches of a predictor at a state in one call, on a batch of as many times the
+            size, False in a call each; "auto" batches when their conditions are pytrees of one structure whose leaves
+            are all tensors of equal shapes, the batch first (else, with more than two, those of each role).
         generator: for the noise of Renoise and of stochastic steps, on any device; by default torch's global one. With
             a list, one a sample, what a sample is does not depend on its batch.
         grad: record gradients; an integer K records them of the last K steps only: of the moves after the path is
@@ -136,21 +157,20 @@ def walk(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
     with torch.set_grad_enabled(bool(grad)):  # conditions may want gradients too
-        path, steps, strong, weak, conditions = settle(
-            eps_fn, x, solver, method, cond, uncond, strong, weak, weak_fn, batched
-        )
+        path, steps, roles, predictors = settle(
+            x, solver, method, Given(strong, eps_fn, cond, uncond), Given(weak, weak_fn, weak_cond, weak_uncond),
+            Given(plain, plain_fn, plain_cond, plain_uncond), batched,
+        )  # fmt: skip
     check_generator(generator, len(x))
     recorded = moves_recorded(path, grad)
-    model = Model("eps_fn", eps_fn, conditions, solver, x, checkpoint)
-    weak_model = model if weak_fn is None else Model("weak_fn", weak_fn, conditions, solver, x, checkpoint)
-    moves = traverse(path, steps, x, solver, strong, weak, weak_fn is not None, noise_of(generator), trace)
-    return _drive(moves, model, weak_model, recorded, callback, progress_bar(len(path), enabled=progress))
+    models = Models([Model(*predictor, x, checkpoint) for predictor in predictors], solver, x)
+    moves = traverse(path, steps, x, solver, roles, noise_of(generator), trace)
+    return _drive(moves, models, recorded, callback, progress_bar(len(path), enabled=progress))
 
 
 def _drive(
     moves: Traversal,
-    model: Model,
-    weak_model: Model,
+    models: Models,
     recorded: Sequence[bool],
     callback: Callable[[Visit], Tensor | None] | None,
     progress: AbstractContextManager[Callable[[int], None]],
@@ -161,7 +181,7 @@ def _drive(
             with torch.set_grad_enabled(grad):
                 message = moves.send(new)
                 while isinstance(message, Query):
-                    message = moves.send((weak_model if message.weak else model)(message))
+                    message = moves.send(models(message))
             new = None if callback is None else _state_like(message.state, callback(message))
             tick(message.rows)
             yield message if new is None else replace(message, state=new)
@@ -173,9 +193,7 @@ def traverse(
     steps: Sequence[HeldStep],
     x: Tensor,
     solver: Solver,
-    strong: Guidance,
-    weak: Guidance,
-    separate: bool,
+    roles: Roles,
     draw: Draw,
     trace: Trace | None = None,
 ) -> Traversal:
@@ -183,56 +201,51 @@ def traverse(
     yields a `Visit` after each move and is sent a state to go on from, or None.
 
     `walk` drives it with a callable. Whoever cannot call the model (a pipeline that runs its own loop) drives it
-    from there. The path and its steps are those of `plan_path`; with `separate` the weak predictions have a model of
-    their own; `draw(x, interval)` gives noise like `x`: that of an interval `(i, j)`, or (None) for a Renoise. Grad
-    mode is the driver's.
+    from there. The path and its steps are those of `plan_path`; `roles` says who predicts from which branches;
+    `draw(x, interval)` gives noise like `x`: that of an interval `(i, j)`, or (None) for a Renoise. Grad mode is the
+    driver's.
     """
-    guided, kept = Guided(strong, weak, separate), Held(draw)
+    guided, kept, gaps = Guided(roles, traced=trace is not None), Held(draw), Gaps(path)
     x = x.to(state_dtype(x.dtype))
-    gap: Tensor | None = None
     if trace is not None:
         trace.begin(path)
     for move, held, caches_gap in zip(path, steps, gap_is_read(path), strict=True):
         e: Tensor | None = None
-        e_w: Tensor | None = None
         time: float | None = None
         rows, before, step = guided.rows, x if trace is not None else None, held.step
         match move:
             case Denoise(i, j):
-                at, gap = solver.info(i, j), None
-                if caches_gap:
-                    e, e_w = yield from guided.pair(x, at)
-                    gap = e - e_w
-                else:
-                    e, e_w = yield from guided.strong(x, at, weak_too=trace is not None and trace.awaits_weak)
+                at, asked = solver.info(i, j), roles_asked(move, caches_gap)
+                es = yield from guided.ask(x, at, asked)
+                e = es[asked[0]]
                 if held.leaves:
                     kept.leave(i, solver.remember(i, x, e))
                 if (inner := held.inner) is not None:  # a second evaluation, where the first one leads to
-                    y = inner.first.forward(x, e)
-                    if caches_gap:
-                        e_2, e_w2 = yield from guided.pair(y, at, inner.told)
-                        gap = e_2 - e_w2
-                    else:
-                        e_2, _ = yield from guided.strong(y, at, told=inner.told)
-                    e = torch.lerp(e, e_2, inner.weight)
+                    es = yield from guided.ask(inner.first.forward(x, e), at, asked, inner.told)
+                    e = torch.lerp(e, es[asked[0]], inner.weight)
+                if caches_gap:
+                    gaps.cache(es)
+                else:
+                    gaps.forget()
+                del es  # or the branches would be held through the next model call
                 r = kept.remainder(held, x)
                 x, time = step.forward(x, e, r), at.t
             case Invert(j, i, refine):
                 at, x_j, r = solver.info(i, j), x, kept.remainder(held, x)
                 for _ in range(1 + refine):  # first at x_j, then at each result
-                    e = yield from guided.weak(x, at)
+                    e = (yield from guided.ask(x, at, ("weak",)))["weak"]
                     x, time = step.inverse(x_j, e, r), at.t
                 del x_j
-            case Shift(i, fresh):
+            case Shift(i, fresh, strength):
+                at = solver.info(i)
                 if fresh:
-                    at = solver.info(i)
-                    gap, time = (yield from guided.gap(x, at)), at.t
-                assert gap is not None  # plan_path has seen to it
-                x = step.shift(x, gap)
+                    gaps.cache((yield from guided.ask(x, at, ("strong", "weak"))))
+                    time = at.t
+                x = step.shift(x, gaps.share(strength, x, step, at))
             case Renoise():
                 x = step.forward(x, draw(x, None))
         if trace is not None and before is not None:
-            trace.log(move, time, guided.rows - rows, before, x, e, e_w)
+            trace.log(move, time, guided.rows - rows, before, x, e, guided, step)
         new = yield Visit(move, move.end, x, e, guided.rows)
         if isinstance(new, Tensor):
             x = new

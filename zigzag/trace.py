@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from zigzag.guided import Guided
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.solvers import AffineStep
 
 __all__ = ["Record", "Trace"]
 
@@ -31,9 +34,19 @@ class Record:
 
             with `ē` the prediction the inversion used last. They are filled in by the Denoise that follows, if it
             computes the branches that `e_w` needs; else None.
+        beta: `β` per sample `(B,)`, of a Denoise that leaves a knot for good to which the path has come back, or at
+            which it has shifted: by how much larger a scale of plain guidance would have moved the state alike,
+
+            .. math:: \beta = \frac{\langle \Delta, g\rangle}{\langle g, g\rangle}, \qquad
+                      \Delta = (a/b)\,(\tilde x_i - x_i), \qquad g = e_c(\tilde x_i) - e_\varnothing(\tilde x_i)
+
+            with `x_i` the state that came down to the knot in this descent, and `x̃_i` the one that leaves it: as far
+            as `Δ` lies along `g`, the step is that of plain guidance at the scale `w + β`. On a field whose branches
+            do not depend on the state that is `matched_cfg`'s scale. None where nothing was injected, and where the
+            strong prediction needs one branch only.
 
     Tensors are on the device of the walk, in the state's dtype, without gradients and without a host sync.
-    Source: Z-Sampling, Theorems 1 and 2.
+    Source: Z-Sampling, Theorems 1 and 2; β is this library's.
     """
 
     move: Move
@@ -43,6 +56,7 @@ class Record:
     delta: Tensor | None = None
     tau1: Tensor | None = None
     tau2: Tensor | None = None
+    beta: Tensor | None = None
 
 
 class Trace:
@@ -53,7 +67,7 @@ class Trace:
         rows: model rows per sample, all moves together.
 
     While a path is under way, the trace holds the state and the prediction at every knot it will still return to: one
-    of each for zigzags of span 1, T of each for `EndToEnd`.
+    of each for zigzags of span 1, T of each for `EndToEnd`; and the last prediction's branches.
     """
 
     def __init__(self) -> None:
@@ -67,6 +81,13 @@ class Trace:
         """Model rows per sample that ran."""
         return sum(record.rows for record in self.records)
 
+    @property
+    def beta(self) -> Tensor | None:
+        """The mean `β` of the steps that leave a knot for good, `(B,)`, 0 where nothing was injected: how much larger
+        the scale is that the whole walk amounts to. None where no step has one."""
+        known = [record.beta for record in self.records if record.beta is not None]
+        return torch.stack(known).sum(0) / self._descents if known else None
+
     def begin(self, path: Sequence[Move]) -> None:
         """Empties the trace for a walk along `path`."""
         self.records: list[Record] = []
@@ -74,15 +95,21 @@ class Trace:
         self._left: dict[int, tuple[Tensor, Tensor]] = {}
         self._last: Move | None = None
         self._zigzag: tuple[Tensor, Tensor] | None = None
+        # Whether each move leaves its knot for good, and the states that came down to knots where more is to happen.
+        lowest = accumulate((move.end for move in reversed(path)), min)
+        self._for_good = [*reversed([
+            isinstance(move, Denoise) and after > move.start
+            for move, after in zip(reversed(path), [*lowest], strict=True)
+        ])]  # fmt: skip
+        self._descents = sum(self._for_good)
+        self._injected = {move.end for move in path if not isinstance(move, Denoise)}
+        self._arrived: dict[int, Tensor] = {}
 
     def replaced(self) -> None:
         """A callback put another state in the place of the last one: the zigzag under way has no error terms now."""
+        if self._last is not None:
+            self._arrived.pop(self._last.end, None)
         self._last = self._zigzag = None
-
-    @property
-    def awaits_weak(self) -> bool:
-        """Whether `e_w` at the state reached would complete `τ₁` and `τ₂` of the Invert that reached it."""
-        return self._zigzag is not None
 
     @torch.no_grad()
     def log(
@@ -93,19 +120,26 @@ class Trace:
         before: Tensor,
         after: Tensor,
         e: Tensor | None,
-        e_w: Tensor | None,
+        guided: Guided | None = None,
+        step: AffineStep | None = None,
     ) -> None:
-        """Records a move from `before` to `after` with prediction `e`; `e_w` is the weak one at `before`, if known."""
+        """Records a move from `before` to `after` with prediction `e`; `guided` knows what else was answered."""
         last, self._last = self._last, move
         zigzag, self._zigzag = self._zigzag, None
-        delta = None
+        delta = beta = None
+        if not self.records and move.start in self._injected:
+            self._arrived[move.start] = before
         match move:
-            case Denoise(i, _) if e is not None:
-                if zigzag is not None and e_w is not None:
+            case Denoise(i, j) if e is not None:
+                if zigzag is not None and guided is not None and (e_w := guided.known("weak")) is not None:
                     e_s, e_bar = zigzag
                     self.records[-1] = replace(self.records[-1], tau1=_norm(e_s - e_w), tau2=_norm(e_w - e_bar))
                 if self._returns[i]:
                     self._left[i] = before, e
+                if self._for_good[len(self.records)] and guided is not None and step is not None:
+                    beta = self._beta(i, before, guided.direction, step)
+                if j in self._injected:
+                    self._arrived[j] = after
             case Invert(j, i, _, coefficients) if e is not None:
                 delta = self._delta(i, after)
                 if last == Denoise(i, j) and coefficients in (None, (i, j)):
@@ -115,7 +149,16 @@ class Trace:
             case Renoise(_, i):
                 delta = self._delta(i, after)
         self._forget(move)
-        self.records.append(Record(move, move.end, time, rows, delta))
+        self.records.append(Record(move, move.end, time, rows, delta, beta=beta))
+
+    def _beta(self, i: int, x: Tensor, g: Tensor | None, step: AffineStep) -> Tensor | None:
+        """`β` where the walk leaves knot `i` for good, from the state `x`."""
+        arrived = self._arrived.pop(i, None)
+        if arrived is None or arrived is x or g is None:
+            return None
+        g = g.flatten(1) if g.ndim > 1 else g[:, None]
+        moved = (x - arrived).reshape(g.shape) * float(step.a / step.b)
+        return (moved * g).sum(1) / (g * g).sum(1)
 
     def _delta(self, i: int, after: Tensor) -> Tensor | None:
         return _norm(after - self._left[i][0]) ** 2 if i in self._left else None

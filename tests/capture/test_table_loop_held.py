@@ -206,7 +206,7 @@ def test_a_second_state_that_does_not_tell_the_first_prediction_is_refused() -> 
             inner = super().inner(i, j)
             return inner and inner._replace(first=AffineStep(1.0, 0.0))
 
-    with pytest.raises(ValueError, match=r"Denoise\(i=0, j=1\) cannot be captured.*B = 0.*use sample"):
+    with pytest.raises(ValueError, match=r"Denoise\(i=0, j=1, plain=False\) cannot be captured.*B = 0.*use sample"):
         TableLoop(eps_fn, X, Blind.on(GRID), Standard(), cond=COND, uncond=UNCOND)
 
 

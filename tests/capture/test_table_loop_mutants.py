@@ -25,7 +25,7 @@ FRESH = DDIM.stable_diffusion(T, spacing="trailing", eta=1.0, fresh_noise=True)
 ONE, TWO, THREE = (DPMSolver.on(GRID, order=order, lower_order_final=False) for order in (1, 2, 3))
 HEUN = Heun.on(GRID)
 
-Rows = Callable[[Settled, Solver, bool], list[Row]]
+Rows = Callable[[Settled, Solver], list[Row]]
 
 
 def each(change: Callable[[Row], Row]) -> Rows:
@@ -34,14 +34,12 @@ def each(change: Callable[[Row], Row]) -> Rows:
 
 def on_the_way_up(change: Callable[[Row], Row]) -> Rows:
     """Only an inversion asks for the unconditional branch alone."""
-    return each(lambda row: change(row) if row.kind.uncond and not row.kind.cond else row)
+    return each(lambda row: change(row) if row.kind.branches == ("uncond",) else row)
 
 
 def of_another(solver: Solver) -> Rows:
     """With the steps of another solver on the same grid."""
-    return lambda settled, own, separate: plan_rows(
-        settled._replace(steps=steps_of(settled.path, solver)), own, separate
-    )
+    return lambda settled, own: plan_rows(settled._replace(steps=steps_of(settled.path, solver)), own)
 
 
 def redrawn(row: Row) -> Row:
@@ -55,7 +53,7 @@ def told_the_first_time(*given: Any) -> list[Row]:
 
 MUTANTS: dict[str, tuple[Solver, Any, Rows]] = {
     "a slot is not written": (
-        THREE, Z2Sampling(2), each(lambda row: row._replace(left=(0.0,) * 4)),
+        THREE, Z2Sampling(2), each(lambda row: row._replace(left=(0.0,) * 8)),
     ),
     "all goes into one slot": (THREE, Z2Sampling(2), each(lambda row: row._replace(into=1))),
     "what nobody reads goes into a slot that is read": (TWO, ZSampling(), each(lambda row: row._replace(into=0))),

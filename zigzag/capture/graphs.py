@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,12 +13,12 @@ from torch.utils import _pytree as pytree
 from zigzag.capture.kernels import combine, compiled_combine
 from zigzag.capture.rows import plan_rows
 from zigzag.capture.table import Carry, Kind, Plan, step_function
-from zigzag.checks import Settled, settle
-from zigzag.conditions import MISSING, Conditions
+from zigzag.checks import Given, Settled, settle
+from zigzag.conditions import MISSING
 from zigzag.guidance import Guidance
 from zigzag.held import Held
 from zigzag.methods import Method
-from zigzag.model import Model, Predictor
+from zigzag.model import Model, Models, Predictor
 from zigzag.moves import Move
 from zigzag.sampling import noise_of
 from zigzag.solvers import Solver
@@ -49,26 +50,48 @@ class TableLoop:
         strong: float | Guidance = 5.5,
         weak: float | Guidance = 0.0,
         weak_fn: Predictor | None = None,
+        weak_cond: Any = MISSING,
+        weak_uncond: Any = MISSING,
+        plain: float | Guidance | None = None,
+        plain_fn: Predictor | None = None,
+        plain_cond: Any = MISSING,
+        plain_uncond: Any = MISSING,
         batched: bool | Literal["auto"] = "auto",
         compiled: bool = False,
     ) -> None:
-        self._given = (eps_fn, x, solver, method, cond, uncond, strong, weak, weak_fn, batched)
-        settled = settle(*self._given)
+        self._given = Given(strong, eps_fn, cond, uncond), Given(weak, weak_fn, weak_cond, weak_uncond)
+        self._settle = partial(
+            settle, x, solver, method, plain=Given(plain, plain_fn, plain_cond, plain_uncond), batched=batched
+        )
+        settled = self._settle(*self._given)
+        # A role's predictor has copies of the conditions that it shares with the strong role, which are fed with those.
+        own = {
+            "weak_cond": weak_cond,
+            "weak_uncond": weak_uncond,
+            "plain_cond": plain_cond,
+            "plain_uncond": plain_uncond,
+        }
+        self._sources = {branch: branch.rpartition("_")[2] for branch, value in own.items() if value is MISSING}
         self.shape, self.dtype, self.device, self.solver = x.shape, x.dtype, x.device, solver
-        self.separate = weak_fn is not None
         self.plan = self._planned(settled)
         state = state_dtype(x.dtype)
-        shapes = (x.shape, x.shape, x.shape, (self.plan.depth, *x.shape))
+        kinds = self.plan.kinds
+        before = x.shape if any(kind.rule for kind in kinds) else (0,)
+        strongly = x.shape if any(kind.keeps_strong for kind in kinds) else (0,)
+        shapes = (x.shape, x.shape, x.shape, (self.plan.depth, *x.shape), before, strongly)
         self.carry = Carry(*(torch.zeros(shape, dtype=state, device=x.device) for shape in shapes))
         self.noise = torch.zeros_like(self.carry.x)
         self.k = torch.zeros(1, dtype=torch.int64, device=x.device)
-        self.conditions = Conditions(*(_cloned(c) for c in settled.conditions))
-        model = Model("eps_fn", eps_fn, self.conditions, solver, x)
-        weak_model = model if weak_fn is None else Model("weak_fn", weak_fn, self.conditions, solver, x)
+        self.conditions = [
+            conditions._replace(each=_cloned(conditions.each), joined=_cloned(conditions.joined))
+            for _, _, conditions in settled.predictors
+        ]
+        models = Models(
+            [Model(name, fn, own, x) for (name, fn, _), own in zip(settled.predictors, self.conditions, strict=True)],
+            solver, x,
+        )  # fmt: skip
         how = compiled_combine if compiled else combine
-        self.steps = {
-            kind: step_function(kind, self.plan, model, weak_model, how) for kind in dict.fromkeys(self.plan.kinds)
-        }
+        self.steps = {kind: step_function(kind, self.plan, models, how) for kind in dict.fromkeys(kinds)}
 
     @property
     def rows(self) -> int:
@@ -82,6 +105,10 @@ class TableLoop:
         *,
         cond: Any = MISSING,
         uncond: Any = MISSING,
+        weak_cond: Any = MISSING,
+        weak_uncond: Any = MISSING,
+        plain_cond: Any = MISSING,
+        plain_uncond: Any = MISSING,
         strong: float | Guidance | None = None,
         weak: float | Guidance | None = None,
         generator: torch.Generator | None = None,
@@ -90,7 +117,8 @@ class TableLoop:
 
         Args:
             x: the shape, dtype and device of the `x` that the loop was made with.
-            cond, uncond: conditions of the same structure and shapes as before.
+            cond, uncond, weak_cond, weak_uncond, plain_cond, plain_uncond: conditions of the same structure and shapes
+                as before, of branches that the loop was made with.
             strong, weak: new scales, as long as they need the same branches.
             generator: for the noise of Renoise and of stochastic steps, drawn as `sample` draws it.
 
@@ -101,12 +129,16 @@ class TableLoop:
         if (x.shape, x.dtype, x.device) != (self.shape, self.dtype, self.device):
             made, got = (self.shape, self.dtype, self.device), (x.shape, x.dtype, x.device)
             raise ValueError(f"x must be as this loop was made for, {made}, got {got}; make a new loop for it")
-        self._feed(cond, uncond)
+        self._feed(
+            cond=cond, uncond=uncond, weak_cond=weak_cond, weak_uncond=weak_uncond, plain_cond=plain_cond,
+            plain_uncond=plain_uncond,
+        )  # fmt: skip
         if strong is not None or weak is not None:
             self._rescale(strong, weak)
         self.carry.x.copy_(x)
         if self.plan.depth:
             self.carry.memory.zero_()  # what a step does not read it multiplies by 0, and that must be a number
+        self.carry.gap.zero_()  # a rule finds zeros where there is no gap before
         self.k.zero_()
         kept, loaded = Held(noise_of(generator)), None
         for kind, held in zip(self.plan.kinds, self.plan.noise, strict=True):
@@ -123,30 +155,36 @@ class TableLoop:
         if m is not None:
             self.carry.memory.index_copy_(0, self.plan.into.index_select(0, self.k), m.unsqueeze(0))
         # The anchor may be the old state itself: it is copied before the state is overwritten.
-        for name in ("anchor", "gap", "x"):
+        for name in ("anchor", "before", "gap", "strong", "x"):
             if getattr(new, name) is not getattr(self.carry, name):
                 getattr(self.carry, name).copy_(getattr(new, name))
         self.k.add_(1)
 
     def _planned(self, settled: Settled) -> Plan:
-        rows = plan_rows(settled, self.solver, self.separate)
+        rows = plan_rows(settled, self.solver)
         return Plan.of(rows, self.solver, self.device, state_dtype(self.dtype))
 
     def _rescale(self, strong: float | Guidance | None, weak: float | Guidance | None) -> None:
-        given = list(self._given)
-        given[6:8] = given[6] if strong is None else strong, given[7] if weak is None else weak
-        self.plan.refill(self._planned(settle(*given)))
-        self._given = tuple(given)
+        s, w = self._given
+        given = s._replace(rule=s.rule if strong is None else strong), w._replace(rule=w.rule if weak is None else weak)
+        self.plan.refill(self._planned(self._settle(*given)))
+        self._given = given
 
-    def _feed(self, cond: Any, uncond: Any) -> None:
-        for name, new, first in (("cond", cond, False), ("uncond", uncond, True)):
+    def _feed(self, **given: Any) -> None:
+        for name, new in given.items():
             if new is MISSING:
                 continue
-            _copied_into(name, getattr(self.conditions, name), new)
-            if self.conditions.doubled is not MISSING:
-                # The unconditional half of a doubled batch comes first.
-                halves = pytree.tree_map(lambda leaf, first=first: _half(leaf, first), self.conditions.doubled)
-                _copied_into(name, halves, new)
+            fed = False
+            for conditions in self.conditions:
+                for branch, old in conditions.each.items():
+                    if self._sources.get(branch, branch) == name:
+                        _copied_into(name, old, new)
+                        for call, joined in conditions.joined.items():
+                            if branch in call:
+                                _copied_into(name, _part(joined, call.index(branch), len(call)), new)
+                        fed = True
+            if not fed:
+                raise ValueError(f"{name} was not passed when this loop was made; make a new loop for it")
 
 
 class CapturedLoop(TableLoop):
@@ -200,6 +238,12 @@ def capture(
     strong: float | Guidance = 5.5,
     weak: float | Guidance = 0.0,
     weak_fn: Predictor | None = None,
+    weak_cond: Any = MISSING,
+    weak_uncond: Any = MISSING,
+    plain: float | Guidance | None = None,
+    plain_fn: Predictor | None = None,
+    plain_cond: Any = MISSING,
+    plain_uncond: Any = MISSING,
     batched: bool | Literal["auto"] = "auto",
 ) -> CapturedLoop:
     """A sampler with the results of `sample` that replays CUDA graphs: one for each kind of step.
@@ -228,7 +272,9 @@ def capture(
     """
     return CapturedLoop(
         eps_fn, x, solver, method,
-        cond=cond, uncond=uncond, strong=strong, weak=weak, weak_fn=weak_fn, batched=batched,
+        cond=cond, uncond=uncond, strong=strong, weak=weak, weak_fn=weak_fn, weak_cond=weak_cond,
+        weak_uncond=weak_uncond, plain=plain, plain_fn=plain_fn, plain_cond=plain_cond, plain_uncond=plain_uncond,
+        batched=batched,
     )  # fmt: skip
 
 
@@ -236,10 +282,9 @@ def _cloned(tree: Any) -> Any:
     return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
 
 
-def _half(leaf: Any, first: bool) -> Any:
-    if not isinstance(leaf, Tensor):
-        return leaf
-    return leaf[: len(leaf) // 2] if first else leaf[len(leaf) // 2 :]
+def _part(tree: Any, k: int, parts: int) -> Any:
+    """The `k`-th of the conditions that were joined, as views."""
+    return pytree.tree_map(lambda leaf: leaf.chunk(parts)[k] if isinstance(leaf, Tensor) else leaf, tree)
 
 
 def _copied_into(name: str, old: Any, new: Any) -> None:

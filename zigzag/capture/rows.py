@@ -13,39 +13,45 @@ What is remembered is `p·x + q·e` for some `p`, `q`, and is written in the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from numbers import Real
+from types import MappingProxyType
 
 import torch
 
 from zigzag.capture.slots import Slots, slots_of
 from zigzag.capture.table import Kind, Row
-from zigzag.checks import Settled
-from zigzag.guidance import Guidance, LinearGuidance
+from zigzag.checks import Settled, roles_asked
+from zigzag.guidance import LinearGuidance
 from zigzag.held import HeldStep
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
+from zigzag.roles import BRANCHES, Role, RoleName, in_order
 from zigzag.solvers import Inner, Solver, StepInfo
+from zigzag.strengths import StrengthRule
 
 __all__ = ["plan_rows"]
 
 
-def plan_rows(settled: Settled, solver: Solver, separate: bool) -> list[Row]:
-    """The rows of a path; with `separate` the weak predictions have a model of their own.
+def plan_rows(settled: Settled, solver: Solver) -> list[Row]:
+    """The rows of a path.
 
     Raises:
         TypeError: for guidance that is not linear in the gap: it has no scale to put into a table.
         ValueError: for a step of two evaluations whose second state does not tell the first prediction (`B = 0`).
     """
-    return _even(_shared(_Table(settled, solver, separate).rows))
+    return _even(_shared(_Table(settled, solver).rows))
 
 
 class _Table:
-    def __init__(self, settled: Settled, solver: Solver, separate: bool) -> None:
-        self.solver, self.separate = solver, separate
-        self.s, self.w = _linear("strong", settled.strong), _linear("weak", settled.weak)
+    def __init__(self, settled: Settled, solver: Solver) -> None:
+        self.solver, self.roles = solver, settled.roles
+        self.rules = {role.name: _linear(role) for role in settled.roles}
         self.rows: list[Row] = []
         path, steps = settled.path, settled.steps
+        rules = [move.strength for move in path if isinstance(move, Shift) and isinstance(move.strength, StrengthRule)]
+        self.keeps_strong = any(rule.reads_state for rule in rules)
         reads, slots = gap_is_read(path), slots_of(path, steps)
         absorbed = False
         for k, (move, held) in enumerate(zip(path, steps, strict=True)):
@@ -56,16 +62,24 @@ class _Table:
             match move:
                 case Denoise():
                     follows = path[k + 1] if k + 1 < len(path) else None
-                    absorbed = isinstance(follows, Shift) and not follows.fresh
-                    gap = -float(steps[k + 1].step.d) if absorbed else 0.0
-                    kept = _gap_is_read_first(path[k + 1 + absorbed :])
-                    self._denoise(move, held, slots[k], gap, evaluate_weak=reads[k], keeps_gap=kept)
-                case Shift(i, True):
-                    at, kept = solver.info(i), _gap_is_read_first(path[k + 1 :])
-                    row = self._row(at, at.t, 1.0, gap=-float(step.d), branches_of=(True, True), keeps_gap=kept)
-                    self.rows.append(row._replace(into=slots[k].spare))
-                case Shift(_, False):
-                    self.rows.append(Row(Kind(adds_gap=True), n=-float(step.d)))
+                    # With rules on the path every gap is kept, for the one after it too, and nothing is absorbed.
+                    absorbed = isinstance(follows, Shift) and not follows.fresh and not rules
+                    gap = _strength(follows) * -float(steps[k + 1].step.d) if absorbed else 0.0
+                    kept = reads[k] if rules else _gap_is_read_first(path[k + 1 + absorbed :])
+                    self._denoise(move, held, slots[k], gap, roles_asked(move, reads[k]), keeps_gap=kept)
+                case Shift(i, fresh, strength):
+                    at, n = solver.info(i), -float(step.d)
+                    if fresh:
+                        kept, by = (
+                            bool(rules) or _gap_is_read_first(path[k + 1 :]),
+                            0.0 if rules else _strength(move) * n,
+                        )
+                        row = self._row(at, at.t, 1.0, gap=by, asked=("strong", "weak"), keeps_gap=kept)
+                        self.rows.append(row._replace(into=slots[k].spare))
+                    if isinstance(strength, StrengthRule):
+                        self.rows.append(Row(Kind(adds_gap=True, rule=strength), n=n, info=tuple(map(float, at))))
+                    elif rules or not fresh:
+                        self.rows.append(Row(Kind(adds_gap=True), n=_strength(move) * n))
                 case Invert():
                     self._invert(move, held, slots[k])
                 case Renoise(j, i):
@@ -73,29 +87,29 @@ class _Table:
                     self.rows.append(Row(Kind(adds_noise=True), noise=noise, p=float(step.a), n=float(step.b)))
 
     def _denoise(
-        self, move: Denoise, held: HeldStep, slots: Slots, gap: float, evaluate_weak: bool, keeps_gap: bool
+        self, move: Denoise, held: HeldStep, slots: Slots, gap: float, asked: Sequence[RoleName], keeps_gap: bool
     ) -> None:
-        at, branches_of, inner = self.solver.info(move.i, move.j), (True, evaluate_weak), held.inner
+        at, own, inner = self.solver.info(move.i, move.j), asked[0], held.inner
         t, second = at.t, False
         # The coefficients of the state, of the anchor and of the prediction.
         x_j = float(held.step.a), 0.0, float(held.step.b)
         m = _remembered(self.solver, move.i) if held.leaves else (0.0, 0.0, 0.0)
         if inner is not None:
-            first = self._row(at, t, float(inner.first.a), strong=float(inner.first.b), branches_of=branches_of)
+            first = self._row(at, t, float(inner.first.a), asked=asked, on={own: float(inner.first.b)})
             self.rows.append(first._replace(kind=replace(first.kind, keeps_anchor=True), into=slots.spare))
             t, second = self.solver.all_times[inner.told], True
             x_j = _with_second(*x_j, inner, move, self.solver)
             m = _with_second(*m, inner._replace(weight=0.0), move, self.solver)  # what is remembered is of the first
-        s, (p, q, b) = self.s.at(at), x_j
-        row = self._row(at, t, p, strong=b, gap=gap, branches_of=branches_of, keeps_gap=keeps_gap)
+        p, q, b = x_j
+        row = self._row(at, t, p, gap=gap, asked=asked, keeps_gap=keeps_gap, on={own: b})
         kind = replace(row.kind, adds_anchor=second, leaves=held.leaves)
-        row = row._replace(kind=kind, q=q, left=(m[0], m[1], m[2] * s, m[2] * (1 - s)), into=slots.into)
+        row = row._replace(kind=kind, q=q, left=(m[0], m[1], *self._on(at, {own: m[2]})), into=slots.into)
         self.rows.append(_holding(row, held, slots, 1.0))
 
     def _invert(self, move: Invert, held: HeldStep, slots: Slots) -> None:
         at, (c, d) = self.solver.info(move.i, move.j), (float(held.step.c), float(held.step.d))
         for r in range(1 + move.refine):
-            row = self._row(at, at.t, c, weak=d, branches_of=(False, True))
+            row = self._row(at, at.t, c, on={"weak": d}, asked=("weak",))
             kind = replace(row.kind, keeps_anchor=r == 0 and move.refine > 0, from_anchor=r > 0)
             into = slots.into if r == move.refine else slots.spare
             row = _holding(row._replace(kind=kind, into=into), held, slots, -c)
@@ -107,26 +121,29 @@ class _Table:
         at: StepInfo,
         t: float,
         p: float,
-        strong: float = 0.0,
-        weak: float = 0.0,
-        gap: float = 0.0,
         *,
-        branches_of: tuple[bool, bool],
+        gap: float = 0.0,
+        asked: Sequence[RoleName],
         keeps_gap: bool = False,
+        on: Mapping[str, float] = MappingProxyType({}),
     ) -> Row:
-        """The row `p·x + strong·e_s + weak·e_w + gap·(e_s − e_w)`; `branches_of` says whose branches are evaluated."""
-        s, w = self.s.at(at), self.w.at(at)
-        c_s, u_s = self.s.branches(at) if branches_of[0] else (False, False)
-        c_w, u_w = self.w.branches(at) if branches_of[1] else (False, False)
-        in_s, in_w = strong + gap, weak - gap
-        # e_s is s·e_c + (1 − s)·e_u, and e_w likewise: of the same branches, unless they are another model's.
-        c, u, c_own, u_own = in_s * s, in_s * (1 - s), in_w * w, in_w * (1 - w)
-        if self.separate:
-            kind, kept = Kind(c_s, u_s, c_w, u_w, keeps_gap=keeps_gap), (s, 1 - s, -w, w - 1)
-        else:
-            kind, kept = Kind(c_s or c_w, u_s or u_w, keeps_gap=keeps_gap), (s - w, w - s, 0.0, 0.0)
-            c, u, c_own, u_own = c + c_own, u + u_own, 0.0, 0.0
-        return Row(kind, None, t, p, c, u, c_own, u_own, gap=kept)
+        """The row `p·x + Σ on·e + gap·(e_s − e_w)`, by role; `asked` says whose branches are evaluated."""
+        branches = in_order(branch for name in asked for branch in getattr(self.roles, name).needs(at))
+        kind = Kind(branches, keeps_gap=keeps_gap, keeps_strong=keeps_gap and self.keeps_strong)
+        on = {**on, "strong": on.get("strong", 0.0) + gap, "weak": on.get("weak", 0.0) - gap}
+        of_gap, of_strong = self._on(at, {"strong": 1.0, "weak": -1.0}), self._on(at, {"strong": 1.0})
+        row = Row(kind, None, t, p, self._on(at, on))
+        return row._replace(gap=of_gap, strong=of_strong) if keeps_gap else row
+
+    def _on(self, at: StepInfo, on: Mapping[str, float]) -> tuple[float, ...]:
+        """`Σ on·e` by role as coefficients of the branches: `e` is `w·e_c + (1 − w)·e_u`."""
+        total = dict.fromkeys(BRANCHES, 0.0)
+        for role in self.roles:
+            if coefficient := on.get(role.name, 0.0):
+                w = self.rules[role.name].at(at)
+                total[role.cond] += coefficient * w
+                total[role.uncond] += coefficient * (1 - w)
+        return tuple(total.values())
 
 
 def _holding(row: Row, held: HeldStep, slots: Slots, sign: float) -> Row:
@@ -216,9 +233,12 @@ def _gap_is_read_first(rest: Sequence[Move]) -> bool:
     return False
 
 
-def _linear(name: str, guidance: Guidance) -> LinearGuidance:
-    if not isinstance(guidance, LinearGuidance):
-        raise TypeError(
-            f"{name}={guidance!r} is not linear in the gap: it has no scale to put into a table; use sample"
-        )
-    return guidance
+def _strength(shift: Move | None) -> float:
+    assert isinstance(shift, Shift) and isinstance(shift.strength, Real)
+    return float(shift.strength)
+
+
+def _linear(role: Role) -> LinearGuidance:
+    if not isinstance(role.rule, LinearGuidance):
+        raise TypeError(f"{role} is not linear in the gap: it has no scale to put into a table; use sample")
+    return role.rule

@@ -24,15 +24,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from zigzag.capture.kernels import combine
 from zigzag.held import HeldStep
-from zigzag.model import Model
-from zigzag.solvers import Solver
+from zigzag.model import Models
+from zigzag.roles import BRANCHES
+from zigzag.solvers import Solver, StepInfo
+from zigzag.strengths import Seen, StrengthRule, apply_rule
 
 __all__ = ["Carry", "Kind", "Plan", "Row", "step_function"]
 
@@ -42,19 +44,17 @@ class Kind:
     """What tells one step function, and so one graph, from another.
 
     Attributes:
-        cond, uncond: the branches evaluated by the model. weak_cond, weak_uncond: by the weak predictions' own model.
+        branches: those evaluated, of `zigzag.roles.BRANCHES`.
         from_anchor: `p` multiplies the anchor, the state that an inversion began from (a refinement of it).
         adds_anchor: the anchor is added besides (a second evaluation). keeps_anchor: the state is kept as the anchor.
         keeps_gap: the gap is kept for a Shift further on.
         recalls: memory is added. leaves: a prediction is remembered. adds_noise: noise is added, by a stochastic step
             or, where nothing is evaluated, by a Renoise.
-        adds_gap: a Shift by the kept gap; nothing is evaluated.
+        adds_gap: a Shift by the kept gap; nothing is evaluated. rule: the rule of its strength.
+        keeps_strong: the strong prediction is kept beside the gap, for a rule.
     """
 
-    cond: bool = False
-    uncond: bool = False
-    weak_cond: bool = False
-    weak_uncond: bool = False
+    branches: tuple[str, ...] = ()
     from_anchor: bool = False
     adds_anchor: bool = False
     keeps_anchor: bool = False
@@ -63,20 +63,26 @@ class Kind:
     leaves: bool = False
     adds_noise: bool = False
     adds_gap: bool = False
+    rule: StrengthRule | None = None
+    keeps_strong: bool = False
 
     @property
     def rows(self) -> int:
         """Model rows per sample of one step."""
-        return self.cond + self.uncond + self.weak_cond + self.weak_uncond
+        return len(self.branches)
+
+
+NONE: Final = (0.0,) * len(BRANCHES)
 
 
 class Row(NamedTuple):
     """The coefficients of one step, at time `t`:
 
-    `x' = p·x + c·e_c + u·e_u + c_w·e'_c + u_w·e'_u + q·x̂ + n·(noise or gap) + Σ h·m`.
+    `x' = p·x + Σ on·e + q·x̂ + n·(noise or gap) + Σ h·m`.
 
-    `e'` are predictions of the weak model, if it is another, and `x̂` is the anchor. `gap` is the kept gap's own
-    combination of the branches `(e_c, e_u, e'_c, e'_u)`, `left` what is remembered as one of `(x, x̂, e_c, e_u)`.
+    `on`, `gap` and `strong` have a coefficient for every branch of `zigzag.roles.BRANCHES`, 0 for those that are not
+    evaluated: the state's, those of the gap that is kept, and of the strong prediction. `x̂` is the anchor. `left` is
+    what is remembered, a combination of `(x, x̂, *branches)`. `info` is what a rule is told of the step.
     `slots` are those of the `m` (the first ones, if none are given), `into` the one that what is remembered goes to.
     `noise` says which noise the step reads; it is put into the buffer before the step. None: that which is there.
     """
@@ -85,14 +91,13 @@ class Row(NamedTuple):
     noise: HeldStep | None = None
     t: float = 0.0
     p: float = 1.0
-    c: float = 0.0
-    u: float = 0.0
-    c_w: float = 0.0
-    u_w: float = 0.0
+    on: tuple[float, ...] = NONE
     q: float = 0.0
     n: float = 0.0
-    gap: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    left: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    gap: tuple[float, ...] = NONE
+    strong: tuple[float, ...] = NONE
+    left: tuple[float, ...] = (0.0, 0.0, *NONE)
+    info: tuple[float, ...] = (0.0,) * 7
     h: tuple[float, ...] = ()
     slots: tuple[int, ...] = ()
     into: int = 0
@@ -109,14 +114,13 @@ class Plan(NamedTuple):
     depth: int
     t: Tensor
     p: Tensor
-    c: Tensor
-    u: Tensor
-    c_w: Tensor
-    u_w: Tensor
+    on: Tensor
     q: Tensor
     n: Tensor
     gap: Tensor
+    strong: Tensor
     left: Tensor
+    info: Tensor
     h: Tensor
     slots: Tensor
     into: Tensor
@@ -145,16 +149,21 @@ class Plan(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What goes from step to step: the state, the kept gap, the anchor, and the memory `(slots, B, …)`."""
+    """What goes from step to step: the state, the kept gap, the anchor, and the memory `(slots, B, …)`.
+
+    And what rules read: the gap before the kept one, and the strong prediction that it is of; `(0,)` where none does.
+    """
 
     x: Tensor
     gap: Tensor
     anchor: Tensor
     memory: Tensor
+    before: Tensor
+    strong: Tensor
 
 
 def step_function(
-    kind: Kind, plan: Plan, model: Model, weak_model: Model, combine: Callable[..., Tensor] = combine
+    kind: Kind, plan: Plan, models: Models, combine: Callable[..., Tensor] = combine
 ) -> Callable[[Tensor, Carry, Tensor], tuple[Carry, Tensor | None]]:
     """The step of a kind as a pure function `(k, carry, noise) -> (carry, m)`.
 
@@ -170,15 +179,19 @@ def step_function(
         def numbers(column: Tensor) -> tuple[Tensor, ...]:
             return torch.split(row(column)[0], 1)
 
-        x, gap, anchor, memory = carry
+        x, gap, anchor, memory, before, strong = carry
+        if kind.rule is not None:
+            seen = Seen(x, strong, row(plan.n))
+            at = StepInfo(*row(plan.info)[0].unbind())  # type: ignore[arg-type]
+            return carry._replace(x=x + row(plan.n) * apply_rule(kind.rule, gap, before, at, seen)), None
         if not kind.rows:
             new = row(plan.p) * x + row(plan.n) * (gap if kind.adds_gap else noise)
             return carry._replace(x=new), None
-        t = row(plan.t)
-        branches = [*model.branches(x, t, kind.cond, kind.uncond)]
-        branches += weak_model.branches(x, t, kind.weak_cond, kind.weak_uncond)
-        there = [(m, e) for m, e in enumerate(branches) if e is not None]
-        columns = (plan.c, plan.u, plan.c_w, plan.u_w)
+        found = models.branches(x, row(plan.t), kind.branches)
+
+        def terms(coefficients: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+            return [(coefficients[BRANCHES.index(name)], e) for name, e in found.items()]
+
         held = [(row(plan.q), anchor)] if kind.adds_anchor else []
         if kind.recalls:
             # Gathered only where there are more slots than a step reads.
@@ -187,15 +200,16 @@ def step_function(
             held += zip(numbers(plan.h), read.unbind(), strict=True)
         if kind.adds_noise:
             held.append((row(plan.n), noise))
-        new = combine(row(plan.p), anchor if kind.from_anchor else x, [(row(columns[m]), e) for m, e in there], held)
+        new = combine(row(plan.p), anchor if kind.from_anchor else x, terms(numbers(plan.on)), held)
         if kind.keeps_gap:
-            of_gap = row(plan.gap)[0]
-            gap = combine(torch.zeros_like(t, dtype=x.dtype), x, [(of_gap[m : m + 1], e) for m, e in there])
+            nothing = torch.zeros_like(row(plan.p))
+            before, gap = gap if before.numel() else before, combine(nothing, x, terms(numbers(plan.gap)))
+            if kind.keeps_strong:
+                strong = combine(nothing, x, terms(numbers(plan.strong)))
         left = None
         if kind.leaves:
             on_x, on_anchor, *on_branches = numbers(plan.left)
-            terms = [(on_branches[m], e) for m, e in there if m < 2]
-            left = combine(on_x, x, terms, [(on_anchor, anchor)] if kind.adds_anchor else [])
-        return Carry(new, gap, x if kind.keeps_anchor else anchor, memory), left
+            left = combine(on_x, x, terms(on_branches), [(on_anchor, anchor)] if kind.adds_anchor else [])
+        return Carry(new, gap, x if kind.keeps_anchor else anchor, memory, before, strong), left
 
     return step

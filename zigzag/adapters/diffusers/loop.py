@@ -18,6 +18,7 @@ from zigzag.guided import Answer, Query
 from zigzag.held import HeldStep
 from zigzag.methods import Method, Standard
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.roles import Role, Roles
 from zigzag.sampling import Traversal, Visit, traverse
 from zigzag.solvers import Solver, StepInfo
 from zigzag.trace import Trace
@@ -52,7 +53,7 @@ def calls_of(move: Move, held: HeldStep) -> int:
     match move:
         case Invert():
             return 1 + move.refine
-        case Shift(_, fresh):
+        case Shift(_, fresh, _):
             return int(fresh)
         case Denoise():
             return 1 if held.inner is None else 2
@@ -166,9 +167,9 @@ class Loop:
             )
         query = self._query(sample, both=branches is not None)
         self._own.prediction = guided.to(query.x.dtype)
-        cond, uncond = branches if branches is not None else (None, None)
+        found = {} if branches is None else branches._asdict()
         self.rows, self.calls = self.rows + rows, self.calls + 1
-        return self._hand_out(self._advance(Answer(cond, uncond, rows)), guided.dtype)
+        return self._hand_out(self._advance(Answer(found, rows)), guided.dtype)
 
     def _branches(self, outputs: Sequence[Any], guided: Tensor) -> tuple[Branches | None, int]:
         parts = split_branches(outputs, guided)
@@ -189,10 +190,9 @@ class Loop:
         # be sent to it, or at a query in the middle of a move.
         self._own.both = both
         if self._moves is None:
-            self._moves = traverse(
-                self.path, self.steps, sample, self.solver, self._own, self.weak, separate=False,
-                draw=self.draw, trace=self.trace,
-            )  # fmt: skip
+            own = Role("strong", self._own)
+            roles = Roles(own, Role("weak", self.weak), own._replace(name="plain"))
+            self._moves = traverse(self.path, self.steps, sample, self.solver, roles, self.draw, self.trace)
             message = next(self._moves)
         elif isinstance(self._held, Query):
             if self._changed(sample) is not None:
@@ -261,9 +261,9 @@ def moved(move: Move, by: int) -> Move:
     """The same move `by` knots further down the grid."""
     match move:
         case Denoise(i, j) | Renoise(i, j):
-            return type(move)(i + by, j + by)
+            return replace(move, i=i + by, j=j + by)
         case Invert(j, i, _, coefficients):
             k = None if coefficients is None else (coefficients[0] + by, coefficients[1] + by)
             return replace(move, j=j + by, i=i + by, coefficients=k)
-        case Shift(i, _):
+        case Shift(i):
             return replace(move, i=i + by)

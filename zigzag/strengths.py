@@ -1,0 +1,209 @@
+"""How much of a gap a Shift applies: a number, or a rule that reads what is there already, per sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from zigzag.solvers.affine import AffineStep, StepInfo
+
+__all__ = [
+    "CosineStrength",
+    "Gaps",
+    "NormStrength",
+    "Seen",
+    "ShareStrength",
+    "Strength",
+    "StrengthRule",
+    "apply_rule",
+    "check_strength",
+]
+
+
+class Seen(NamedTuple):
+    """What a rule may read besides the two gaps.
+
+    Attributes:
+        x: the state before the shift, `(B, …)`. e: the strong prediction that the gap is of.
+        shift: `b/a`, so that the whole shift is `shift·gap`: a number, or `()` on the device.
+    """
+
+    x: Tensor
+    e: Tensor
+    shift: float | Tensor
+
+
+@runtime_checkable
+class StrengthRule(Protocol):
+    """A pure rule `(gap, cached, step) -> λ`, one number a sample `(B,)`, made of tensors without a host sync.
+
+    `gap` is what the Shift is to apply; `cached` the gap of the evaluation before that one, zeros if there is none.
+    `step` is the step `i → i + 1` that the Shift stands for. A rule whose `reads_state` is True is called with a `Seen`
+    as fourth argument.
+    """
+
+    reads_state: bool
+
+    def __call__(self, gap: Tensor, cached: Tensor, step: StepInfo, *seen: Seen) -> Tensor:
+        """`λ`, `(B,)` on the device of `gap`."""
+        ...
+
+
+Strength: TypeAlias = float | StrengthRule
+
+
+@dataclass(frozen=True)
+class CosineStrength:
+    r"""As much as two gaps in a row agree.
+
+    .. math:: \lambda = \max(0, \cos(g, g'))^{p}
+
+    `g` is the gap and `g'` the one before it; 0 where there is none yet, or one of them is 0. So a Shift begins when
+    the gaps have settled: a warm-up that ends by itself.
+
+    Args:
+        power: `p`, above 0; the larger, the later.
+
+    Source: this library; the Z²-Sampling paper asks for such a rule in its Appendix I.
+    """
+
+    power: float = 4.0
+    reads_state = False
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "power")
+
+    def __call__(self, gap: Tensor, cached: Tensor, step: StepInfo, *seen: Seen) -> Tensor:
+        """`λ`, `(B,)`."""
+        g, h = gap.flatten(1), cached.flatten(1)
+        # Not F.cosine_similarity: its clamp of the norms would make a small gap look like another direction.
+        cosine = (g * h).sum(1) / (g.norm(dim=1) * h.norm(dim=1))
+        return torch.nan_to_num(cosine).clamp(0, 1) ** self.power
+
+
+@dataclass(frozen=True)
+class ShareStrength:
+    r"""At most a share of the prediction.
+
+    .. math:: \lambda = \min\Big(1, \varrho\,\frac{\|e_s\|}{\|g\|}\Big)
+
+    Args:
+        share: `ϱ`, above 0: the norm of what is applied over that of the strong prediction.
+
+    Source: this library; against what the Z²-Sampling paper calls saturation overflow (Appendix E).
+    """
+
+    share: float
+    reads_state = True
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "share")
+
+    def __call__(self, gap: Tensor, cached: Tensor, step: StepInfo, *seen: Seen) -> Tensor:
+        """`λ`, `(B,)`."""
+        (known,) = seen
+        ratio = self.share * known.e.flatten(1).norm(dim=1) / gap.flatten(1).norm(dim=1)
+        return torch.nan_to_num(ratio, nan=1.0).clamp(max=1)
+
+
+@dataclass(frozen=True)
+class NormStrength:
+    r"""As much as lets the norm of the state grow by a factor at most.
+
+    .. math:: \lambda = \max\{\lambda \in [0, 1] : \|x + \lambda\,\tfrac ba\,g\| \le (1 + \tau)\,\|x\|\}
+
+    Args:
+        growth: `τ`, at least 0.
+
+    Source: this library; against what the Z²-Sampling paper calls saturation overflow (Appendix E).
+    """
+
+    growth: float = 0.0
+    reads_state = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.growth < math.inf:
+            raise ValueError(f"NormStrength: growth must be a finite number of at least 0, got {self.growth!r}")
+
+    def __call__(self, gap: Tensor, cached: Tensor, step: StepInfo, *seen: Seen) -> Tensor:
+        """`λ`, `(B,)`: the larger root of `‖v‖²λ² + 2⟨x, v⟩λ − ((1 + τ)² − 1)‖x‖² = 0`, within [0, 1]."""
+        (known,) = seen
+        x, v = known.x.flatten(1), known.shift * gap.flatten(1)
+        a, b, c = (v * v).sum(1), (x * v).sum(1), ((1 + self.growth) ** 2 - 1) * (x * x).sum(1)
+        root = ((b * b + a * c).sqrt() - b) / a
+        return torch.nan_to_num(root, nan=1.0, posinf=1.0).clamp(0, 1)
+
+
+class Gaps:
+    """The cached gap of a walk, and with it what the rules on its path read: the one before it, and its prediction.
+
+    Args:
+        path: whose Shifts say what has to be kept.
+    """
+
+    def __init__(self, path: Sequence[object]) -> None:
+        # By attribute: `zigzag.moves` imports this module.
+        self._ruled = any(not isinstance(getattr(move, "strength", 1.0), Real) for move in path)
+        self.gap: Tensor | None = None
+        self._latest: Tensor | None = None
+        self._before: Tensor | None = None
+        self._e: Tensor | None = None
+
+    def cache(self, es: Mapping[str, Tensor]) -> None:
+        """Caches `e_s − e_w`."""
+        gap = es["strong"] - es["weak"]
+        if self._ruled:
+            self._before = torch.zeros_like(gap) if self._latest is None else self._latest
+            self._latest, self._e = gap, es["strong"]
+        self.gap = gap
+
+    def forget(self) -> None:
+        """Lets go of the gap: no Shift reads it."""
+        self.gap = None
+
+    def share(self, strength: Strength, x: Tensor, step: AffineStep, at: StepInfo) -> Tensor:
+        """`λ·gap`, at the state `x` and for the `step` that the Shift stands for."""
+        gap = self.gap
+        assert gap is not None  # plan_path has seen to it
+        if not isinstance(strength, StrengthRule):
+            return gap if strength == 1 else strength * gap
+        assert self._before is not None and self._e is not None
+        return apply_rule(strength, gap, self._before, at, Seen(x, self._e, -step.d))
+
+
+def apply_rule(rule: StrengthRule, gap: Tensor, cached: Tensor, at: StepInfo, seen: Seen) -> Tensor:
+    """`λ·gap` by a rule.
+
+    Raises:
+        ValueError: for a rule that does not return one number a sample.
+    """
+    strength = rule(gap, cached, at, *((seen,) if rule.reads_state else ()))
+    if not isinstance(strength, Tensor) or strength.shape != gap.shape[:1]:
+        got = tuple(strength.shape) if isinstance(strength, Tensor) else type(strength).__name__
+        raise ValueError(f"{rule!r} must return a strength for each sample, ({len(gap)},), got {got}")
+    return strength.view(-1, *[1] * (gap.ndim - 1)).to(gap.dtype) * gap
+
+
+def check_strength(of: object, strength: object) -> None:
+    """Raises unless `strength` is a finite number or a rule.
+
+    Raises:
+        TypeError, ValueError: naming what has it.
+    """
+    if isinstance(strength, Real):
+        if not math.isfinite(strength):
+            raise ValueError(f"{of}: strength must be finite, got {strength!r}")
+    elif isinstance(strength, type) or not isinstance(strength, StrengthRule):
+        raise TypeError(f"{of}: strength must be a number, or a rule such as CosineStrength(), got {strength!r}")
+
+
+def _check_positive(rule: object, name: str) -> None:
+    value: object = getattr(rule, name)
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{type(rule).__name__}: {name} must be a finite number above 0, got {value!r}")
