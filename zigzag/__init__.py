@@ -18,6 +18,7 @@ from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
 from zigzag.rows import count_rows
 from zigzag.sampling import Visit, sample, walk
 from zigzag.solvers import DDIM, AffineStep, FlowEuler, Solver, Spherical, StepInfo
+from zigzag.strengths import CosineStrength, NormStrength, ShareStrength
 from zigzag.trace import Record, Trace
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "MISSING",
     "AffineStep",
     "CFGPlusPlus",
+    "CosineStrength",
     "Denoise",
     "EndToEnd",
     "FlowEuler",
@@ -36,10 +38,12 @@ __all__ = [
     "Interval",
     "Invert",
     "Move",
+    "NormStrength",
     "Record",
     "Renoise",
     "Resampling",
     "RescaledCFG",
+    "ShareStrength",
     "Shift",
     "Solver",
     "Spherical",
