@@ -260,8 +260,8 @@ def _version(x: Tensor) -> int | None:
 def moved(move: Move, by: int) -> Move:
     """The same move `by` knots further down the grid."""
     match move:
-        case Denoise(i, j) | Renoise(i, j):
-            return replace(move, i=i + by, j=j + by)
+        case Denoise() | Renoise():
+            return replace(move, i=move.i + by, j=move.j + by)
         case Invert(j, i, _, coefficients):
             k = None if coefficients is None else (coefficients[0] + by, coefficients[1] + by)
             return replace(move, j=j + by, i=i + by, coefficients=k)
