@@ -1,0 +1,63 @@
+"""Anderson's acceleration of a fixed-point iteration, for each sample of a batch its own."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+from torch import Tensor
+
+__all__ = ["Anderson", "norms"]
+
+
+def norms(x: Tensor) -> Tensor:
+    """The Euclidean norm of each sample: `(B,)`."""
+    return x.flatten(1).norm(dim=1) if x.ndim > 1 else x.abs()
+
+
+class Anderson:
+    r"""The next iterate of `x = g(x)`, from the residuals `f = g(x) − x` of the latest ones.
+
+    .. math:: x_{n+1} = x_n + \beta f_n - (\Delta X + \beta\,\Delta F)\,\gamma, \qquad
+              \gamma = \arg\min \lVert f_n - \Delta F\,\gamma\rVert
+
+    with the latest differences of iterates and residuals as the columns of `ΔX` and `ΔF`. Without memory it is the
+    damped iteration `x + β·f`.
+
+    Args:
+        memory: how many differences it keeps. damping: `β`.
+
+    Source: Anderson 1965; Walker & Ni 2011, eq. 2.2 and section 2.
+    """
+
+    def __init__(self, memory: int, damping: float) -> None:
+        self.damping = damping
+        self._differences: deque[tuple[Tensor, Tensor]] = deque(maxlen=memory)
+        self._latest: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, x: Tensor, f: Tensor) -> Tensor:
+        """The iterate after `x`, both `(B, …)`."""
+        if self._latest is not None and self._differences.maxlen:
+            self._differences.append((x - self._latest[0], f - self._latest[1]))
+        self._latest = x, f
+        plain = x + self.damping * f
+        if not self._differences:
+            return plain
+        X, F = (torch.stack([pair[k].flatten(1) if x.ndim > 1 else pair[k][:, None] for pair in self._differences], 2)
+                for k in (0, 1))  # fmt: skip
+        gamma = _least_squares(F, f.reshape(len(f), -1))
+        turned = plain - ((X + self.damping * F) @ gamma[..., None]).reshape(x.shape)
+        # A sample whose residuals ceased to be finite has no least squares.
+        fine = torch.isfinite(norms(turned)).reshape(-1, *[1] * (x.ndim - 1))
+        return torch.where(fine, turned, plain)
+
+
+def _least_squares(F: Tensor, f: Tensor) -> Tensor:
+    """`γ` `(B, m)` by the normal equations in float64 on the host, a little damped: the columns may be parallel."""
+    G = (F.mT @ F).double().cpu()
+    h = (F.mT @ f[..., None]).double().cpu()
+    G, h = torch.nan_to_num(G, posinf=0.0, neginf=0.0), torch.nan_to_num(h, posinf=0.0, neginf=0.0)
+    scale = G.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-300)[:, None, None]
+    ridge = 1e-10 * torch.eye(G.shape[1], dtype=G.dtype)
+    gamma: Tensor = torch.linalg.solve(G / scale + ridge, h / scale)
+    return gamma[..., 0].to(F.device, F.dtype)
