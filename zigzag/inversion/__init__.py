@@ -12,6 +12,7 @@ from zigzag.inversion.inverted import Inverted, Report
 from zigzag.inversion.inverting import fresh, invert, reconstruct
 from zigzag.inversion.obelm import OBELM
 from zigzag.inversion.recorded import Recorded
+from zigzag.inversion.reversible import reversible
 from zigzag.inversion.rex import Rex
 from zigzag.inversion.scheme import Reversible, Scheme
 from zigzag.inversion.storing import load, save
@@ -31,6 +32,7 @@ __all__ = [
     "invert",
     "load",
     "reconstruct",
+    "reversible",
     "save",
     "telling_last",
 ]
