@@ -47,7 +47,7 @@ class Run:
 
     def predict(self, x: Tensor, i: int, told: int | None = None) -> Asking[Tensor]:
         """`e` at `x` for the step `i → i + 1`, the model being told the time `told` (that of knot `i`)."""
-        return (yield from self.guided.weak(x, self.solver.info(i), told))
+        return (yield from self.guided.ask(x, self.solver.info(i), ("strong",), told))["strong"]
 
     def predictions(self, x: Tensor, i: int) -> Asking[Pair]:
         """The prediction at `x`, and that which the step `i → i + 1` is made with: another where it makes two."""

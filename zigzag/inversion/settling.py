@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zigzag.checks import as_guidance, check_made_for, check_state
-from zigzag.conditions import MISSING, Conditions, doubled_condition
+from zigzag.checks import as_guidance, branches_asked, check_made_for, check_state
+from zigzag.conditions import share_calls
 from zigzag.guidance import Guidance
 from zigzag.guided import Guided
 from zigzag.inversion.endings import Ended
 from zigzag.inversion.scheme import Run, Scheme
-from zigzag.model import Model, Predictor
+from zigzag.model import Model, Models, Predictor
+from zigzag.moves import Denoise
+from zigzag.roles import Role, Roles
 from zigzag.sampling import Generators, noise_like
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
@@ -28,12 +30,13 @@ WIDE = (torch.float32, torch.float64)
 class Settled(NamedTuple):
     """A model and a guidance, checked against a grid."""
 
-    model: Model
+    model: Models
     guidance: Guidance
 
     def run(self, solver: Solver, noises: Tensor | None) -> Run:
         """A way up or down."""
-        return Run(solver, Guided(self.guidance, self.guidance, separate=False), noises)
+        role = Role("strong", self.guidance)
+        return Run(solver, Guided(Roles(role, role, role)), noises)
 
 
 def settle(
@@ -57,16 +60,11 @@ def settle(
     rule = as_guidance("guidance", guidance)
     if hasattr(rule, "reset"):
         raise ValueError(f"guidance={rule!r} has a state, and would guide the way back otherwise; take CFG")
-    needed = [rule.branches(solver.info(i)) for i in range(len(solver))]
-    for i, (_, wants_uncond) in enumerate(needed):
-        if wants_uncond and uncond is MISSING:
-            raise ValueError(
-                f"uncond is missing but guidance={rule!r} needs the unconditional branch at knot {i}; "
-                "pass uncond= (None, if that is the model's null condition)"
-            )
-    both = any(all(branches) for branches in needed)
-    doubled = doubled_condition(cond, uncond, len(x), batched) if both else MISSING
-    return Settled(Model("eps_fn", eps_fn, Conditions(cond, uncond, doubled), solver, x, checkpoint), rule)
+    role, each = Role("guidance", rule), {"cond": cond, "uncond": uncond}
+    path = [Denoise(i, i + 1) for i in range(len(solver))]
+    asked = branches_asked(path, solver, Roles(role, role, role), each)
+    model = Model("eps_fn", eps_fn, share_calls(each, asked, len(x), batched), x, checkpoint)
+    return Settled(Models([model], solver, x), rule)
 
 
 def check_solver(solver: object, scheme: object) -> None:
