@@ -15,9 +15,9 @@ from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampl
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STUDY = (ROOT / "docs/study.md").read_text(encoding="utf-8")
-TRAINING = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+TRAINING, INVERSION = ((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("training", "inversion"))
 BLOCK = re.compile(r"```py\w*\n(.*?)```", re.DOTALL)
-EXAMPLES, IN_TRAINING = (re.findall(r"```python\n(.*?)```", text, re.DOTALL) for text in (README, TRAINING))
+EXAMPLES, IN_TRAINING = (re.findall(r"```python\n(.*?)```", text, re.DOTALL) for text in (README, TRAINING + INVERSION))
 
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=range(len(EXAMPLES)))
@@ -31,7 +31,7 @@ def test_an_example_of_training_code_runs(code: str, capsys: pytest.CaptureFixtu
     if "zoo.load" in code:
         for name in ("diffusers", "safetensors"):
             pytest.importorskip(name)
-    exec(compile(code, "training.md", "exec"), {})
+    exec(compile(code, "docs", "exec"), {})
     assert capsys.readouterr().out
 
 
