@@ -257,7 +257,7 @@ def branches_asked(
     """
     sets: dict[tuple[str, ...], None] = {}
     for move, gap_read in zip(path, gap_is_read(path), strict=True):
-        wanted: list[str] = []
+        wanted: list[tuple[str, ...]] = []
         for name in roles_asked(move, gap_read):
             i = min(move.start, move.end)
             role: Role = getattr(roles, name)
@@ -269,6 +269,6 @@ def branches_asked(
                     f"{short} is missing but {role} needs the {which} branch at knot {i}; pass {short}= (None, if that "
                     "is the model's null condition)"
                 )
-            wanted += needs
-        sets[in_order(wanted)] = None
+            wanted.append(needs)
+        sets[in_order(*wanted)] = None
     return [branches for branches in sets if branches]

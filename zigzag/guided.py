@@ -63,8 +63,7 @@ class Guided:
         """
         asked = [getattr(self.roles, name) for name in roles]
         needs = [role.needs(at) for role in asked]
-        wanted = needs[0] if len(needs) == 1 else [branch for branches in needs for branch in branches]
-        answer: Answer = yield Query(x, at.i if told is None else told, in_order(wanted))
+        answer: Answer = yield Query(x, at.i if told is None else told, in_order(*needs))
         self.rows += answer.rows
         # Cast before guidance: a gap in half precision would have lost its digits.
         e = {name: p if p.dtype == x.dtype else p.to(x.dtype) for name, p in answer.branches.items()}

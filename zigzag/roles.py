@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from functools import cache
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from zigzag.guidance import Guidance
 from zigzag.solvers import StepInfo
 
-__all__ = ["BRANCHES", "Role", "RoleName", "Roles", "branch_of", "in_order"]
+__all__ = ["BRANCHES", "Role", "RoleName", "Roles", "in_order"]
 
 RoleName: TypeAlias = Literal["strong", "weak", "plain"]
 
@@ -29,7 +29,7 @@ class Role(NamedTuple):
     cond: str = "cond"
     uncond: str = "uncond"
 
-    def needs(self, at: StepInfo) -> list[str]:
+    def needs(self, at: StepInfo) -> tuple[str, ...]:
         """The branches that the role needs at a step.
 
         Raises:
@@ -38,7 +38,10 @@ class Role(NamedTuple):
         needed = self.rule.branches(at)
         if not (isinstance(needed, tuple) and len(needed) == 2 and all(isinstance(branch, bool) for branch in needed)):
             raise TypeError(f"{self}: branches() must return two bools, (cond, uncond), got {needed!r}")
-        return [name for name, wanted in zip((self.cond, self.uncond), needed, strict=True) if wanted]
+        cond, uncond = needed
+        if cond and uncond:
+            return self.uncond, self.cond
+        return (self.cond,) if cond else (self.uncond,) if uncond else ()
 
     def __str__(self) -> str:
         return f"{self.name}={self.rule!r}"
@@ -52,12 +55,8 @@ class Roles(NamedTuple):
     plain: Role
 
 
-def branch_of(role: RoleName, branch: Literal["cond", "uncond"], own: bool) -> str:
-    """The name of a role's branch: its own, or that of the strong role."""
-    return f"{role}_{branch}" if own and role != "strong" else branch
-
-
-def in_order(branches: Iterable[Any]) -> tuple[str, ...]:
-    """The same branches, each once, in the order of `BRANCHES`."""
-    wanted = set(branches)
+@cache
+def in_order(*several: tuple[str, ...]) -> tuple[str, ...]:
+    """The branches of several roles, each once, in the order of `BRANCHES`."""
+    wanted = {name for branches in several for name in branches}
     return tuple(name for name in BRANCHES if name in wanted)

@@ -128,7 +128,7 @@ class _Table:
         on: Mapping[str, float] = MappingProxyType({}),
     ) -> Row:
         """The row `p·x + Σ on·e + gap·(e_s − e_w)`, by role; `asked` says whose branches are evaluated."""
-        branches = in_order(branch for name in asked for branch in getattr(self.roles, name).needs(at))
+        branches = in_order(*(getattr(self.roles, name).needs(at) for name in asked))
         kind = Kind(branches, keeps_gap=keeps_gap, keeps_strong=keeps_gap and self.keeps_strong)
         on = {**on, "strong": on.get("strong", 0.0) + gap, "weak": on.get("weak", 0.0) - gap}
         of_gap, of_strong = self._on(at, {"strong": 1.0, "weak": -1.0}), self._on(at, {"strong": 1.0})
