@@ -234,16 +234,24 @@ def _check_cache(path: Sequence[Move]) -> None:
         cached = cached or isinstance(move, Denoise | Shift)
 
 
+STRONG: tuple[RoleName, ...] = ("strong",)
+WEAK: tuple[RoleName, ...] = ("weak",)
+PLAIN: tuple[RoleName, ...] = ("plain",)
+
+
 def roles_asked(move: Move, gap_read: bool) -> tuple[RoleName, ...]:
-    """The roles whose predictions a move needs; `gap_read` says that a Denoise has to fill the cache."""
+    """The roles whose predictions a move needs, the one that it is made with first.
+
+    `gap_read` says that a Denoise has to fill the cache.
+    """
     match move:
-        case Denoise():
-            role: RoleName = "plain" if move.plain else "strong"
-            return (role, *(r for r in ("strong", "weak") if r != role)) if gap_read else (role,)
+        case Denoise(plain=plain):
+            role = PLAIN if plain else STRONG
+            return role if not gap_read else (*role, *STRONG, *WEAK) if plain else STRONG + WEAK
         case Invert():
-            return ("weak",)
-        case Shift(_, True, _):
-            return "strong", "weak"
+            return WEAK
+        case Shift(fresh=True):
+            return STRONG + WEAK
     return ()
 
 
@@ -261,7 +269,8 @@ def branches_asked(
         for name in roles_asked(move, gap_read):
             i = min(move.start, move.end)
             role: Role = getattr(roles, name)
-            needs = role.needs(solver.info(i, i + 1 if isinstance(move, Shift) else max(move.start, move.end)))
+            at = solver.info(i, i + 1 if isinstance(move, Shift) else max(move.start, move.end))
+            needs = role.needs(at)
             if missing := [branch for branch in needs if conditions[branch] is MISSING]:
                 which = "conditional" if missing[0].endswith("cond") and "uncond" not in missing[0] else "unconditional"
                 short = missing[0].rpartition("_")[2]

@@ -36,7 +36,7 @@ class Role(NamedTuple):
             TypeError: for a rule that does not say so by two bools.
         """
         needed = self.rule.branches(at)
-        if not (isinstance(needed, tuple) and len(needed) == 2 and all(isinstance(branch, bool) for branch in needed)):
+        if type(needed) is not tuple or [type(branch) for branch in needed] != [bool, bool]:
             raise TypeError(f"{self}: branches() must return two bools, (cond, uncond), got {needed!r}")
         cond, uncond = needed
         if cond and uncond:

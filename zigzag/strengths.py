@@ -171,7 +171,7 @@ class Gaps:
         """`λ·gap`, at the state `x` and for the `step` that the Shift stands for."""
         gap = self.gap
         assert gap is not None  # plan_path has seen to it
-        if not isinstance(strength, StrengthRule):
+        if isinstance(strength, int | float):
             return gap if strength == 1 else strength * gap
         assert self._before is not None and self._e is not None
         return apply_rule(strength, gap, self._before, at, Seen(x, self._e, -step.d))
