@@ -10,7 +10,6 @@ those of one step alone. Beside it the rows that the two passes run, counted by 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 from common import arguments, write
@@ -30,7 +29,7 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = [SHAPE[1], CHANNELS, CHANNELS, CHANNELS, SHAPE[1]]
-        pairs = pairwise(widths)
+        pairs = zip(widths[:-1], widths[1:], strict=True)
         self.layers = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairs)
         self.rows = 0
 
@@ -67,7 +66,7 @@ def measure(way: Callable[[Network, Tensor, Tensor, int], Tensor], steps: int) -
     net, counter = Network(), LiveBytes()
     x, cond = torch.randn(SHAPE, requires_grad=True), torch.zeros(1, 1, requires_grad=True)
     with counter:
-        torch.autograd.backward(way(net, x, cond, steps).square().sum())
+        way(net, x, cond, steps).square().sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None and cond.grad is not None and all(p.grad is not None for p in net.parameters())
     return {"peak": counter.peak / x.untyped_storage().nbytes(), "rows": net.rows}
 

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import torch
 from torch import Tensor
 
-__all__ = ["Anderson", "norms"]
+__all__ = ["Anderson", "by_sample", "norms", "relative", "stretch"]
 
 
 def norms(x: Tensor) -> Tensor:
     """The Euclidean norm of each sample: `(B,)`."""
     return x.flatten(1).norm(dim=1) if x.ndim > 1 else x.abs()
+
+
+def by_sample(mask: Tensor, x: Tensor) -> Tensor:
+    """A mask `(B,)` as it meets `x`."""
+    return mask.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def relative(f: Tensor, g: Tensor) -> Tensor:
+    """`‖f‖/‖g‖` by sample: `(B,)`, infinite where it is not a number."""
+    return torch.nan_to_num(norms(f) / norms(g).clamp_min(torch.finfo(g.dtype).tiny), nan=math.inf)
+
+
+def stretch(moved: Tensor, followed: Tensor, x: Tensor) -> Tensor:
+    """`‖followed‖/‖moved‖` by sample, at most a map's Lipschitz constant; 0 where rounding of `x` would show."""
+    far = norms(moved) > math.sqrt(torch.finfo(x.dtype).eps) * norms(x)
+    ratio = norms(followed) / norms(moved)
+    return torch.where(far & ratio.isfinite(), ratio, torch.zeros_like(ratio))
 
 
 class Anderson:
@@ -48,8 +66,7 @@ class Anderson:
         gamma = _least_squares(F, f.reshape(len(f), -1))
         turned = plain - ((X + self.damping * F) @ gamma[..., None]).reshape(x.shape)
         # A sample whose residuals ceased to be finite has no least squares.
-        fine = torch.isfinite(norms(turned)).reshape(-1, *[1] * (x.ndim - 1))
-        return torch.where(fine, turned, plain)
+        return torch.where(by_sample(torch.isfinite(norms(turned)), x), turned, plain)
 
 
 def _least_squares(F: Tensor, f: Tensor) -> Tensor:

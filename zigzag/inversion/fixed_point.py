@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,10 +10,11 @@ from torch import Tensor
 
 from zigzag.guidance.base import finite
 from zigzag.guided import Asking
-from zigzag.inversion.anderson import Anderson, norms
+from zigzag.inversion.anderson import Anderson, by_sample, relative, stretch
 from zigzag.inversion.scheme import Found, Run, Scheme, descend
+from zigzag.inversion.trajectories import solve_all
 from zigzag.sampling import Generators
-from zigzag.solvers import AffineStep, Solver
+from zigzag.solvers import Solver
 
 __all__ = ["FixedPoint", "Solved", "solve"]
 
@@ -30,15 +30,19 @@ class FixedPoint(Scheme):
     for each interval and sample, with the `|d|·Lip` that the iterates show. A sample that has converged is left alone.
 
     It runs on every solver, and the way down is the solver's own. The noise of stochastic steps is drawn on the way up
-    and held. A multistep solver's `r` holds predictions of knots that the way up has not reached: the first sweep up
-    takes its steps of first order, and each later one the memory of the one before, until all residuals are small.
+    and held. A multistep solver's `r` holds predictions of knots that the way up has not reached. There the states of
+    all knots are solved for at once, from those of its steps of first order: an iteration asks the model at each of
+    them, and goes up with what it said,
+
+    .. math:: x_i' = c\,(x_j' - r) + d\,e(x_i, t_i), \qquad i = T - 1, \dots, 0
 
     Args:
         tol: the residual `‖g(x) − x‖/‖g(x)‖` at which a sample is done.
         most: iterations an interval at most, of one evaluation each.
         anderson: how many differences of iterates are remembered; 0 is the plain iteration.
         damping: `β` in (0, 1]: how far each iterate follows its residual.
-        sweeps: up the grid at most, of a multistep solver.
+        sweeps: of a multistep solver, iterations at most, of one evaluation a step each.
+        window: of a multistep solver, how many differences of all its states are remembered.
 
     Raises:
         TypeError, ValueError: for arguments out of range.
@@ -50,12 +54,13 @@ class FixedPoint(Scheme):
     most: int = 50
     anderson: int = 3
     damping: float = 1.0
-    sweeps: int = 30
+    sweeps: int = 50
+    window: int = 8
 
     def __post_init__(self) -> None:
         if not finite("tol", self.tol) > 0:
             raise ValueError(f"tol must be positive, got {self.tol!r}")
-        for name, least in (("most", 1), ("anderson", 0), ("sweeps", 1)):
+        for name, least in (("most", 1), ("anderson", 0), ("sweeps", 1), ("window", 0)):
             value = getattr(self, name)
             if not isinstance(value, int):
                 raise TypeError(f"{name} must be an integer, got {value!r}")
@@ -75,112 +80,56 @@ class FixedPoint(Scheme):
         return self.tol
 
     def up(self, run: Run, x: Tensor, generator: Generators) -> Asking[Found]:
-        """One sweep up; with memory as many as its residuals take."""
-        swept = yield from self._sweep(run, x, None)
+        """Interval by interval; with memory, of first order, and then all at once."""
+        solved: list[Solved] = []
+        states = [x]
+        for i in reversed(range(len(run.solver))):
+            solved.append((yield from solve(run, i, states[-1], self)))
+            states.append(solved[-1].x)
         if run.solver.memory:
-            for _ in range(self.sweeps):
-                swept = swept.judged(run)
-                if float(swept.residual().max()) <= self.tol:
-                    break
-                swept = yield from self._sweep(run, x, swept)
-            swept = swept.judged(run)
-        return Found((swept.states[0],), residual=swept.residual(), contraction=swept.contraction())
+            mix = Anderson(self.window, self.damping)
+            return (yield from solve_all(run, torch.stack(states[::-1]), mix, self.tol, self.sweeps))
+        residual, contraction = (torch.stack([each[k] for each in solved[::-1]]) for k in (1, 2))
+        return Found((states[-1],), residual=residual, contraction=contraction)
 
     def down(self, run: Run, found: Found) -> Asking[Tensor]:
         """The solver's own way."""
         return (yield from descend(run, found.states[0]))
 
-    def _sweep(self, run: Run, x: Tensor, before: _Swept | None) -> Asking[_Swept]:
-        """From the last knot up, with the memory of the sweep before; without one, of first order."""
-        solver, solved = run.solver, list[Solved]()
-        memory = () if before is None else before.memory(solver)
-        for i in reversed(range(len(solver))):
-            left = range(i) if before is not None else ()
-            step, r = run.step(i, left), run.remainder(i, memory[:i], left)
-            start = x if before is None else before.states[i]
-            solved.append((yield from solve(run, i, step, x, r, start, self)))
-            x = solved[-1].x
-        return _Swept([*(each.x for each in solved[::-1]), x if before is None else before.states[-1]], solved[::-1])
-
 
 class Solved(NamedTuple):
-    """An interval solved: the state, the predictions at it, and by sample the residual and the contraction shown."""
+    """An interval solved: the state, and by sample the residual and the contraction shown."""
 
     x: Tensor
-    e_first: Tensor
-    e: Tensor
     residual: Tensor
     contraction: Tensor
 
 
-class _Swept(NamedTuple):
-    """A way up: the states at all knots, and what was solved at each interval."""
-
-    states: list[Tensor]
-    solved: list[Solved]
-
-    def memory(self, solver: Solver) -> list[Tensor]:
-        """What a way down through these states would remember, by knot."""
-        return [solver.remember(i, each.x, each.e_first) for i, each in enumerate(self.solved)]
-
-    def judged(self, run: Run) -> _Swept:
-        """The same, its residuals those of the way down: each step with the memory that these states leave."""
-        memory, judged = self.memory(run.solver), list[Solved]()
-        for i, each in enumerate(self.solved):
-            step, r = run.step(i, range(i)), run.remainder(i, memory[:i], range(i))
-            judged.append(each._replace(residual=_residual(each.x, step.inverse(self.states[i + 1], each.e, r))))
-        return self._replace(solved=judged)
-
-    def residual(self) -> Tensor:
-        return torch.stack([each.residual for each in self.solved])
-
-    def contraction(self) -> Tensor:
-        return torch.stack([each.contraction for each in self.solved])
-
-
-def solve(
-    run: Run, i: int, step: AffineStep, x_j: Tensor, r: Tensor | None, x: Tensor, scheme: FixedPoint
-) -> Asking[Solved]:
-    """The state at knot `i` from which the step leads to `x_j`, iterated from `x`, with the best residual found."""
-    mix = Anderson(scheme.anderson, scheme.damping)
+def solve(run: Run, i: int, x_j: Tensor, scheme: FixedPoint) -> Asking[Solved]:
+    """The state from which the first-order step leads to `x_j`, with the best residual found."""
+    step, r = run.step(i), run.remainder(i)
+    mix, x = Anderson(scheme.anderson, scheme.damping), x_j
     best: Solved | None = None
     previous: tuple[Tensor, Tensor] | None = None
     for n in range(scheme.most):
-        e_first, e = yield from run.predictions(x, i)
+        _, e = yield from run.predictions(x, i)
         g = step.inverse(x_j, e, r)
-        residual = _residual(x, g)
-        shown = _shown(previous, x, g) if previous is not None else torch.zeros_like(residual)
+        shown = stretch(x - previous[0], g - previous[1], x) if previous is not None else torch.zeros(len(x)).to(x)
         previous = x, g
-        this = Solved(x, e_first, e, residual, shown)
-        best = this if best is None else _better(best, this)
+        best = _better(best, Solved(x, relative(g - x, g), shown))
         done = best.residual <= scheme.tol
         if n + 1 == scheme.most or bool(done.all()):
             break
-        x = torch.where(_left(done, x), best.x, mix(x, g - x))
+        x = torch.where(by_sample(done, x), best.x, mix(x, g - x))
     assert best is not None
     return best
 
 
-def _residual(x: Tensor, g: Tensor) -> Tensor:
-    """`‖g − x‖/‖g‖` by sample; infinite where it is not a number."""
-    size = norms(g).clamp_min(torch.finfo(g.dtype).tiny)
-    return torch.nan_to_num(norms(g - x) / size, nan=math.inf)
-
-
-def _shown(previous: tuple[Tensor, Tensor], x: Tensor, g: Tensor) -> Tensor:
-    """`‖Δg‖/‖Δx‖` of two iterates, at most `|d|·Lip`; 0 where they are so near that rounding would show."""
-    moved, followed = norms(x - previous[0]), norms(g - previous[1])
-    far = moved > math.sqrt(torch.finfo(x.dtype).eps) * norms(x)
-    return torch.where(far & followed.isfinite(), followed / moved, torch.zeros_like(moved))
-
-
-def _better(best: Solved, this: Solved) -> Solved:
+def _better(best: Solved | None, this: Solved) -> Solved:
     """By sample the one of the smaller residual, and the largest contraction that was shown."""
+    if best is None:
+        return this
     smaller = this.residual < best.residual
-    x, e_first, e = (torch.where(_left(smaller, new), new, old) for new, old in zip(this[:3], best[:3], strict=True))
+    x = torch.where(by_sample(smaller, this.x), this.x, best.x)
     residual = torch.where(smaller, this.residual, best.residual)
-    return Solved(x, e_first, e, residual, torch.maximum(best.contraction, this.contraction))
-
-
-def _left(mask: Tensor, x: Tensor) -> Tensor:
-    return mask.reshape(-1, *[1] * (x.ndim - 1))
+    return Solved(x, residual, torch.maximum(best.contraction, this.contraction))

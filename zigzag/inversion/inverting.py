@@ -77,7 +77,7 @@ def invert(
             found.residual, found.contraction,
         )  # fmt: skip
         if isinstance(scheme, FixedPoint):
-            report = _judge(scheme, report)
+            report = _judge(scheme, solver.memory, report)
         if round_trip:
             back = answered(scheme.down(settled.run(solver, noises), found), settled.model)
             report = replace(report, round_trip=norms(back - x) / norms(x))
@@ -146,7 +146,7 @@ def fresh(
     return Inverted(scheme, GridMark.of(solver), (state,), x.dtype, noises=draw_noises(solver, state, generator))
 
 
-def _judge(scheme: FixedPoint, report: Report) -> Report:
+def _judge(scheme: FixedPoint, memory: int, report: Report) -> Report:
     """Says which samples did not converge."""
     assert report.residual is not None and report.contraction is not None
     converged = (report.residual <= scheme.tol).all(0)
@@ -156,10 +156,12 @@ def _judge(scheme: FixedPoint, report: Report) -> Report:
             f"{k} (residual {worst[k]:.2g}, |d|·Lip at least {shown[k]:.2g})"
             for k in (~converged).nonzero()[:, 0].tolist()[:8]
         )
+        why = "the plain iteration contracts where |d|·Lip < 1"
+        if memory and float(shown.max()) < 1:
+            why = f"the {memory} predictions that a step remembers are unknown too, and a lower order helps"
         warnings.warn(
-            f"{scheme!r} did not converge for {int((~converged).sum())} of {len(converged)} samples: {each}; the plain "
-            "iteration contracts where |d|·Lip < 1: more steps, weaker guidance or damping help, and EDICT, OBELM and "
-            "Rex are exact without",
+            f"{scheme!r} did not converge for {int((~converged).sum())} of {len(converged)} samples: {each}; {why}; "
+            "more steps, weaker guidance or damping help, and EDICT, OBELM and Rex are exact without",
             stacklevel=3,
         )
     return replace(report, converged=converged)
