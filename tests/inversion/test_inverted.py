@@ -124,8 +124,10 @@ def test_gradients_are_recorded_on_request(scheme: Scheme, solver: Solver) -> No
     inverted = inverted_by(scheme, solver, x, grad=True)
     back = reconstruct(field, inverted, solver, guidance=2.0, grad=True, **OPTIONS)
     (g,) = torch.autograd.grad(back.sum(), x)
-    # The data come back, and so does their gradient: the round trip is the identity.
-    torch.testing.assert_close(g, torch.ones_like(X), rtol=1e-6, atol=1e-6)
+    # The data come back, and so does their gradient: the round trip is the identity. (That of an iteration converges
+    # behind the iterates, by as much as its tolerance leaves.)
+    near = 1e-4 if isinstance(scheme, FixedPoint) else 1e-9
+    torch.testing.assert_close(g, torch.ones_like(X), rtol=near, atol=near)
 
 
 @every
@@ -163,8 +165,7 @@ def test_a_wider_state_loses_less() -> None:
 
 @pytest.mark.parametrize("name", ["EDICT", "OBELM", "Rex", "Rex, eta", "FixedPoint", "FixedPoint, 2M"])
 def test_a_fresh_noise_is_sampled_and_found_again(name: str) -> None:
-    """What is drawn of a noise is, inverted, that noise: of FixedPoint exactly so, of the others as nearly as the pair
-    at the data is one of equal states."""
+    """The same twice; by FixedPoint, whose way down is the solver's own, the data are inverted to that noise."""
     scheme, solver = EVERY[name]
     z = solver.noise((2, 3), generator=seed(), dtype=torch.float64)
     made = reconstruct(field, fresh(z, solver, scheme, generator=seed(1)), solver, **OPTIONS)
@@ -239,7 +240,7 @@ def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
         save_file(tensors, path, metadata={**metadata, "inversion": json.dumps(header)})
         return path
 
-    with pytest.raises(FileNotFoundError, match="there is no file .*none"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*none"):
         load(tmp_path / "none")
     (tmp_path / "text").write_text("no tensors")
     with pytest.raises(ValueError, match="text is not a safetensors file"):
@@ -272,9 +273,7 @@ def test_only_the_schemes_of_the_library_are_stored(tmp_path: Path) -> None:
     class Own(EDICT):
         pass
 
-    with pytest.raises(
-        TypeError, match=r"a file can hold EDICT, FixedPoint, OBELM, Recorded, Rex, not .*Own\(p=0.93\)"
-    ):
+    with pytest.raises(TypeError, match=r"a file can hold EDICT, FixedPoint, OBELM, Recorded, Rex, not .*Own\(p"):
         save(inverted_by(Own(), DDIM5), tmp_path / "a")
     with pytest.raises(TypeError, match="inverted must be what invert\\(\\) gave, got Tensor"):
         save(X, tmp_path / "a")  # type: ignore[arg-type]
@@ -362,11 +361,10 @@ def test_obelm_wants_a_first_order_solver() -> None:
 
 def test_a_grid_without_a_time_for_its_end_is_refused_for_rex_with_the_one_to_take() -> None:
     says = (
-        r"Rex asks the model at the last knot, {}, for which .* has no time; take ending_above\(solver\), which ends at"
+        r"Rex asks the model at the last knot, {}, for which .* has no time; take ending_above\(solver\), which ends "
     )
-    refused(
-        says.format("clean data") + " knot 9 of it, where sigma is 0.1,", scheme=Rex(), solver=FlowEuler.uniform(10)
-    )
+    data = says.format("clean data") + r"at knot 9 of it, where sigma is 0.1, or telling_last\(solver, time\)"
+    refused(data, scheme=Rex(), solver=FlowEuler.uniform(10))
     refused(says.format("sigma 0.0292"), scheme=Rex())
 
 
@@ -399,7 +397,7 @@ def test_the_model_is_told_the_time_of_the_last_knot() -> None:
 
 def test_a_predictor_that_finds_its_level_by_the_time_has_to_know_the_last_one() -> None:
     adapted = adapt_prediction(untouched, DDIM5, "v")
-    says = r"finds no level sigma 0.0292.* by the time 0 of the last knot of .*; take ending_above\(solver\)"
+    says = r"finds no level sigma 0.029.* by the time 0 of the last knot of .*; take ending_above\(solver\)"
     refused(says, eps_fn=adapted, scheme=Rex(), solver=telling_last(DDIM5, 0))
     inverted = invert(adapt_prediction(field, DDIM5, "v"), X, ending_above(DDIM5), Rex(), cond=COND)
     assert inverted.report is not None and inverted.report.rows == 8
