@@ -10,6 +10,7 @@ those of one step alone. Beside it the rows that the two passes run, counted by 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from common import arguments, write
@@ -29,7 +30,7 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = [SHAPE[1], CHANNELS, CHANNELS, CHANNELS, SHAPE[1]]
-        pairs = zip(widths[:-1], widths[1:], strict=True)
+        pairs = pairwise(widths)
         self.layers = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairs)
         self.rows = 0
 

@@ -22,6 +22,7 @@ from zigzag.guided import Answer, Guided
 from zigzag.inversion import EDICT, OBELM, Reversible, fresh, invert, obelm, reconstruct
 from zigzag.inversion.scheme import Pair, Run, answered
 from zigzag.inversion.settling import settle
+from zigzag.roles import Role, Roles
 from zigzag.solvers import DDIM, FlowEuler, Solver, Spherical
 
 DTYPES = (torch.float64, torch.float32)
@@ -244,11 +245,12 @@ def test_the_pair_of_data_is_of_the_data_alone() -> None:
 
 def frozen(solver: Solver) -> Run:
     """A run whose model says nothing: what the scheme alone does to a difference."""
-    return Run(solver, Guided(CFG(1.0), CFG(1.0), separate=False))
+    role = Role("strong", CFG(1.0))
+    return Run(solver, Guided(Roles(role, role, role)))
 
 
 def zero(query: Any) -> Any:
-    return Answer(torch.zeros_like(query.x), None, 1)
+    return Answer({"cond": torch.zeros_like(query.x)}, 1)
 
 
 @pytest.mark.parametrize("kind", ["vp", "flow"])
