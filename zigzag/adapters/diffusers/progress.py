@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from zigzag.guidance import Guidance
 from zigzag.methods import Method
 from zigzag.moves import Move
 from zigzag.trace import Trace
+
+if TYPE_CHECKING:
+    from zigzag.adapters.diffusers.seconds import Second
 
 __all__ = ["Progress"]
 
@@ -36,6 +39,7 @@ class Progress:
         hosts: the grid's times as host numbers, for a trace of standard sampling.
         stepped: steps made in the loop under way, if one is. led: steps led on this grid.
         told: the time handed out last. taken: whether a step was made at it.
+        seconds: further states of the pipeline, led with the first one.
         tick: the progress bar's, if it is to count calls.
     """
 
@@ -59,6 +63,7 @@ class Progress:
         self.led = 0
         self.told: Tensor | None = None
         self.taken = False
+        self.seconds: list[Second] = []
         self.tick: Callable[[int], Any] | None = None
         self.hosts: list[float] = []
         self._read: list[tuple[float, float]] | None = None  # the levels of the knots, once they were asked for
@@ -72,8 +77,15 @@ class Progress:
         if self.leads() and not self.led and self.calls.outputs:
             raise RuntimeError(unfit.UNLED)
 
+    def drop_seconds(self) -> None:
+        """The further states' schedulers have their own grids again, and are nobody's."""
+        for second in self.seconds:
+            second.grid.show(second.grid.own)
+        self.seconds.clear()
+
     def begin_grid(self) -> None:
         """The scheduler has set another grid."""
+        self.drop_seconds()
         self.grid.keep()
         self.loop, self.stepped, self.tick, self.plan, self._read = None, None, None, None, None
 

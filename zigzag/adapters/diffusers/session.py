@@ -58,6 +58,9 @@ class Session:
                 patches.wrap(
                     self.now.scheduler, name, wrapper, of_copy=self.steps.of_copy if name == "step" else lambda: None
                 )
+        for other in vars(self.now.pipe).values():
+            if other is not self.now.scheduler and all(hasattr(other, name) for name in ("step", "set_timesteps")):
+                patches.wrap(other, "step", self.steps.step_of_other)
         for name, wrapper in (("get_timesteps", self._get_timesteps), ("progress_bar", self._progress_bar)):
             if hasattr(self.now.pipe, name):
                 patches.wrap(self.now.pipe, name, wrapper)
@@ -66,6 +69,7 @@ class Session:
 
     def _release(self) -> None:
         self.now.calls.flush()
+        self.now.drop_seconds()
         self.now.grid.show(self.now.grid.own)
 
     def _saw(self, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -146,10 +150,13 @@ class Session:
                 yield from steps[call:]
                 return
             if self.now.loop is not None:
-                self.now.grid.stand(times.start + told)
+                for grid in (self.now.grid, *(second.grid for second in self.now.seconds)):
+                    grid.stand(times.start + told)
             self.now.told, self.now.taken = steps[told], False
             yield self.now.told
         self._check_called(turn)
+        if self._turn is turn:
+            self.now.told, self.now.taken = None, False
 
     def _check_called(self, turn: object) -> None:
         """Raises RuntimeError where the loop whose `turn` it is called the model, and goes on without a step."""
@@ -158,6 +165,7 @@ class Session:
 
     def _prepare(self, path: tuple[Move, ...], part: Part, times: Times) -> None:
         self.now.loop, self.now.stepped, self.now.path, self.now.run.knot = None, 0, path, part.knot
+        self.now.drop_seconds()
         self.now.grid.draw_in()
         self.now.calls.begin()
         if is_plain(path):
