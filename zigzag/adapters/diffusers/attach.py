@@ -86,7 +86,7 @@ def attach(
     with Patches() as patches:
         session.take_over(patches)
         yield session.run
-        session.check_explained()
+        session.now.check_explained()
 
 
 def _models_of(pipe: Any) -> list[nn.Module]:

@@ -51,10 +51,12 @@ class Calls:
 
     Attributes:
         outputs: what the calls since the last step gave; their shapes, where those are enough.
+        parts: of the calls before the last step, all tensors of each output, where they were kept.
     """
 
     def __init__(self, run: Run) -> None:
-        self.run, self.outputs = run, list[Any]()
+        self.run, self.outputs, self.parts = run, list[Any](), list[list[Tensor]]()
+        self._parts = list[list[Tensor]]()  # of the calls since the last step
         self._samples, self._filled = 1, 0
         self._round: tuple[int, Sequence[Any]] = 0, ()  # the rows before the last calls, and these
         self._doubled: bool | None = None  # whether the scheduler of this loop is given both branches' rows
@@ -70,11 +72,14 @@ class Calls:
             self.outputs[-1:] = map(shape_of, self.outputs[-1:])
         lone = self._doubled is None and not self.outputs
         self.outputs.append(seen if whole or lone else shape_of(seen))
+        if whole:
+            self._parts.append(_parts(output))
 
     def taken(self) -> list[Any]:
         """The outputs, which a step explains; none are left."""
-        outputs = list(self.outputs)
+        outputs, self.parts = list(self.outputs), list(self._parts)
         self.outputs.clear()
+        self._parts.clear()
         return outputs
 
     def count(self, outputs: Sequence[Any], guided: Tensor) -> int:
@@ -103,10 +108,18 @@ class Calls:
         self.run.rows += -(-(self._filled + sum(_rows(output) for output in self.outputs)) // self._samples)
         self._filled = 0
         self.outputs.clear()
+        self.parts.clear()
+        self._parts.clear()
 
 
 def _rows(output: Any) -> int:
     return len(output) if isinstance(output, Tensor | list | tuple) else 0
+
+
+def _parts(output: Any) -> list[Tensor]:
+    """The tensors of a model's output, in their order."""
+    values = [output] if isinstance(output, Tensor) else getattr(output, "values", lambda: output)()
+    return [value for value in values if isinstance(value, Tensor)]
 
 
 def arguments_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from zigzag.adapters.diffusers.stepping import name_of
 
 __all__ = [
     "UNLED", "UNTIMED", "check_led", "refuse_caches", "refuse_copy", "refuse_per_token", "refuse_perturbed",
-    "refuse_unfit", "warn_of_corrector",
+    "refuse_unfit", "same_time", "warn_of_corrector",
 ]  # fmt: skip
 
 # What the names of diffusers' hooks that cache across time steps have in them.
@@ -37,11 +37,12 @@ UNTIMED: Final = (
 )
 
 
-def refuse_copy() -> None:
-    """Raises RuntimeError for the step of a copy of the scheduler."""
+def refuse_copy() -> NoReturn:
+    """Raises RuntimeError for the step of a copy of the scheduler, or of another one."""
     raise RuntimeError(
-        "the pipeline steps a copy of its scheduler (for a second modality, a view, or a frame), and attach leads one "
-        "state along one scheduler; only method Standard() works"
+        "the pipeline steps a copy of its scheduler, or another one, and not for a further state that its model "
+        "predicts together with the first (but for a view, or a frame, or on another grid), so that attach cannot lead "
+        "it; only method Standard() works"
     )
 
 
@@ -140,7 +141,7 @@ def check_led(loop: Loop, time: Any, told: Any, outputs: Sequence[Any], *, stepp
             "the pipeline steps its scheduler more than once at one time (for several views, or frames, or in rounds "
             "of two), and attach leads one state; only method Standard() works"
         )
-    if not stepping or loop.ended or not (time is told or (told is not None and _same_time(time, told))):
+    if not stepping or loop.ended or not same_time(time, told):
         raise RuntimeError(
             "the pipeline's scheduler steps at other times than its loop is told, so that attach cannot lead it; "
             "only method Standard() works"
@@ -161,8 +162,10 @@ def warn_of_corrector(scheduler: Any, method: object) -> None:
     )
 
 
-def _same_time(time: Any, told: Tensor) -> bool:
+def same_time(time: Any, told: Any) -> bool:
     """Whether a pipeline's time, a number or a tensor of any shape, is the one told, for every entry."""
+    if time is told or told is None:
+        return time is told
     times = torch.as_tensor(time)
     return times.numel() > 0 and bool((times.detach().cpu().double() == float(told)).all())
 

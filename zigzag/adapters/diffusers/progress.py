@@ -1,0 +1,96 @@
+"""A pipeline and a method while they are attached, and how far its loop has come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from zigzag.adapters.diffusers import unfit
+from zigzag.adapters.diffusers.counting import Calls, Run
+from zigzag.adapters.diffusers.grids import Grid
+from zigzag.adapters.diffusers.loop import Loop
+from zigzag.adapters.diffusers.plans import Plan, levels_of
+from zigzag.adapters.diffusers.routes import is_standard
+from zigzag.guidance import Guidance
+from zigzag.methods import Method
+from zigzag.moves import Move
+from zigzag.trace import Trace
+
+if TYPE_CHECKING:
+    from zigzag.adapters.diffusers.seconds import Second
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """What those share who stand between a pipeline, its models and its scheduler.
+
+    Args:
+        pipe: as it is attached to. method, weak, trace, generator: as `attach` was given them.
+
+    Attributes:
+        run: what the user is told. calls: the model calls since the last step. grid: the scheduler's own.
+        plan: of the scheduler's steps, where a method is to lead them.
+        loop: of a path that is not plain. path: its moves, or those of standard sampling.
+        hosts: the grid's times as host numbers, for a trace of standard sampling.
+        stepped: steps made in the loop under way, if one is. led: steps led on this grid.
+        told: the time handed out last. taken: whether a step was made at it.
+        seconds: further states of the pipeline, led with the first one.
+        tick: the progress bar's, if it is to count calls.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        method: Method | Sequence[Move],
+        weak: Guidance,
+        trace: Trace | None,
+        generator: torch.Generator | None,
+    ) -> None:
+        self.pipe, self.scheduler = pipe, pipe.scheduler
+        self.method, self.weak, self.trace, self.generator = method, weak, trace, generator
+        self.run = Run(levels=self._levels)
+        self.calls = Calls(self.run)
+        self.grid = Grid(self.scheduler)
+        self.plan: Plan | None = None
+        self.loop: Loop | None = None
+        self.path: tuple[Move, ...] = ()
+        self.stepped: int | None = None
+        self.led = 0
+        self.told: Tensor | None = None
+        self.taken = False
+        self.seconds: list[Second] = []
+        self.tick: Callable[[int], Any] | None = None
+        self.hosts: list[float] = []
+        self._read: list[tuple[float, float]] | None = None  # the levels of the knots, once they were asked for
+
+    def leads(self) -> bool:
+        """Whether the method is more than standard sampling, as far as is known without a grid."""
+        return self.plan is not None if self.grid else not is_standard(self.method)
+
+    def check_explained(self) -> None:
+        """Raises RuntimeError where a path was to be led, and the model was called with no step after it."""
+        if self.leads() and not self.led and self.calls.outputs:
+            raise RuntimeError(unfit.UNLED)
+
+    def drop_seconds(self) -> None:
+        """The further states' schedulers have their own grids again, and are nobody's."""
+        for second in self.seconds:
+            second.grid.show(second.grid.own)
+        self.seconds.clear()
+
+    def begin_grid(self) -> None:
+        """The scheduler has set another grid."""
+        self.drop_seconds()
+        self.grid.keep()
+        self.loop, self.stepped, self.tick, self.plan, self._read = None, None, None, None, None
+
+    def _levels(self, knot: int) -> tuple[float, float]:
+        if self._read is None and self.grid:
+            with self.grid.shown():
+                self._read = levels_of(self.scheduler, self.plan)
+        return (math.nan, math.nan) if self._read is None else self._read[knot]

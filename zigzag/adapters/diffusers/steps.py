@@ -1,0 +1,104 @@
+"""What is made of a pipeline's calls of its scheduler's `step`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from zigzag.adapters.diffusers import unfit
+from zigzag.adapters.diffusers.given import given_to
+from zigzag.adapters.diffusers.led import Led, begun
+from zigzag.adapters.diffusers.progress import Progress
+from zigzag.adapters.diffusers.routes import is_standard
+from zigzag.adapters.diffusers.seconds import Second
+
+__all__ = ["Steps"]
+
+
+class Steps:
+    """Leads a path step by step, or leaves standard sampling to the scheduler, and counts rows.
+
+    Args:
+        now: what is attached, and how far it is.
+    """
+
+    def __init__(self, now: Progress) -> None:
+        self.now = now
+        self._led: Led | None = None
+        self._signature = inspect.signature(now.scheduler.step)
+
+    def step(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """In place of the scheduler's own."""
+        outputs = self.now.calls.taken()
+        given = given_to(self._signature, args, kwargs)
+        now = self.now
+        if now.loop is None:
+            return self._plain_step(original, args, kwargs, given, outputs)
+        stepping = now.stepped is not None
+        unfit.check_led(now.loop, given["timestep"], now.told, outputs, stepping=stepping, taken=now.taken)
+        if not now.stepped:
+            assert now.plan is not None
+            self._led = begun(now.loop, now.plan, now.grid, self._signature, given, now.generator)
+            now.loop, now.plan = self._led.loop, self._led.plan
+        assert self._led is not None
+        loop, rows = self._led.loop, self._led.loop.rows
+        reply = self._led.step(outputs, given)
+        now.run.rows += loop.rows - rows
+        now.taken, now.led = True, now.led + 1
+        now.stepped, now.run.knot = None if loop.ended else (now.stepped or 0) + 1, loop.knot
+        if now.tick is not None:
+            now.tick(1)
+        return reply
+
+    def _plain_step(
+        self,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        given: Mapping[str, Any],
+        outputs: Sequence[Any],
+    ) -> Any:
+        """Standard sampling, left to the scheduler; the rows are counted."""
+        if self.now.stepped is None:
+            if not is_standard(self.now.method, len(self.now.scheduler.timesteps)):
+                raise RuntimeError(unfit.UNTIMED)
+            self.now.stepped = 0
+        rows = self.now.calls.count(outputs, given["model_output"])
+        result = original(*args, **kwargs)
+        if self.now.trace is not None and self.now.stepped < len(self.now.path):
+            move, after = self.now.path[self.now.stepped], result[0]
+            self.now.trace.log(
+                move, self.now.hosts[self.now.stepped], rows, given["sample"], after, given["model_output"], None
+            )
+        self.now.stepped, self.now.run.knot = self.now.stepped + 1, self.now.run.knot + 1
+        if self.now.stepped == len(self.now.path):
+            self.now.stepped = None
+        return result
+
+    def of_copy(self) -> Callable[..., Any] | None:
+        """In place of the step of a deep copy; None where it is to be left its own."""
+        within = self.now.stepped or self.now.taken  # a loop: it is a callback's own
+        return None if within else self.step_of_other
+
+    def step_of_other(self, original: Any, *args: Any, **kwargs: Any) -> Any:
+        """In place of the step of a copy, or another scheduler of the pipeline: of a further state, or refused.
+
+        Standard sampling is left to it, and the rows are counted.
+        """
+        now, given = self.now, given_to(inspect.signature(original), args, kwargs)
+        ended = now.taken and unfit.same_time(given["timestep"], now.told)  # by the first state's step just now
+        if now.leads() and (now.stepped is not None or now.calls.outputs or ended):
+            return self._second_step(original.__self__, given)
+        now.calls.count(now.calls.taken(), given["model_output"])
+        return original(*args, **kwargs)
+
+    def _second_step(self, scheduler: Any, given: Mapping[str, Any]) -> Any:
+        now = self.now
+        if not now.taken or now.loop is None or now.calls.outputs or not unfit.same_time(given["timestep"], now.told):
+            unfit.refuse_copy()
+        second = next((known for known in now.seconds if known.scheduler is scheduler), None)
+        if second is None:
+            second = Second(now, scheduler, len(now.seconds) + 1, given)
+            now.seconds.append(second)
+        return second.step(now.calls.parts, given)
