@@ -59,7 +59,7 @@ class Job:
         given = {f.name: getattr(self.method, f.name) for f in fields(self.method)}  # type: ignore[arg-type]
         for name, value in given.items():
             option = "--lambda" if name == "steps" else f"--{name}"
-            if value is not None and value is not False:
+            if value is not None and value is not False and (name != "strength" or value != 1):
                 words.append(option if value is True else f"{option}={value}")
         return words
 

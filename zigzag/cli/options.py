@@ -50,7 +50,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
 
     def add(*names: str, **given: Any) -> None:
         # No default shown: each method has its own.
-        add_option(options, *names, default=None, type=int, metavar="N", **given)
+        add_option(options, *names, **{"default": None, "type": int, "metavar": "N", **given})
 
     add("--lambda", "--lambda-step", dest="method_steps", help="the step before which the method is active")
     add("--rounds", "--t-max", dest="method_rounds", help="rounds at a step (resampling, z)")
@@ -58,6 +58,13 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     add("--refine", dest="method_refine", help="fixed-point iterations of an inversion (z, end-to-end)")
     add("--start", dest="method_start", help="the first step that shifts (implicit)")
     add("--warmup", dest="method_warmup", help="plain steps before the first shift (z2); 5, or 1 of fewer than 6 steps")
+    add(
+        "--strength",
+        dest="method_strength",
+        type=float,
+        metavar="X",
+        help="how much of the gap a shift applies (z2, implicit); 1",
+    )
     options.add_argument(
         "--released", dest="method_released", action="store_const", const=True, help="the released code's inverse (z)"
     )

@@ -65,7 +65,7 @@ def make_method(name: str, T: int, options: Mapping[str, Any]) -> Method:
     if name not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
     kind = METHODS[name]
-    known = [field.name for field in fields(kind)]
+    known = [field.name for field in fields(kind) if field.name != "plain"]  # a role that has no name here
     if unknown := sorted(options.keys() - set(known)):
         raise ValueError(f"{name} has no option {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
     few = {"warmup": 1} if kind is Z2Sampling and T < 6 else {}
@@ -98,8 +98,9 @@ def parse_method(text: str, T: int) -> Method:
                 raise ValueError(f"{name}: {key} takes no value, got {value!r}")
             options[key] = True
             continue
+        number, wanted = (float, "a number") if key == "strength" else (int, "an integer")
         try:
-            options[key] = int(value)
+            options[key] = number(value)
         except ValueError:
-            raise ValueError(f"{name}: {key} must be an integer, got {value!r}") from None
+            raise ValueError(f"{name}: {key} must be {wanted}, got {value!r}") from None
     return make_method(name, T, options)
