@@ -9,12 +9,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # Twice the threads on the same cores spin against each other; the models here are small.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types tests clean
 
 demo: $(VENV)/.demo
 	$(BIN)/zigzag demo --out out/demo
 
-test: lint types
+# The tests keep little more than one core busy: the types are checked on the other.
+test: $(VENV)/.test
+	$(MAKE) --no-print-directory --jobs=2 lint types tests
+
+tests: $(VENV)/.test
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test
