@@ -45,7 +45,7 @@ class StrengthRule(Protocol):
 
     `gap` is what the Shift is to apply; `cached` the gap of the evaluation before that one, zeros if there is none.
     `step` is the step `i → i + 1` that the Shift stands for. A rule whose `reads_state` is True is called with a `Seen`
-    as fourth argument.
+    as fourth argument. It is called without gradients, which take `λ` for a constant.
     """
 
     reads_state: bool
@@ -178,12 +178,13 @@ class Gaps:
 
 
 def apply_rule(rule: StrengthRule, gap: Tensor, cached: Tensor, at: StepInfo, seen: Seen) -> Tensor:
-    """`λ·gap` by a rule.
+    """`λ·gap` by a rule. Gradients take `λ` for a constant: norms and cosines have none where a gap is 0.
 
     Raises:
         ValueError: for a rule that does not return one number a sample.
     """
-    strength = rule(gap, cached, at, *((seen,) if rule.reads_state else ()))
+    with torch.no_grad():
+        strength = rule(gap, cached, at, *((seen,) if rule.reads_state else ()))
     if not isinstance(strength, Tensor) or strength.shape != gap.shape[:1]:
         got = tuple(strength.shape) if isinstance(strength, Tensor) else type(strength).__name__
         raise ValueError(f"{rule!r} must return a strength for each sample, ({len(gap)},), got {got}")
