@@ -60,6 +60,7 @@ def test_ctrl_c_ends_a_command_in_one_line_with_130_and_says_what_is_kept(name: 
     with printed.open("w") as out:
         run = subprocess.Popen(
             [sys.executable, "-m", *words], stdout=out, stderr=subprocess.PIPE, encoding="utf-8",
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
             env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
         )  # fmt: skip
         path = Path(begun.replace("OUT", str(tmp_path / "out")))
