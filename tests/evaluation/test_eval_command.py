@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("scipy")
 pytest.importorskip("diffusers")
 from support.evaluations import asked, moody
+from zigzag import ZSampling
 from zigzag.cli import main
 from zigzag.zoo import learned
 from zigzag.zoo.learned import LearnedModel
@@ -104,7 +105,7 @@ def test_every_option_reaches_the_evaluation(
     assert all(head["trial"] in trials for head in found)
     samplers = [head["sampler"] for head in found]
     assert all((s["strong"], s["weak"]) == (3, 1) for s in samplers)
-    z = "ZSampling(steps=None, rounds=2, span=1, refine=0, released=False)"
+    z = repr(ZSampling(rounds=2))
     by = sorted((s["method"], s["steps"], s["matched"] or "") for s in samplers)
     # Of 3 steps of two rows, two zigzag twice, w = 1 inverting by one branch: 6 + 2·2·3 rows, so 9 plain steps.
     assert by == sorted(2 * [("Standard()", 3, ""), (z, 3, ""), ("Standard()", 3, z), ("Standard()", 9, "")])
