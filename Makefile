@@ -14,12 +14,14 @@ export OMP_NUM_THREADS ?= 2
 demo: $(VENV)/.demo
 	$(BIN)/zigzag demo --out out/demo
 
-# The tests keep little more than one core busy: the types are checked on the other.
+# A test keeps one core busy. WORKERS=8 make test runs as many at a time.
+WORKERS ?= 2
+
 test: $(VENV)/.test
 	$(MAKE) --no-print-directory --jobs=2 lint types tests
 
 tests: $(VENV)/.test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
