@@ -16,8 +16,8 @@ from zigzag.held import HeldStep, steps_of
 from zigzag.methods import Method
 from zigzag.model import Predictor
 from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
-from zigzag.roles import Role, RoleName, Roles, in_order
-from zigzag.solvers import Solver
+from zigzag.roles import PLAIN, STRONG, WEAK, Role, RoleName, Roles, in_order
+from zigzag.solvers import Solver, StepInfo
 from zigzag.solvers.predictions import MadeFor
 from zigzag.strengths import check_strength
 
@@ -217,7 +217,7 @@ def plan_path(method: object, solver: Solver) -> tuple[tuple[Move, ...], list[He
                 f"move {k} of the path, {move!r}: refine must be an integer of at least 0, got {move.refine!r}"
             )
         if isinstance(move, Shift):
-            check_strength(f"move {k} of the path, {move!r}", move.strength)
+            check_strength(move.strength, "move {} of the path, {!r}", k, move)
     steps = steps_of(path, solver)
     _check_cache(path)
     return path, steps
@@ -232,11 +232,6 @@ def _check_cache(path: Sequence[Move]) -> None:
             )
         # A Denoise leaves a gap for the next cached Shift, unless a fresh one comes between, which leaves its own.
         cached = cached or isinstance(move, Denoise | Shift)
-
-
-STRONG: tuple[RoleName, ...] = ("strong",)
-WEAK: tuple[RoleName, ...] = ("weak",)
-PLAIN: tuple[RoleName, ...] = ("plain",)
 
 
 def roles_asked(move: Move, gap_read: bool) -> tuple[RoleName, ...]:
@@ -270,14 +265,20 @@ def branches_asked(
             i = min(move.start, move.end)
             role: Role = getattr(roles, name)
             at = solver.info(i, i + 1 if isinstance(move, Shift) else max(move.start, move.end))
-            needs = role.needs(at)
-            if missing := [branch for branch in needs if conditions[branch] is MISSING]:
-                which = "conditional" if missing[0].endswith("cond") and "uncond" not in missing[0] else "unconditional"
-                short = missing[0].rpartition("_")[2]
-                raise ValueError(
-                    f"{short} is missing but {role} needs the {which} branch at knot {i}; pass {short}= (None, if that "
-                    "is the model's null condition)"
-                )
-            wanted.append(needs)
+            _check_needed(role, at)
+            wanted.append(role.needs(at))
+            for branch in wanted[-1]:
+                if conditions[branch] is MISSING:
+                    short = branch.rpartition("_")[2]
+                    raise ValueError(
+                        f"{short} is missing but {role} needs the {short}itional branch at knot {i}; pass {short}= "
+                        "(None, if that is the model's null condition)"
+                    )
         sets[in_order(*wanted)] = None
     return [branches for branches in sets if branches]
+
+
+def _check_needed(role: Role, at: StepInfo) -> None:
+    needed = role.rule.branches(at)
+    if type(needed) is not tuple or [type(branch) for branch in needed] != [bool, bool]:
+        raise TypeError(f"{role}: branches() must return two bools, (cond, uncond), got {needed!r}")

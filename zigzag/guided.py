@@ -48,20 +48,19 @@ class Guided:
     """
 
     def __init__(self, roles: Roles, traced: bool = False) -> None:
-        self.roles, self.rows, self._traced = roles, 0, traced
+        self._by_name: dict[str, Role] = roles._asdict()
+        self.rows, self._traced = 0, traced
         self.direction: Tensor | None = None
         for rule in {id(role.rule): role.rule for role in roles}.values():
             if (reset := getattr(rule, "reset", None)) is not None:
                 reset()
 
-    def ask(
-        self, x: Tensor, at: StepInfo, roles: Sequence[RoleName], told: int | None = None
-    ) -> Asking[dict[str, Tensor]]:
-        """The prediction of each of `roles` at `x`, from one evaluation of the branches that they need.
+    def ask(self, x: Tensor, at: StepInfo, roles: Sequence[RoleName], told: int | None = None) -> Asking[list[Tensor]]:
+        """The predictions of `roles` at `x`, from one evaluation of the branches that they need.
 
         `told` is which time the model is told, where it is not that of the knot `at.i`.
         """
-        asked = [getattr(self.roles, name) for name in roles]
+        asked = [self._by_name[name] for name in roles]
         needs = [role.needs(at) for role in asked]
         answer: Answer = yield Query(x, at.i if told is None else told, in_order(*needs))
         self.rows += answer.rows
@@ -70,14 +69,14 @@ class Guided:
         if self._traced and told is None:  # of a step's two evaluations the first, which is made at its state
             self._last = e, at
             self.direction = e["cond"] - e["uncond"] if "cond" in e and "uncond" in e else None
-        return {role.name: _guide(role, branches, e, at) for role, branches in zip(asked, needs, strict=True)}
+        return [_guide(role, its, e, at) for role, its in zip(asked, needs, strict=True)]
 
     def known(self, name: RoleName) -> Tensor | None:
         """The prediction of a role at the last question, where the branches that were asked for suffice for it.
 
         It is for diagnoses, which must change nothing: a rule with state is not called.
         """
-        role: Role = getattr(self.roles, name)
+        role = self._by_name[name]
         e, at = self._last
         needs = role.needs(at)
         if hasattr(role.rule, "reset") or not e.keys() >= set(needs):

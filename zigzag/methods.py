@@ -148,7 +148,7 @@ class ImplicitZ:
     strength: Strength = 1.0
 
     def __post_init__(self) -> None:
-        check_strength("ImplicitZ", self.strength)
+        check_strength(self.strength, "ImplicitZ")
         _at_least(self, "start", 0)
         _check_lambda(self)
         _check_interval(self, self.start, self.steps)
@@ -180,7 +180,7 @@ class Z2Sampling:
     strength: Strength = 1.0
 
     def __post_init__(self) -> None:
-        check_strength("Z2Sampling", self.strength)
+        check_strength(self.strength, "Z2Sampling")
         _at_least(self, "warmup", 0)
         _check_lambda(self)
         _check_interval(self, max(1, self.warmup), self.steps)

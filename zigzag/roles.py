@@ -8,9 +8,13 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from zigzag.guidance import Guidance
 from zigzag.solvers import StepInfo
 
-__all__ = ["BRANCHES", "Role", "RoleName", "Roles", "in_order"]
+__all__ = ["BRANCHES", "PLAIN", "STRONG", "WEAK", "Role", "RoleName", "Roles", "in_order"]
 
 RoleName: TypeAlias = Literal["strong", "weak", "plain"]
+
+STRONG: tuple[RoleName, ...] = ("strong",)
+WEAK: tuple[RoleName, ...] = ("weak",)
+PLAIN: tuple[RoleName, ...] = ("plain",)
 
 BRANCHES: Final = ("uncond", "cond", "weak_uncond", "weak_cond", "plain_uncond", "plain_cond")
 """All branches that a model may be asked for, in the order in which they stand in one batch."""
@@ -30,15 +34,8 @@ class Role(NamedTuple):
     uncond: str = "uncond"
 
     def needs(self, at: StepInfo) -> tuple[str, ...]:
-        """The branches that the role needs at a step.
-
-        Raises:
-            TypeError: for a rule that does not say so by two bools.
-        """
-        needed = self.rule.branches(at)
-        if type(needed) is not tuple or [type(branch) for branch in needed] != [bool, bool]:
-            raise TypeError(f"{self}: branches() must return two bools, (cond, uncond), got {needed!r}")
-        cond, uncond = needed
+        """The branches that the role needs at a step."""
+        cond, uncond = self.rule.branches(at)
         if cond and uncond:
             return self.uncond, self.cond
         return (self.cond,) if cond else (self.uncond,) if uncond else ()

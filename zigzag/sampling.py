@@ -18,7 +18,7 @@ from zigzag.held import Draw, Held, HeldStep
 from zigzag.methods import Method
 from zigzag.model import Model, Models, Predictor
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
-from zigzag.roles import Roles
+from zigzag.roles import STRONG, WEAK, Roles
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
 from zigzag.strengths import Gaps
@@ -217,14 +217,14 @@ def traverse(
             case Denoise(i, j):
                 at, asked = solver.info(i, j), roles_asked(move, caches_gap)
                 es = yield from guided.ask(x, at, asked)
-                e = es[asked[0]]
+                e = es[0]
                 if held.leaves:
                     kept.leave(i, solver.remember(i, x, e))
                 if (inner := held.inner) is not None:  # a second evaluation, where the first one leads to
                     es = yield from guided.ask(inner.first.forward(x, e), at, asked, inner.told)
-                    e = torch.lerp(e, es[asked[0]], inner.weight)
+                    e = torch.lerp(e, es[0], inner.weight)
                 if caches_gap:
-                    gaps.cache(es)
+                    gaps.cache(*es[-2:])
                 else:
                     gaps.forget()
                 del es  # or the branches would be held through the next model call
@@ -233,13 +233,13 @@ def traverse(
             case Invert(j, i, refine):
                 at, x_j, r = solver.info(i, j), x, kept.remainder(held, x)
                 for _ in range(1 + refine):  # first at x_j, then at each result
-                    e = (yield from guided.ask(x, at, ("weak",)))["weak"]
+                    (e,) = yield from guided.ask(x, at, WEAK)
                     x, time = step.inverse(x_j, e, r), at.t
                 del x_j
             case Shift(i, fresh, strength):
                 at = solver.info(i)
                 if fresh:
-                    gaps.cache((yield from guided.ask(x, at, ("strong", "weak"))))
+                    gaps.cache(*(yield from guided.ask(x, at, STRONG + WEAK)))
                     time = at.t
                 x = step.shift(x, gaps.share(strength, x, step, at))
             case Renoise():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -155,13 +155,12 @@ class Gaps:
         self._before: Tensor | None = None
         self._e: Tensor | None = None
 
-    def cache(self, es: Mapping[str, Tensor]) -> None:
+    def cache(self, e_s: Tensor, e_w: Tensor) -> None:
         """Caches `e_s − e_w`."""
-        gap = es["strong"] - es["weak"]
+        self.gap = gap = e_s - e_w
         if self._ruled:
             self._before = torch.zeros_like(gap) if self._latest is None else self._latest
-            self._latest, self._e = gap, es["strong"]
-        self.gap = gap
+            self._latest, self._e = gap, e_s
 
     def forget(self) -> None:
         """Lets go of the gap: no Shift reads it."""
@@ -191,17 +190,22 @@ def apply_rule(rule: StrengthRule, gap: Tensor, cached: Tensor, at: StepInfo, se
     return strength.view(-1, *[1] * (gap.ndim - 1)).to(gap.dtype) * gap
 
 
-def check_strength(of: object, strength: object) -> None:
+def check_strength(strength: object, of: str, *named: object) -> None:
     """Raises unless `strength` is a finite number or a rule.
+
+    Args:
+        of: what has it, a format for `named`, which is made only for an error: this runs for every Shift of a walk.
 
     Raises:
         TypeError, ValueError: naming what has it.
     """
     if isinstance(strength, Real):
         if not math.isfinite(strength):
-            raise ValueError(f"{of}: strength must be finite, got {strength!r}")
+            raise ValueError(f"{of.format(*named)}: strength must be finite, got {strength!r}")
     elif isinstance(strength, type) or not isinstance(strength, StrengthRule):
-        raise TypeError(f"{of}: strength must be a number, or a rule such as CosineStrength(), got {strength!r}")
+        raise TypeError(
+            f"{of.format(*named)}: strength must be a number, or a rule such as CosineStrength(), got {strength!r}"
+        )
 
 
 def _check_positive(rule: object, name: str) -> None:

@@ -27,7 +27,7 @@ from zigzag.checks import Settled, roles_asked
 from zigzag.guidance import LinearGuidance
 from zigzag.held import HeldStep
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
-from zigzag.roles import BRANCHES, Role, RoleName, in_order
+from zigzag.roles import BRANCHES, STRONG, WEAK, Role, RoleName, in_order
 from zigzag.solvers import Inner, Solver, StepInfo
 from zigzag.strengths import StrengthRule
 
@@ -74,7 +74,7 @@ class _Table:
                             bool(rules) or _gap_is_read_first(path[k + 1 :]),
                             0.0 if rules else _strength(move) * n,
                         )
-                        row = self._row(at, at.t, 1.0, gap=by, asked=("strong", "weak"), keeps_gap=kept)
+                        row = self._row(at, at.t, 1.0, gap=by, asked=STRONG + WEAK, keeps_gap=kept)
                         self.rows.append(row._replace(into=slots[k].spare))
                     if isinstance(strength, StrengthRule):
                         self.rows.append(Row(Kind(adds_gap=True, rule=strength), n=n, info=tuple(map(float, at))))
@@ -109,7 +109,7 @@ class _Table:
     def _invert(self, move: Invert, held: HeldStep, slots: Slots) -> None:
         at, (c, d) = self.solver.info(move.i, move.j), (float(held.step.c), float(held.step.d))
         for r in range(1 + move.refine):
-            row = self._row(at, at.t, c, on={"weak": d}, asked=("weak",))
+            row = self._row(at, at.t, c, on={"weak": d}, asked=WEAK)
             kind = replace(row.kind, keeps_anchor=r == 0 and move.refine > 0, from_anchor=r > 0)
             into = slots.into if r == move.refine else slots.spare
             row = _holding(row._replace(kind=kind, into=into), held, slots, -c)

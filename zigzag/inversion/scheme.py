@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zigzag.guided import Answer, Asking, Guided, Query
+from zigzag.roles import STRONG
 from zigzag.sampling import Generators
 from zigzag.solvers import AffineStep, Solver
 
@@ -47,7 +48,8 @@ class Run:
 
     def predict(self, x: Tensor, i: int, told: int | None = None) -> Asking[Tensor]:
         """`e` at `x` for the step `i → i + 1`, the model being told the time `told` (that of knot `i`)."""
-        return (yield from self.guided.ask(x, self.solver.info(i), ("strong",), told))["strong"]
+        (e,) = yield from self.guided.ask(x, self.solver.info(i), STRONG, told)
+        return e
 
     def predictions(self, x: Tensor, i: int) -> Asking[Pair]:
         """The prediction at `x`, and that which the step `i → i + 1` is made with: another where it makes two."""
