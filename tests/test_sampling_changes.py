@@ -227,7 +227,9 @@ def test_with_a_generator_a_sample_its_batch_does_not_matter(solver: Any) -> Non
             torch.testing.assert_close(together[k : k + 1], alone)
 
 
-@pytest.mark.parametrize("generator", [[torch.Generator()] * 3, [None] * 4, [1] * 4, [], 7], ids=str)
+@pytest.mark.parametrize(
+    "generator", [[torch.Generator()] * 3, [None] * 4, [1] * 4, [], 7], ids=["three", "Nones", "numbers", "none", "7"]
+)
 def test_generators_that_do_not_fit_are_refused_before_a_model_call(generator: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="generator must be"):
         walk(eps_fn, X, SOLVER, Resampling(), cond=COND, strong=1.0, generator=generator)

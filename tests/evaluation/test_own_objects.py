@@ -150,7 +150,7 @@ def test_a_rule_whose_state_cannot_be_told_is_refused_before_a_model_call(tmp_pa
     assert asked(model) == 0
 
 
-@pytest.mark.parametrize("given", ["2", None, CFG, object()], ids=str)
+@pytest.mark.parametrize("given", ["2", None, CFG, object()], ids=["text", "None", "class", "object"])
 def test_what_is_no_rule_is_refused(given: Any) -> None:
     with pytest.raises(TypeError, match="strong must be a number or a Guidance"):
         Sampler(Standard(), T, given)
