@@ -234,3 +234,17 @@ def test_it_needs_both_branches() -> None:
         field, X, SOLVER, ZSampling(), cond=C, uncond=U, strong=1.0, weak=0.0, trace=trace
     )  # the strong prediction is the conditional branch alone
     assert trace.beta is None
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_state_of_one_number_a_sample_is_shifted_and_traced_like_a_column(name: str) -> None:
+    def flat_field(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        return torch.sin(x + cond) * (1 + 0.001 * t.to(x.dtype))
+
+    traces = flat, column = Trace(), Trace()
+    method = Z2Sampling(warmup=1, strength=RULES[name])
+    found = sample(flat_field, X[:, 0], SOLVER, method, cond=C[:, 0], uncond=U[:, 0], strong=S, trace=flat)
+    wanted = sample(field, X[:, :1], SOLVER, method, cond=C[:, :1], uncond=U[:, :1], strong=S, trace=column)
+    torch.testing.assert_close(found, wanted[:, 0])
+    deltas = [torch.stack([record.delta for record in trace.records if record.delta is not None]) for trace in traces]
+    torch.testing.assert_close(*deltas)

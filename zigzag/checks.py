@@ -18,7 +18,7 @@ from zigzag.model import Predictor
 from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
 from zigzag.roles import PLAIN, STRONG, WEAK, Role, RoleName, Roles, in_order
 from zigzag.solvers import Solver, StepInfo
-from zigzag.solvers.predictions import MadeFor
+from zigzag.solvers.predictions import made_for_of
 from zigzag.strengths import check_strength
 
 __all__ = [
@@ -143,8 +143,8 @@ def check_made_for(name: str, fn: object, solver: Solver) -> None:
     Raises:
         ValueError: for another prediction, or a grid with another level at one of the solver's times.
     """
-    made = getattr(fn, "made_for", None) or getattr(getattr(fn, "__self__", None), "made_for", None)
-    if not isinstance(made, MadeFor):
+    made = made_for_of(fn)
+    if made is None:
         return
     if made.prediction != solver.prediction:
         raise ValueError(
@@ -173,7 +173,8 @@ def check_state(x: object) -> None:
 
 def as_guidance(name: str, value: object) -> Guidance:
     """A number as `CFG(number)`; a `Guidance` as it is."""
-    if isinstance(value, Guidance) and not isinstance(value, type):
+    # Numbers first: a protocol is slow to ask for.
+    if not isinstance(value, int | float) and isinstance(value, Guidance) and not isinstance(value, type):
         return value
     try:
         return CFG(finite(name, value))
@@ -258,27 +259,32 @@ def branches_asked(
     Raises:
         ValueError: if one is needed whose condition is MISSING, naming the guidance that needs it.
     """
+    questions = dict.fromkeys(
+        (names, min(move.start, move.end), max(move.start, move.end))
+        for move, read in zip(path, gap_is_read(path), strict=True)
+        if (names := roles_asked(move, read))
+    )
+    missing = {branch for branch, condition in conditions.items() if condition is MISSING}
+    by_name = roles._asdict()
     sets: dict[tuple[str, ...], None] = {}
-    for move, gap_read in zip(path, gap_is_read(path), strict=True):
-        wanted: list[tuple[str, ...]] = []
-        for name in roles_asked(move, gap_read):
-            i = min(move.start, move.end)
-            role: Role = getattr(roles, name)
-            at = solver.info(i, i + 1 if isinstance(move, Shift) else max(move.start, move.end))
-            _check_needed(role, at)
-            wanted.append(role.needs(at))
-            for branch in wanted[-1]:
-                if conditions[branch] is MISSING:
-                    short = branch.rpartition("_")[2]
-                    raise ValueError(
-                        f"{short} is missing but {role} needs the {short}itional branch at knot {i}; pass {short}= "
-                        "(None, if that is the model's null condition)"
-                    )
+    for names, i, j in questions:
+        at, wanted = solver.info(i, max(j, i + 1)), []  # a Shift stands for the step to the next knot
+        for name in names:
+            role: Role = by_name[name]
+            needs = role.named(*_two_bools(role, at))
+            wanted.append(needs)
+            for branch in missing.intersection(needs):
+                short = branch.rpartition("_")[2]
+                raise ValueError(
+                    f"{short} is missing but {role} needs the {short}itional branch at knot {i}; pass {short}= (None, "
+                    "if that is the model's null condition)"
+                )
         sets[in_order(*wanted)] = None
     return [branches for branches in sets if branches]
 
 
-def _check_needed(role: Role, at: StepInfo) -> None:
+def _two_bools(role: Role, at: StepInfo) -> tuple[bool, bool]:
     needed = role.rule.branches(at)
-    if type(needed) is not tuple or [type(branch) for branch in needed] != [bool, bool]:
-        raise TypeError(f"{role}: branches() must return two bools, (cond, uncond), got {needed!r}")
+    if type(needed) is tuple and len(needed) == 2 and type(needed[0]) is type(needed[1]) is bool:
+        return needed
+    raise TypeError(f"{role}: branches() must return two bools, (cond, uncond), got {needed!r}")

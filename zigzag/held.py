@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, leaves_for_good
 from zigzag.solvers import AffineStep, Inner, Solver
 
 __all__ = ["Draw", "Held", "HeldStep", "steps_of"]
@@ -64,14 +64,12 @@ def steps_of(path: Sequence[Move], solver: Solver) -> list[HeldStep]:
     steps: list[HeldStep] = []
     left: list[int] = []  # the knots remembered, from noise to data
     known: set[tuple[int, int]] = set()  # the intervals whose noise is drawn
-    noisy = False
-    for k, move in enumerate(path):
+    for_good = leaves_for_good(path) if solver.fresh_noise else [False] * len(path)
+    for k, (move, fresh) in enumerate(zip(path, for_good, strict=True)):
         try:
             match move:
                 case Denoise(i, j):
                     step = solver.step(i, j, left)
-                    noisy = noisy or step.noisy
-                    fresh = step.noisy and solver.fresh_noise and all(later.end > i for later in path[k + 1 :])
                     steps.append(_holding(step, left, (i, j), known, fresh, solver.inner(i, j)))
                     if solver.memory:
                         left.append(i)
@@ -85,7 +83,6 @@ def steps_of(path: Sequence[Move], solver: Solver) -> list[HeldStep]:
                             f"the coefficients of {coefficients} hold nothing of the step {i} -> {j} of {solver!r}; "
                             "released=True needs a solver without memory or noise"
                         )
-                    noisy = noisy or step.noisy
                     steps.append(_holding(step, left, (i, j), known))
                 case Shift(i):
                     steps.append(HeldStep(solver.invertible_step(i, None, left)))
@@ -94,7 +91,7 @@ def steps_of(path: Sequence[Move], solver: Solver) -> list[HeldStep]:
                     left, known = [], {interval for interval in known if interval[0] < i}
         except ValueError as error:
             raise ValueError(f"move {k} of the path, {move!r}: {error}") from None
-    return _kept(path, steps) if solver.memory or noisy else steps
+    return _kept(path, steps) if solver.memory or any(held.interval for held in steps) else steps
 
 
 def _holding(

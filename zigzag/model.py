@@ -29,7 +29,7 @@ class Models:
 
     def __init__(self, models: Sequence[Model], solver: Solver, x: Tensor) -> None:
         self.models = tuple(models)
-        self.times = solver.told_times(x.device, state_dtype(x.dtype))
+        self.times = solver.told_times(x.device, state_dtype(x.dtype)).unbind()
 
     def __call__(self, query: Query) -> Answer:
         """The predictions asked for, and the rows they took."""
@@ -67,13 +67,15 @@ class Model:
 
     def __call__(self, x: Tensor, t: Tensor, branches: tuple[str, ...]) -> dict[str, Tensor]:
         """The predictions of `branches` at `x`, told `t`: in one call where their conditions could be joined."""
-        x, found = x.to(self.dtype), {}
+        x, found = x if x.dtype == self.dtype else x.to(self.dtype), {}
+        each = t.expand(len(x))
         for call in self.conditions.calls[branches]:
             if len(call) == 1:
-                found[call[0]] = self._predict(x, t, self.conditions.each[call[0]])
+                found[call[0]] = self._predict(x, each, self.conditions.each[call[0]])
             else:
-                e = self._predict(torch.cat([x] * len(call)), t, self.conditions.joined[call])
-                found |= zip(call, e.chunk(len(call)), strict=True)
+                n = len(call)
+                e = self._predict(torch.cat([x] * n), t.expand(n * len(x)), self.conditions.joined[call])
+                found |= zip(call, e.chunk(n), strict=True)
         return found
 
     def watch(self) -> None:
@@ -97,7 +99,6 @@ class Model:
         return [_mark(condition) for condition in self.conditions.each.values()]
 
     def _predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
-        t = t.expand(len(x))
         if self.checkpoint and torch.is_grad_enabled():
             from torch.utils.checkpoint import checkpoint
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeAlias
 
 from zigzag.strengths import Strength
 
-__all__ = ["Denoise", "Invert", "Move", "Renoise", "Shift", "gap_is_read"]
+__all__ = ["Denoise", "Invert", "Move", "Renoise", "Shift", "gap_is_read", "leaves_for_good"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +113,11 @@ def gap_is_read(path: Sequence[Move]) -> list[bool]:
         flags.append(read)
         if isinstance(move, Shift):
             read = not move.fresh
+    return flags[::-1]
+
+
+def leaves_for_good(path: Sequence[Move]) -> list[bool]:
+    """For each move: whether it is the last Denoise from its knot, below which the path stays from then on."""
+    lowest = accumulate((move.end for move in reversed(path)), min)
+    flags = [isinstance(m, Denoise) and after > m.start for m, after in zip(reversed(path), lowest, strict=True)]
     return flags[::-1]

@@ -35,7 +35,10 @@ class Role(NamedTuple):
 
     def needs(self, at: StepInfo) -> tuple[str, ...]:
         """The branches that the role needs at a step."""
-        cond, uncond = self.rule.branches(at)
+        return self.named(*self.rule.branches(at))
+
+    def named(self, cond: bool, uncond: bool) -> tuple[str, ...]:
+        """The names of its two branches, or of the one that is needed."""
         if cond and uncond:
             return self.uncond, self.cond
         return (self.cond,) if cond else (self.uncond,) if uncond else ()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -31,8 +30,7 @@ Generators: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
 Traversal: TypeAlias = Generator["Query | Visit", "Answer | Tensor | None", None]
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(NamedTuple):
     """Where a walk stands after a move.
 
     Attributes:
@@ -184,7 +182,7 @@ def _drive(
                     message = moves.send(models(message))
             new = None if callback is None else _state_like(message.state, callback(message))
             tick(message.rows)
-            yield message if new is None else replace(message, state=new)
+            yield message if new is None else message._replace(state=new)
             del message  # or its prediction would be held through the next model call
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import AffineStep, StepInfo
+from zigzag.solvers.affine import AffineStep, StepInfo, flat, norms, per_sample
 
 __all__ = [
     "CosineStrength",
@@ -24,6 +24,10 @@ __all__ = [
     "apply_rule",
     "check_strength",
 ]
+
+
+# `Real` is what is meant, and slow to ask for: every walk asks it of every move.
+NUMBER = (int, float, Real)
 
 
 class Seen(NamedTuple):
@@ -81,9 +85,9 @@ class CosineStrength:
 
     def __call__(self, gap: Tensor, cached: Tensor, step: StepInfo, *seen: Seen) -> Tensor:
         """`λ`, `(B,)`."""
-        g, h = gap.flatten(1), cached.flatten(1)
+        g, h = flat(gap), flat(cached)
         # Not F.cosine_similarity: its clamp of the norms would make a small gap look like another direction.
-        cosine = (g * h).sum(1) / (g.norm(dim=1) * h.norm(dim=1))
+        cosine = (g * h).sum(1) / (norms(gap) * norms(cached))
         return torch.nan_to_num(cosine).clamp(0, 1) ** self.power
 
 
@@ -108,7 +112,7 @@ class ShareStrength:
     def __call__(self, gap: Tensor, cached: Tensor, step: StepInfo, *seen: Seen) -> Tensor:
         """`λ`, `(B,)`."""
         (known,) = seen
-        ratio = self.share * known.e.flatten(1).norm(dim=1) / gap.flatten(1).norm(dim=1)
+        ratio = self.share * norms(known.e) / norms(gap)
         return torch.nan_to_num(ratio, nan=1.0).clamp(max=1)
 
 
@@ -134,7 +138,7 @@ class NormStrength:
     def __call__(self, gap: Tensor, cached: Tensor, step: StepInfo, *seen: Seen) -> Tensor:
         """`λ`, `(B,)`: the larger root of `‖v‖²λ² + 2⟨x, v⟩λ − ((1 + τ)² − 1)‖x‖² = 0`, within [0, 1]."""
         (known,) = seen
-        x, v = known.x.flatten(1), known.shift * gap.flatten(1)
+        x, v = flat(known.x), known.shift * flat(gap)
         a, b, c = (v * v).sum(1), (x * v).sum(1), ((1 + self.growth) ** 2 - 1) * (x * x).sum(1)
         root = ((b * b + a * c).sqrt() - b) / a
         return torch.nan_to_num(root, nan=1.0, posinf=1.0).clamp(0, 1)
@@ -149,7 +153,7 @@ class Gaps:
 
     def __init__(self, path: Sequence[object]) -> None:
         # By attribute: `zigzag.moves` imports this module.
-        self._ruled = any(not isinstance(getattr(move, "strength", 1.0), Real) for move in path)
+        self._ruled = any(not isinstance(getattr(move, "strength", 1.0), NUMBER) for move in path)
         self.gap: Tensor | None = None
         self._latest: Tensor | None = None
         self._before: Tensor | None = None
@@ -187,7 +191,7 @@ def apply_rule(rule: StrengthRule, gap: Tensor, cached: Tensor, at: StepInfo, se
     if not isinstance(strength, Tensor) or strength.shape != gap.shape[:1]:
         got = tuple(strength.shape) if isinstance(strength, Tensor) else type(strength).__name__
         raise ValueError(f"{rule!r} must return a strength for each sample, ({len(gap)},), got {got}")
-    return strength.view(-1, *[1] * (gap.ndim - 1)).to(gap.dtype) * gap
+    return per_sample(strength, gap) * gap
 
 
 def check_strength(strength: object, of: str, *named: object) -> None:
@@ -199,7 +203,7 @@ def check_strength(strength: object, of: str, *named: object) -> None:
     Raises:
         TypeError, ValueError: naming what has it.
     """
-    if isinstance(strength, Real):
+    if isinstance(strength, NUMBER):
         if not math.isfinite(strength):
             raise ValueError(f"{of.format(*named)}: strength must be finite, got {strength!r}")
     elif isinstance(strength, type) or not isinstance(strength, StrengthRule):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from zigzag.guided import Guided
-from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, leaves_for_good
 from zigzag.solvers import AffineStep
+from zigzag.solvers.affine import flat, norms
 
 __all__ = ["Record", "Trace"]
 
@@ -96,11 +96,7 @@ class Trace:
         self._last: Move | None = None
         self._zigzag: tuple[Tensor, Tensor] | None = None
         # Whether each move leaves its knot for good, and the states that came down to knots where more is to happen.
-        lowest = accumulate((move.end for move in reversed(path)), min)
-        self._for_good = [*reversed([
-            isinstance(move, Denoise) and after > move.start
-            for move, after in zip(reversed(path), [*lowest], strict=True)
-        ])]  # fmt: skip
+        self._for_good = leaves_for_good(path)
         self._descents = sum(self._for_good)
         self._injected = {move.end for move in path if not isinstance(move, Denoise)}
         self._arrived: dict[int, Tensor] = {}
@@ -133,7 +129,7 @@ class Trace:
             case Denoise(i, j) if e is not None:
                 if zigzag is not None and guided is not None and (e_w := guided.known("weak")) is not None:
                     e_s, e_bar = zigzag
-                    self.records[-1] = replace(self.records[-1], tau1=_norm(e_s - e_w), tau2=_norm(e_w - e_bar))
+                    self.records[-1] = replace(self.records[-1], tau1=norms(e_s - e_w), tau2=norms(e_w - e_bar))
                 if self._returns[i]:
                     self._left[i] = before, e
                 if self._for_good[len(self.records)] and guided is not None and step is not None:
@@ -145,7 +141,7 @@ class Trace:
                 if last == Denoise(i, j) and coefficients in (None, (i, j)):
                     self._zigzag = self._left[i][1], e
             case Shift():
-                delta = _norm(after - before) ** 2
+                delta = norms(after - before) ** 2
             case Renoise(_, i):
                 delta = self._delta(i, after)
         self._forget(move)
@@ -156,19 +152,14 @@ class Trace:
         arrived = self._arrived.pop(i, None)
         if arrived is None or arrived is x or g is None:
             return None
-        g = g.flatten(1) if g.ndim > 1 else g[:, None]
-        moved = (x - arrived).reshape(g.shape) * float(step.a / step.b)
+        g, moved = flat(g), flat(x - arrived) * float(step.a / step.b)
         return (moved * g).sum(1) / (g * g).sum(1)
 
     def _delta(self, i: int, after: Tensor) -> Tensor | None:
-        return _norm(after - self._left[i][0]) ** 2 if i in self._left else None
+        return norms(after - self._left[i][0]) ** 2 if i in self._left else None
 
     def _forget(self, move: Move) -> None:
         if isinstance(move, Invert | Renoise):
             self._returns[move.end] -= 1
             if not self._returns[move.end]:
                 self._left.pop(move.end, None)
-
-
-def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.ndim))) if x.ndim > 1 else x.abs()

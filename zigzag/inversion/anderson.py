@@ -8,12 +8,9 @@ from collections import deque
 import torch
 from torch import Tensor
 
-__all__ = ["Anderson", "by_sample", "norms", "relative", "stretch"]
+from zigzag.solvers.affine import flat, norms
 
-
-def norms(x: Tensor) -> Tensor:
-    """The Euclidean norm of each sample: `(B,)`."""
-    return x.flatten(1).norm(dim=1) if x.ndim > 1 else x.abs()
+__all__ = ["Anderson", "by_sample", "relative", "stretch"]
 
 
 def by_sample(mask: Tensor, x: Tensor) -> Tensor:
@@ -61,9 +58,8 @@ class Anderson:
         plain = x + self.damping * f
         if not self._differences:
             return plain
-        X, F = (torch.stack([pair[k].flatten(1) if x.ndim > 1 else pair[k][:, None] for pair in self._differences], 2)
-                for k in (0, 1))  # fmt: skip
-        gamma = _least_squares(F, f.reshape(len(f), -1))
+        X, F = (torch.stack([flat(pair[k]) for pair in self._differences], 2) for k in (0, 1))
+        gamma = _least_squares(F, flat(f))
         turned = plain - ((X + self.damping * F) @ gamma[..., None]).reshape(x.shape)
         # A sample whose residuals ceased to be finite has no least squares.
         return torch.where(by_sample(torch.isfinite(norms(turned)), x), turned, plain)

@@ -12,7 +12,6 @@ from torch import Tensor
 from zigzag.checks import check_generator, check_state
 from zigzag.conditions import MISSING
 from zigzag.guidance import Guidance
-from zigzag.inversion.anderson import norms
 from zigzag.inversion.fixed_point import FixedPoint
 from zigzag.inversion.inverted import GridMark, Inverted, Report, deviation
 from zigzag.inversion.recorded import Recorded
@@ -21,6 +20,7 @@ from zigzag.inversion.settling import check_accuracy, check_solver, draw_noises,
 from zigzag.model import Predictor
 from zigzag.sampling import Generators
 from zigzag.solvers import Solver
+from zigzag.solvers.affine import norms
 
 __all__ = ["fresh", "invert", "reconstruct"]
 

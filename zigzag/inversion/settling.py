@@ -10,7 +10,6 @@ from torch import Tensor
 
 from zigzag.checks import as_guidance, branches_asked, check_made_for, check_state
 from zigzag.conditions import share_calls
-from zigzag.guidance import Guidance
 from zigzag.guided import Guided
 from zigzag.inversion.endings import Ended
 from zigzag.inversion.scheme import Run, Scheme
@@ -20,7 +19,7 @@ from zigzag.roles import Role, Roles
 from zigzag.sampling import Generators, noise_like
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
-from zigzag.solvers.predictions import MadeFor
+from zigzag.solvers.predictions import made_for_of
 
 __all__ = ["Settled", "check_accuracy", "check_solver", "draw_noises", "settle", "state_dtype_of"]
 
@@ -28,15 +27,14 @@ WIDE = (torch.float32, torch.float64)
 
 
 class Settled(NamedTuple):
-    """A model and a guidance, checked against a grid."""
+    """A model and the roles that ask it, all of one guidance, checked against a grid."""
 
     model: Models
-    guidance: Guidance
+    roles: Roles
 
     def run(self, solver: Solver, noises: Tensor | None) -> Run:
         """A way up or down."""
-        role = Role("strong", self.guidance)
-        return Run(solver, Guided(Roles(role, role, role)), noises)
+        return Run(solver, Guided(self.roles), noises)
 
 
 def settle(
@@ -62,9 +60,10 @@ def settle(
         raise ValueError(f"guidance={rule!r} has a state, and would guide the way back otherwise; take CFG")
     role, each = Role("guidance", rule), {"cond": cond, "uncond": uncond}
     path = [Denoise(i, i + 1) for i in range(len(solver))]
-    asked = branches_asked(path, solver, Roles(role, role, role), each)
+    roles = Roles(role, role, role)
+    asked = branches_asked(path, solver, roles, each)
     model = Model("eps_fn", eps_fn, share_calls(each, asked, len(x), batched), x, checkpoint)
-    return Settled(Models([model], solver, x), rule)
+    return Settled(Models([model], solver, x), roles)
 
 
 def check_solver(solver: object, scheme: object) -> None:
@@ -124,8 +123,8 @@ def draw_noises(solver: Solver, x: Tensor, generator: Generators) -> Tensor | No
 def _check_last_time(eps_fn: object, solver: Solver) -> None:
     if not isinstance(solver, Ended):
         return
-    made = getattr(eps_fn, "made_for", None) or getattr(getattr(eps_fn, "__self__", None), "made_for", None)
-    if not isinstance(made, MadeFor) or made.grid is None or made.grid is solver:
+    made = made_for_of(eps_fn)
+    if made is None or made.grid is None or made.grid is solver:
         return
     alphas, sigmas, times = made.grid.knots
     known = {t: (alpha, sigma) for alpha, sigma, t in zip(alphas, sigmas, times, strict=False)}

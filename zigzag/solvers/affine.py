@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zigzag.solvers.grids import Coefficient
 
-__all__ = ["AffineStep", "Inner", "StepInfo", "combine", "per_sample", "state_dtype"]
+__all__ = ["AffineStep", "Inner", "StepInfo", "combine", "flat", "norms", "per_sample", "state_dtype"]
 
 
 def per_sample(k: Coefficient, x: Tensor) -> Coefficient:
@@ -19,6 +19,17 @@ def per_sample(k: Coefficient, x: Tensor) -> Coefficient:
     if not isinstance(k, Tensor):
         return k
     return k.to(x.dtype).reshape(k.shape + (1,) * (x.ndim - k.ndim))
+
+
+def flat(x: Tensor) -> Tensor:
+    """A state as one vector a sample: `(B, N)`."""
+    return x.reshape(len(x), -1)
+
+
+def norms(x: Tensor) -> Tensor:
+    """The Euclidean norm of each sample of a state: `(B,)`."""
+    norms: Tensor = torch.linalg.vector_norm(flat(x), dim=1)
+    return norms
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:

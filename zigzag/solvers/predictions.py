@@ -49,6 +49,12 @@ def made_for(fn: T, prediction: Prediction, grid: Solver | None = None) -> T:
     return fn
 
 
+def made_for_of(fn: object) -> MadeFor | None:
+    """What a predictor, or the object that it is a method of, says that it was made for."""
+    made = getattr(fn, "made_for", None) or getattr(getattr(fn, "__self__", None), "made_for", None)
+    return made if isinstance(made, MadeFor) else None
+
+
 def epsilon_form(kind: Prediction, alpha: Coefficient, sigma: Coefficient) -> tuple[Coefficient, Coefficient]:
     """`(s, r)` with `ε = s·x + r·e` for a prediction `e` of that kind. Singular for "x0" at σ = 0."""
     match kind:
