@@ -226,6 +226,7 @@ USES: dict[str, Callable[[], Use]] = {
     "DPM2": sampling(lambda: DPM2.karras(T), lambda: Z2Sampling(1)),
     "CFG": sampling(ddim, strong=lambda: CFG(lambda step: 1.0 + step.i), weak=lambda: CFG.from_gamma(0.0)),
     "CFGPlusPlus": sampling(ddim, strong=lambda: zigzag.CFGPlusPlus(0.6)),
+    "Polaris": sampling(ddim, strong=lambda: 4.0, weak=lambda: zigzag.Polaris()),
     "RescaledCFG LinearGuidance": sampling(ddim, strong=lambda: zigzag.RescaledCFG(4.0, 0.7)),
     "Interval Guidance StepInfo": sampling(ddim, Standard, strong=lambda: zigzag.Interval(CFG(4.0), 1, 3)),
     "matched_cfg": sampling(ddim, Standard, strong=lambda: matched_cfg(ZSampling(), ddim())),

@@ -11,7 +11,7 @@ guidance, back under a weak one, forward again.
 
 from zigzag.capture.graphs import capture
 from zigzag.conditions import MISSING
-from zigzag.guidance import CFG, CFGPlusPlus, Guidance, Interval, RescaledCFG
+from zigzag.guidance import CFG, CFGPlusPlus, Guidance, Interval, Polaris, RescaledCFG
 from zigzag.matched import matched_cfg
 from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
@@ -39,6 +39,7 @@ __all__ = [
     "Invert",
     "Move",
     "NormStrength",
+    "Polaris",
     "Record",
     "Renoise",
     "Resampling",

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("scipy")
 from support.evaluations import asked, moody
-from zigzag import Denoise, Invert, Standard, Z2Sampling, ZSampling
+from zigzag import Denoise, Invert, Polaris, Standard, Z2Sampling, ZSampling
 from zigzag.evaluation.evaluation import Evaluation, Trial
 from zigzag.evaluation.samplers import Sampler
 from zigzag.moves import Move
@@ -103,3 +103,13 @@ def test_files_of_this_version_are_not_warned_of(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert rows_of(tmp_path, replace(Sampler(Standard(), T, 2.0), strong=2)) == 0
+
+
+def test_what_a_walk_leaves_in_a_rule_with_state_is_no_part_of_it(tmp_path: Path) -> None:
+    model, sampler = moody(), Sampler(ZSampling(), T, 2.0, Polaris())
+    evaluation = Evaluation(model, tmp_path)
+    first = evaluation.run([sampler], [TRIAL])
+    rows = asked(model)
+    assert evaluation.run([sampler], [TRIAL]) == first and asked(model) == rows
+    evaluation.run([replace(sampler, weak=Polaris(1.0))], [TRIAL])
+    assert asked(model) > rows

@@ -75,6 +75,8 @@ def _rule(role: str, guidance: Guidance, infos: Iterable[StepInfo]) -> Any:
         except TypeError:  # an Interval of a rule that has no scale
             if isinstance(guidance, CFG):
                 raise
+    if (reset := getattr(guidance, "reset", None)) is not None:
+        reset()  # as a walk does: what the last one left is no part of the rule
     try:
         return _digest("rule", guidance)
     except ValueError as error:

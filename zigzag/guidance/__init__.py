@@ -4,6 +4,7 @@ from zigzag.guidance.base import Guidance, LinearGuidance
 from zigzag.guidance.cfg import CFG
 from zigzag.guidance.cfgpp import CFGPlusPlus
 from zigzag.guidance.interval import Interval
+from zigzag.guidance.polaris import Polaris
 from zigzag.guidance.rescaled import RescaledCFG
 
-__all__ = ["CFG", "CFGPlusPlus", "Guidance", "Interval", "LinearGuidance", "RescaledCFG"]
+__all__ = ["CFG", "CFGPlusPlus", "Guidance", "Interval", "LinearGuidance", "Polaris", "RescaledCFG"]
