@@ -33,6 +33,8 @@ WANTED = {
     "released",
     "headline",
     "budget",
+    "strengths",
+    "weak-scales",
 }
 WANTED |= {f"{kind}{steps}" for kind in ("solvers", "methods", "matched") for steps in ("", "-20")}
 BUILT = {name: make() for name, make in STUDIES.items()}

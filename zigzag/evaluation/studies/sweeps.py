@@ -9,6 +9,7 @@ from functools import partial
 from zigzag.evaluation.compare import Line, lines
 from zigzag.evaluation.named import label
 from zigzag.evaluation.samplers import Sampler
+from zigzag.evaluation.studies.gaps import strengths, weak_scales
 from zigzag.evaluation.studies.solvers import ancestral, budget, matched, methods, solvers
 from zigzag.evaluation.studies.study import STEPS, STRONG, Point, Study
 from zigzag.guidance import Guidance
@@ -186,4 +187,6 @@ STUDIES: dict[str, Callable[..., Study]] = {
     "matched": matched,
     "matched-20": partial(matched, steps=20),
     "budget": budget,
+    "strengths": strengths,
+    "weak-scales": weak_scales,
 }

@@ -1,0 +1,74 @@
+"""What the studies of the gap sample: how much of it a Shift applies, and against which weak scale it is taken."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from zigzag.evaluation.compare import Line
+from zigzag.evaluation.named import label
+from zigzag.evaluation.samplers import Sampler, baselines
+from zigzag.evaluation.solvers import solver_label
+from zigzag.evaluation.studies.study import STEPS, STRONG, Study
+from zigzag.guidance import CFG, Guidance, Polaris
+from zigzag.methods import ImplicitZ, Method, Standard, Z2Sampling, ZSampling
+from zigzag.solvers import StepInfo
+from zigzag.strengths import CosineStrength, NormStrength, ShareStrength
+
+__all__ = ["strengths", "weak_scales"]
+
+WARMUP = 2
+
+
+def strengths(strong: float = STRONG, steps: int = STEPS) -> Study:
+    """Z² and Implicit Z by number and by rule; against standard sampling, their full strength, and the matched scale.
+
+    The cosine has no warm-up but its own.
+    """
+    first = Sampler(Standard(), steps, strong)
+    z2, implicit = Z2Sampling(warmup=WARMUP), ImplicitZ()
+    partial = [replace(z2, strength=by) for by in (0.3, -0.3, ShareStrength(0.1), NormStrength())]
+    methods: dict[Method, list[Method]] = {
+        z2: [*partial, Z2Sampling(warmup=0, strength=CosineStrength())],
+        implicit: [replace(implicit, strength=by) for by in (0.3, -0.3)],
+    }
+    every = [Line("Standard", first)]
+    for whole, its in methods.items():
+        full = replace(first, method=whole)
+        every.append(Line(label(whole), full, (first,)))
+        every += [Line(label(method), replace(first, method=method), (first, full)) for method in its]
+    return Study("The strength of a shift", "Z², Appendices E and I", "", [], every)
+
+
+def _falling(step: StepInfo) -> float:
+    """The noise's share of the state: from about 1 at the beginning to 0 at the end."""
+    return step.sigma_i / math.hypot(step.alpha_i, step.sigma_i)
+
+
+def _rising(step: StepInfo) -> float:
+    return 1 - _falling(step)
+
+
+def weak_scales(strong: float = STRONG, steps: int = STEPS) -> Study:
+    """The weak scale of Z-Sampling and Z² by number and by rule, on two solvers; against 0, and as many rows."""
+    rules: dict[str, float | Guidance] = {
+        "0": 0.0, "1": 1.0, "2": 2.0, "falling": CFG(_falling), "rising": CFG(_rising), "POLARIS": Polaris(),
+    }  # fmt: skip
+    every: list[Line] = []
+    for solver in ("ddim", "sde-2m"):
+        first = Sampler(Standard(), steps, strong, solver=solver)
+        every.append(Line(f"{solver_label(solver)}: Standard", first))
+        longer: dict[str, Sampler] = {}
+        for method in (ZSampling(), Z2Sampling(warmup=WARMUP)):
+            zero = replace(first, method=method)
+            for name, weak in rules.items():
+                sampler = replace(zero, weak=weak)
+                same = baselines(replace(sampler, weak=2.0 if isinstance(weak, Guidance) else weak)).get("same rows")
+                if same is not None:
+                    same = longer.setdefault(
+                        f"{solver_label(solver)}: CFG, {same.steps} steps", replace(same, weak=0.0)
+                    )
+                rivals = [rival for rival in (first, zero, same) if rival is not None and rival != sampler]
+                every.append(Line(f"{solver_label(solver)}: {label(method)}, w = {name}", sampler, tuple(rivals)))
+        every += [Line(name, sampler, (first,)) for name, sampler in longer.items()]
+    return Study("The weak scale", "Z-Sampling, open question 2", "", [], every)
