@@ -18,13 +18,18 @@ def tiny() -> Callable[..., Any]:
     """`tiny(family, batch=1, **call)`: a Case (tiny_unets.py) of that family."""
     pytest.importorskip("diffusers")
     pytest.importorskip("transformers")
+    import tiny_distilled
     import tiny_dits
     import tiny_more
     import tiny_packed
     import tiny_unets
 
     def build(family: str, batch: int = 1, **changes: Any) -> Any:
-        homes = [module for module in (tiny_unets, tiny_dits, tiny_packed, tiny_more) if hasattr(module, family)]
+        homes = [
+            module
+            for module in (tiny_unets, tiny_dits, tiny_packed, tiny_more, tiny_distilled)
+            if hasattr(module, family)
+        ]
         return getattr(homes[0], family)(batch, **changes)
 
     return build

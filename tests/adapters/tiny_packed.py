@@ -44,7 +44,7 @@ def flux(batch: int = 1, scheduler: Any = None, **changes: Any) -> Case:
             "img_ids": ids,
             "txt_ids": torch.zeros(5, 3),
         }
-        return net(hidden_states=x, **given, **cond).sample
+        return net(hidden_states=x, **{**given, **cond}).sample
 
     call = {"prompt_embeds": c, "negative_prompt_embeds": u, "pooled_prompt_embeds": pc, "true_cfg_scale": 4.0}
     call |= {"negative_pooled_prompt_embeds": pu, "guidance_scale": 3.5, "height": 64, "width": 64}

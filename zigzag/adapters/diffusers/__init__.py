@@ -14,6 +14,16 @@ from zigzag.adapters.diffusers.attach import Run, attach
 from zigzag.adapters.diffusers.conventions import Convention
 from zigzag.adapters.diffusers.guiders import from_guider
 from zigzag.adapters.diffusers.predictors import dit_predictor, unet_predictor
+from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.schedulers import solver_from_scheduler
 
-__all__ = ["Convention", "Run", "attach", "dit_predictor", "from_guider", "solver_from_scheduler", "unet_predictor"]
+__all__ = [
+    "Convention",
+    "Role",
+    "Run",
+    "attach",
+    "dit_predictor",
+    "from_guider",
+    "solver_from_scheduler",
+    "unet_predictor",
+]

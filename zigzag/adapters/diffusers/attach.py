@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from zigzag.adapters.diffusers.cast import Cast
 from zigzag.adapters.diffusers.counting import Run
 from zigzag.adapters.diffusers.patches import Patches
+from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.session import Session
 from zigzag.checks import as_guidance
 from zigzag.guidance import Guidance
@@ -28,7 +30,8 @@ def attach(
     pipe: Any,
     method: Method | Sequence[Move],
     *,
-    weak: float | Guidance = 0.0,
+    weak: float | Guidance | Role = 0.0,
+    plain: float | Guidance | Role | None = None,
     trace: Trace | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[Run]:
@@ -82,11 +85,16 @@ def attach(
     for name, value, wanted in (("trace", trace, Trace), ("generator", generator, torch.Generator)):
         if value is not None and not isinstance(value, wanted):
             raise TypeError(f"{name} must be a {wanted.__name__}, got {value!r}")
-    session = Session(pipe, models, method, as_guidance("weak", weak), trace, generator)
+    cast = Cast(_role("weak", weak), None if plain is None else _role("plain", plain))
+    session = Session(pipe, models, method, cast, trace, generator)
     with Patches() as patches:
         session.take_over(patches)
         yield session.run
         session.now.check_explained()
+
+
+def _role(name: str, given: float | Guidance | Role) -> Guidance | Role:
+    return given if isinstance(given, Role) else as_guidance(name, given)
 
 
 def _models_of(pipe: Any) -> list[nn.Module]:

@@ -11,19 +11,17 @@ import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers.branches import Branches, Names, is_doubled, name_branches, sign_of, split_branches
+from zigzag.adapters.diffusers.cast import Cast, calls_of, passes_of
 from zigzag.adapters.diffusers.draws import Draws
 from zigzag.checks import plan_path
-from zigzag.guidance import Guidance
 from zigzag.guided import Answer, Query
-from zigzag.held import HeldStep
 from zigzag.methods import Method, Standard
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
-from zigzag.roles import Role, Roles
 from zigzag.sampling import Traversal, Visit, traverse
 from zigzag.solvers import Solver, StepInfo
 from zigzag.trace import Trace
 
-__all__ = ["Loop", "asked_times", "is_plain", "moved", "moves_of", "stood_at"]
+__all__ = ["Loop", "is_plain", "moved", "moves_of"]
 
 
 def moves_of(method: Method | Sequence[Move], steps: int) -> tuple[Move, ...]:
@@ -46,42 +44,6 @@ def moves_of(method: Method | Sequence[Move], steps: int) -> tuple[Move, ...]:
             f"{path[0].start if path else 'nowhere'} to {path[-1].end if path else 'nowhere'}"
         )
     return path
-
-
-def calls_of(move: Move, held: HeldStep) -> int:
-    """How often a move evaluates the model."""
-    match move:
-        case Invert():
-            return 1 + move.refine
-        case Shift(_, fresh, _):
-            return int(fresh)
-        case Denoise():
-            return 1 if held.inner is None else 2
-    return 0
-
-
-def asked_times(path: Sequence[Move], steps: Sequence[HeldStep]) -> list[int]:
-    """Which of the solver's `all_times` the model is told, call by call."""
-    asked: list[int] = []
-    for move, held in zip(path, steps, strict=True):
-        asked += [min(move.start, move.end)] * calls_of(move, held)
-        if isinstance(move, Denoise) and held.inner is not None:
-            asked[-1] = held.inner.told
-    return asked
-
-
-def stood_at(path: Sequence[Move], steps: Sequence[HeldStep], count: int) -> list[int | None]:
-    """At which of the solver's `all_times` the state stands that each call is made at; None where it is data.
-
-    That is where it comes from: an inversion is told the time of the knot that it returns to, and begins at the other.
-    """
-    stood: list[int | None] = []
-    for move, held in zip(path, steps, strict=True):
-        told = asked_times([move], [held])
-        if isinstance(move, Invert):
-            told[0] = move.start
-        stood += [at if at != count or isinstance(move, Denoise) else None for at in told]
-    return stood
 
 
 def is_plain(path: Sequence[Move]) -> bool:
@@ -114,11 +76,11 @@ class Loop:
 
     Args:
         path: moves on knots of the scheduler's whole grid. solver: the steps on that grid.
-        weak: the weak guidance. The strong one is the pipeline's.
+        cast: of the other roles. The strong one is the pipeline's.
         trace: for the traversal.
 
     Attributes:
-        asked: which of the solver's `all_times` the model is told, call by call.
+        passes: of the pipeline's loop. asked: which of the solver's `all_times` the model is told in each.
         knot: where the state is that was handed out; between two knots, the one that the step has left.
         place: which of `all_times` belongs to that state; None where it is data.
         doubled: whether the state is twice the samples, one half a branch, both to be the same (DiT).
@@ -130,17 +92,19 @@ class Loop:
 
     draw: Draws
 
-    def __init__(self, path: Sequence[Move], solver: Solver, weak: Guidance, trace: Trace | None) -> None:
+    def __init__(self, path: Sequence[Move], solver: Solver, cast: Cast, trace: Trace | None) -> None:
         self.path, self.steps = plan_path(path, solver)
-        _check_levels(solver, weak)
-        self.solver, self.weak, self.trace = solver, weak, trace
-        self.asked = asked_times(self.path, self.steps)
+        _check_levels(solver, cast)
+        self.solver, self.cast, self.trace = solver, cast, trace
+        self.passes = passes_of(self.path, self.steps, len(solver), cast)
+        self.asked = [each.told for each in self.passes]
         self.knot, self.place = self.path[0].start, self._place(self.path[0].start)
         self.made, self.calls, self.rows = 0, 0, 0
         self.doubled = False
         self._own = _Own()
         self._names: Names | None = None
         self._moves: Traversal | None = None
+        self._answer = Answer({}, 0)  # of the passes made for the question that is being answered
         self._held: Query | Visit | None = None
         self._handed: tuple[Tensor, Tensor, int | None] | None = None  # itself, what it was, its count of writes
 
@@ -159,17 +123,19 @@ class Loop:
         branches, rows = self._branches(outputs, guided[: len(guided) // 2] if self.doubled else guided)
         if self.doubled and branches is not None:
             branches = Branches(*(torch.cat([part, part]) for part in branches))
-        if branches is None and any(isinstance(move, Invert | Shift) for move in self.path[self.made :]):
-            raise ValueError(
-                f"the pipeline evaluates no unconditional branch at knot {self.knot}, and without one "
-                "there is no gap to zigzag over: raise its guidance_scale above 1 (true_cfg_scale, with a negative "
-                "prompt, where a pipeline has that); or end the zigzag before (steps=), or use method Standard()"
-            )
-        query = self._query(sample, both=branches is not None)
-        self._own.prediction = guided.to(query.x.dtype)
-        found = {} if branches is None else branches._asdict()
+        if branches is None:
+            self.cast.check_branches(self.path[self.made :], self.knot)
+        query, now = self._query(sample, both=branches is not None), self.passes[self.calls]
+        if now.source == "strong":
+            self._own.prediction = guided.to(query.x.dtype)
+        found = self.cast.found(now.source, branches, guided)
+        answer = Answer({**self._answer.branches, **found}, self._answer.rows + rows)
         self.rows, self.calls = self.rows + rows, self.calls + 1
-        return self._hand_out(self._advance(Answer(found, rows)), guided.dtype)
+        if not now.last:  # the pipeline is led through this time again, for another role
+            self._answer, self._held = answer, query
+            return self._hand_out(query.x, guided.dtype)
+        self._answer = Answer({}, 0)
+        return self._hand_out(self._advance(answer), guided.dtype)
 
     def _branches(self, outputs: Sequence[Any], guided: Tensor) -> tuple[Branches | None, int]:
         parts = split_branches(outputs, guided)
@@ -190,15 +156,15 @@ class Loop:
         # be sent to it, or at a query in the middle of a move.
         self._own.both = both
         if self._moves is None:
-            own = Role("strong", self._own)
-            roles = Roles(own, Role("weak", self.weak), own._replace(name="plain"))
+            roles = self.cast.roles(self._own)
             self._moves = traverse(self.path, self.steps, sample, self.solver, roles, self.draw, self.trace)
             message = next(self._moves)
         elif isinstance(self._held, Query):
             if self._changed(sample) is not None:
                 raise ValueError(
                     "the latents were changed (by a callback, or an inpainting mask) in the middle of a move: between "
-                    "the refinements of an inversion (use refine=0), or the halves of a step; or leave them alone"
+                    "the refinements of an inversion (use refine=0), the halves of a step, or the calls of two roles "
+                    "at one state; or leave them alone"
                 )
             message = self._held
         else:
@@ -243,13 +209,17 @@ class Loop:
         return sample.to(state.dtype)
 
 
-def _check_levels(solver: Solver, weak: Guidance) -> None:
+def _check_levels(solver: Solver, cast: Cast) -> None:
     """Raises ValueError for a guidance that reads noise levels, where those of the scheduler are not known."""
     at, one = solver.info(0), torch.ones(1)
-    if math.isnan(at.alpha_i):
-        cond, uncond = weak.branches(at)
-        if not bool(weak(one if cond else None, one if uncond else None, at).isfinite().all()):
-            raise ValueError(f"weak={weak!r} reads noise levels, and those of {solver!r} are not known; pass a number")
+    if not math.isnan(at.alpha_i):
+        return
+    for name, rule in cast.rules().items():
+        cond, uncond = rule.branches(at)
+        if not bool(rule(one if cond else None, one if uncond else None, at).isfinite().all()):
+            raise ValueError(
+                f"{name}={rule!r} reads noise levels, and those of {solver!r} are not known; pass a number"
+            )
 
 
 def _version(x: Tensor) -> int | None:

@@ -17,7 +17,7 @@ from zigzag.adapters.diffusers.unfit import refuse_caches
 from zigzag.sampling import Predictor
 from zigzag.solvers.affine import state_dtype
 
-__all__ = ["dit_predictor", "unet_predictor"]
+__all__ = ["arguments_of_forward", "dit_predictor", "unet_predictor"]
 
 CONCAT = "concat"
 
@@ -44,7 +44,7 @@ def unet_predictor(unet: Any, *, scheduler: Any = None, common: Mapping[str, Any
             `cond` that is not a mapping, or has arguments that `forward` lacks, or lacks what it needs.
         ValueError: for a scheduler whose grid is not set, or does not tell the scale from the time.
     """
-    forward = _arguments(unet)
+    forward = arguments_of_forward(unet)
     if not {"sample", "timestep"} <= forward.keys():
         kind = "a transformer; use dit_predictor" if "hidden_states" in forward else "no U-Net of diffusers"
         raise TypeError(f"unet must be called (sample, timestep, ...), got {name_of(_bare(unet))}, which is {kind}")
@@ -88,7 +88,7 @@ def dit_predictor(
     """
     convention = convention or convention_of(_bare(transformer))
     if convention is None:
-        kind = "a U-Net; use unet_predictor" if "sample" in _arguments(transformer) else "not listed"
+        kind = "a U-Net; use unet_predictor" if "sample" in arguments_of_forward(transformer) else "not listed"
         raise TypeError(
             f"transformer: {name_of(_bare(transformer))} is {kind}. Known are {', '.join(CONVENTIONS)}; for another "
             "pass convention=Convention(...), as its pipeline's denoising loop calls it"
@@ -179,7 +179,7 @@ def _argument_check(
     model: Any, convention: Convention, common: dict[str, Any]
 ) -> Callable[[Mapping[str, Any] | None], dict[str, Any]]:
     """`cond` merged with what is common, checked against `forward` before the model runs."""
-    forward, name = _arguments(model), name_of(_bare(model))
+    forward, name = arguments_of_forward(model), name_of(_bare(model))
     given = {convention.state, convention.time_name, "return_dict"}
     known = (forward.keys() - given) | {CONCAT}
     needed = {key for key, argument in forward.items() if argument.default is argument.empty} - given
@@ -218,7 +218,8 @@ def _bare(model: Any) -> Any:
     return model
 
 
-def _arguments(model: Any) -> dict[str, inspect.Parameter]:
+def arguments_of_forward(model: Any) -> dict[str, inspect.Parameter]:
+    """What the forward of the network within `model` takes, by name."""
     forward = getattr(type(_bare(model)), "forward", None)
     if forward is None:
         raise TypeError(f"the model must be a module of diffusers, got {model!r}")

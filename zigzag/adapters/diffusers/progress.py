@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers import unfit
+from zigzag.adapters.diffusers.cast import Cast
 from zigzag.adapters.diffusers.counting import Calls, Run
 from zigzag.adapters.diffusers.grids import Grid
 from zigzag.adapters.diffusers.loop import Loop
 from zigzag.adapters.diffusers.plans import Plan, levels_of
 from zigzag.adapters.diffusers.routes import is_standard
-from zigzag.guidance import Guidance
 from zigzag.methods import Method
 from zigzag.moves import Move
+from zigzag.roles import RoleName
 from zigzag.trace import Trace
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Progress:
     """What those share who stand between a pipeline, its models and its scheduler.
 
     Args:
-        pipe: as it is attached to. method, weak, trace, generator: as `attach` was given them.
+        pipe: as it is attached to. method, trace, generator: as `attach` was given them. cast: of its weak, plain.
 
     Attributes:
         run: what the user is told. calls: the model calls since the last step. grid: the scheduler's own.
@@ -39,6 +40,7 @@ class Progress:
         hosts: the grid's times as host numbers, for a trace of standard sampling.
         stepped: steps made in the loop under way, if one is. led: steps led on this grid.
         told: the time handed out last. taken: whether a step was made at it.
+        playing: whose pass the pipeline is in, of a loop that is led.
         seconds: further states of the pipeline, led with the first one.
         tick: the progress bar's, if it is to count calls.
     """
@@ -47,12 +49,12 @@ class Progress:
         self,
         pipe: Any,
         method: Method | Sequence[Move],
-        weak: Guidance,
+        cast: Cast,
         trace: Trace | None,
         generator: torch.Generator | None,
     ) -> None:
         self.pipe, self.scheduler = pipe, pipe.scheduler
-        self.method, self.weak, self.trace, self.generator = method, weak, trace, generator
+        self.method, self.cast, self.trace, self.generator = method, cast, trace, generator
         self.run = Run(levels=self._levels)
         self.calls = Calls(self.run)
         self.grid = Grid(self.scheduler)
@@ -63,6 +65,7 @@ class Progress:
         self.led = 0
         self.told: Tensor | None = None
         self.taken = False
+        self.playing: RoleName = "strong"
         self.seconds: list[Second] = []
         self.tick: Callable[[int], Any] | None = None
         self.hosts: list[float] = []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zigzag.adapters.diffusers.cast import Cast, Pass, passes_of
 from zigzag.adapters.diffusers.layout import Part
-from zigzag.adapters.diffusers.loop import asked_times, is_plain, moved, moves_of, stood_at
+from zigzag.adapters.diffusers.loop import is_plain, moved, moves_of
 from zigzag.adapters.diffusers.plans import Plan
 from zigzag.checks import plan_path
 from zigzag.methods import Method, Standard
@@ -25,22 +26,29 @@ def path_on(
     return moves_of(method, part.steps), part
 
 
-def asks_on(method: Method | Sequence[Move], plan: Plan | None, start: int, count: int) -> Sequence[int]:
-    """Of every model call on that part: which of its times the model is told."""
+def asks_on(method: Method | Sequence[Move], cast: Cast, plan: Plan | None, start: int, count: int) -> Sequence[int]:
+    """Of every pass on that part: which of its times the model is told."""
+    passes = _passes_on(method, cast, plan, start, count)
+    return range(count) if passes is None or plan is None else [plan.layout.call(p.told) - start for p in passes]
+
+
+def stood_on(method: Method | Sequence[Move], cast: Cast, plan: Plan, start: int, count: int) -> list[int | None]:
+    """Of every pass on that part: at which of the scheduler's calls its state stands; None where it is data."""
+    passes = _passes_on(method, cast, plan, start, count)
+    if passes is None:
+        return [*range(start, start + count)]
+    return [None if p.stood is None else plan.layout.call(p.stood) for p in passes]
+
+
+def _passes_on(
+    method: Method | Sequence[Move], cast: Cast, plan: Plan | None, start: int, count: int
+) -> list[Pass] | None:
+    """The passes on that part; None where it is left to the scheduler."""
     path, part = path_on(method, plan, start, count)
     if is_plain(path) or plan is None:
-        return range(count)
+        return None
     laid, steps = plan_path([moved(move, part.knot) for move in path], plan.solver)
-    return [plan.layout.call(told) - start for told in asked_times(laid, steps)]
-
-
-def stood_on(method: Method | Sequence[Move], plan: Plan, start: int, count: int) -> list[int | None]:
-    """Of every model call on that part: at which of the scheduler's calls its state stands; None where it is data."""
-    path, part = path_on(method, plan, start, count)
-    if is_plain(path):
-        return [*range(start, start + count)]
-    laid, steps = plan_path([moved(move, part.knot) for move in path], plan.solver)
-    return [None if at is None else plan.layout.call(at) for at in stood_at(laid, steps, len(plan.solver))]
+    return passes_of(laid, steps, len(plan.solver), cast)
 
 
 def is_standard(method: Method | Sequence[Move], steps: int | None = None) -> bool:

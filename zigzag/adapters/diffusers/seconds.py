@@ -41,7 +41,7 @@ class Second:
         if not _same_grid(self.grid, now.grid):
             unfit.refuse_copy()
         plan, signature = plan_of(scheduler), inspect.signature(type(scheduler).step.__get__(scheduler))
-        loop = Loop(now.loop.path, plan.solver, now.weak, None)
+        loop = Loop(now.loop.path, plan.solver, now.cast, None)
         self._led: Led = begun(loop, plan, self.grid, signature, given, now.generator)
         # What a pipeline looks up by its loop's counter is to be that call's, as it is of the first state.
         calls = [plan.layout.call(told) for told in self._led.loop.asked]

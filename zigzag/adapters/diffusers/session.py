@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from zigzag.adapters.diffusers import unfit
+from zigzag.adapters.diffusers.cast import Cast
 from zigzag.adapters.diffusers.counting import Run, arguments_of
+from zigzag.adapters.diffusers.edits import Edits
 from zigzag.adapters.diffusers.layout import Part
 from zigzag.adapters.diffusers.levels import noised, noised_by_call, scaled
 from zigzag.adapters.diffusers.loop import Loop, is_plain, moved
@@ -20,7 +22,6 @@ from zigzag.adapters.diffusers.progress import Progress
 from zigzag.adapters.diffusers.routes import asks_on, is_standard, path_on, stood_on
 from zigzag.adapters.diffusers.steps import Steps
 from zigzag.adapters.diffusers.timesteps import Times, is_tail, plain, spread
-from zigzag.guidance import Guidance
 from zigzag.methods import Method
 from zigzag.moves import Move
 from zigzag.trace import Trace
@@ -36,13 +37,13 @@ class Session:
         pipe: Any,
         models: Sequence[nn.Module],
         method: Method | Sequence[Move],
-        weak: Guidance,
+        cast: Cast,
         trace: Trace | None,
         generator: torch.Generator | None,
     ) -> None:
         self.models = models
-        self.now = Progress(pipe, method, weak, trace, generator)
-        self.run, self.steps = self.now.run, Steps(self.now)
+        self.now = Progress(pipe, method, cast, trace, generator)
+        self.run, self.steps, self.edits = self.now.run, Steps(self.now), Edits(self.now, models)
         self._turn: object = None  # whose turn it is to hand out times
         self._warned = False  # that a corrector was left out
 
@@ -64,6 +65,7 @@ class Session:
         for name, wrapper in (("get_timesteps", self._get_timesteps), ("progress_bar", self._progress_bar)):
             if hasattr(self.now.pipe, name):
                 patches.wrap(self.now.pipe, name, wrapper)
+        self.edits.take_over(patches)
         for model in self.models:
             patches.watch(model, self._saw)
 
@@ -129,8 +131,8 @@ class Session:
         return bar
 
     def asks(self, start: int, count: int) -> Sequence[int]:
-        """Of every model call on a part of `count` times from `start` on: which of them the model is told."""
-        return asks_on(self.now.method, self.now.plan, start, count)
+        """Of every pass over a part of `count` times from `start` on: which of them the model is told."""
+        return asks_on(self.now.method, self.now.cast, self.now.plan, start, count)
 
     def begin(self, times: Times) -> Iterator[Tensor]:
         """The times of one loop of the pipeline. Who does not step is only looking, and sees the plain grid."""
@@ -150,6 +152,7 @@ class Session:
                 yield from steps[call:]
                 return
             if self.now.loop is not None:
+                self.now.playing = self.now.loop.passes[call].source
                 for grid in (self.now.grid, *(second.grid for second in self.now.seconds)):
                     grid.stand(times.start + told)
             self.now.told, self.now.taken = steps[told], False
@@ -165,6 +168,7 @@ class Session:
 
     def _prepare(self, path: tuple[Move, ...], part: Part, times: Times) -> None:
         self.now.loop, self.now.stepped, self.now.path, self.now.run.knot = None, 0, path, part.knot
+        self.now.playing = "strong"
         self.now.drop_seconds()
         self.now.grid.draw_in()
         self.now.calls.begin()
@@ -175,7 +179,7 @@ class Session:
             return
         assert self.now.plan is not None
         self.now.loop = Loop(
-            [moved(move, part.knot) for move in path], self.now.plan.solver, self.now.weak, self.now.trace
+            [moved(move, part.knot) for move in path], self.now.plan.solver, self.now.cast, self.now.trace
         )
         unfit.refuse_unfit(self.now.pipe, self.models, steps=len(times.grid), calls=len(self.now.loop.asked))
         if self.now.plan.corrected and not self._warned:
@@ -192,7 +196,7 @@ class Session:
         loop = self.now.loop if self.now.stepped else None
         whole = [x for x in (*args, *kwargs.values()) if isinstance(x, Times) and not x.ended]
         if self.now.plan is not None and whole:
-            stood = stood_on(self.now.method, self.now.plan, whole[0].start, len(whole[0].grid))
+            stood = stood_on(self.now.method, self.now.cast, self.now.plan, whole[0].start, len(whole[0].grid))
             with self.now.grid.shown():
                 return noised_by_call(self.now.scheduler, stood, original, args, kwargs)
         with self.now.grid.shown():

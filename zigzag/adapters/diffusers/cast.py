@@ -1,0 +1,143 @@
+"""Who plays the roles of a path in a pipeline, and in which passes of its loop each question is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from zigzag import roles as kernel
+from zigzag.adapters.diffusers.branches import Branches
+from zigzag.adapters.diffusers.roles import Role
+from zigzag.checks import as_guidance, roles_asked
+from zigzag.guidance import CFG, Guidance
+from zigzag.held import HeldStep
+from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
+from zigzag.roles import RoleName
+
+__all__ = ["Cast", "Pass", "calls_of", "passes_of"]
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The roles besides the strong one, which is the pipeline's own.
+
+    Attributes:
+        weak, plain: a rule for the branches of the pipeline's own calls, or a `Role`, whose calls are its own. plain:
+            None is as the strong one.
+    """
+
+    weak: Guidance | Role
+    plain: Guidance | Role | None = None
+
+    def edits(self, name: RoleName) -> Role | None:
+        """What a role edits of the model's calls; None where the pipeline's own are its."""
+        given = {"strong": None, "weak": self.weak, "plain": self.plain}[name]
+        return given if isinstance(given, Role) else None
+
+    def source(self, name: RoleName) -> RoleName:
+        """The role in whose passes the predictions of `name` are made."""
+        return "strong" if self.edits(name) is None else name
+
+    def rules(self) -> dict[RoleName, Guidance]:
+        """The rules that are not the pipeline's own."""
+        given: dict[RoleName, Guidance | Role | None] = {"weak": self.weak, "plain": self.plain}
+        return {name: _rule(role) for name, role in given.items() if role is not None}
+
+    def roles(self, own: Guidance) -> kernel.Roles:
+        """The roles for `traverse`; `own` is the pipeline's guidance."""
+        strong, rules = kernel.Role("strong", own), self.rules()
+        others = []
+        for name in kernel.WEAK + kernel.PLAIN:
+            role = kernel.Role(name, rules[name]) if name in rules else strong._replace(name=name)
+            apart = self.source(name) == name
+            others.append(role._replace(cond=f"{name}_cond", uncond=f"{name}_uncond") if apart else role)
+        return kernel.Roles(strong, *others)
+
+    def found(self, source: RoleName, branches: Branches | None, guided: Tensor) -> Mapping[str, Tensor]:
+        """By their names for `traverse`, the predictions of a pass: `branches`, or what the pipeline made of them."""
+        if source == "strong":
+            return {} if branches is None else branches._asdict()
+        edits = self.edits(source)
+        if edits is None or edits.cfg is None or branches is None:
+            return {f"{source}_cond": guided}
+        return {f"{source}_{branch}": e for branch, e in branches._asdict().items()}
+
+    def check_branches(self, path: Sequence[Move], knot: int) -> None:
+        """Raises ValueError where a role on the rest of a path needs two branches, of which the pipeline evaluates one.
+
+        knot: where it was seen.
+        """
+        wanted: list[RoleName] = []
+        wanted += kernel.WEAK if any(isinstance(move, Invert | Shift) for move in path) else ()
+        wanted += kernel.PLAIN if any(isinstance(move, Denoise) and move.plain for move in path) else ()
+        for name in wanted:
+            edits = self.edits(name)
+            if edits is None and name in self.rules():
+                raise ValueError(
+                    f"the pipeline evaluates no unconditional branch at knot {knot}, and without one there is no gap "
+                    "to zigzag over: raise its guidance_scale above 1 (true_cfg_scale, with a negative prompt, where a "
+                    f"pipeline has that); or pass a Role that needs none, {name}=Role(guidance=1.0), say, or "
+                    f'{name}=Role(prompt=""); or end the zigzag before (steps=), or use method Standard()'
+                )
+            if edits is not None and edits.cfg is not None:
+                raise ValueError(
+                    f"{name}={edits!r}: cfg joins two branches, and the pipeline evaluates one at knot {knot}; leave "
+                    "cfg out, or raise its guidance_scale above 1"
+                )
+
+
+class Pass(NamedTuple):
+    """One pass of a pipeline's loop: its model is called as one role has it, and its scheduler's `step` follows.
+
+    Attributes:
+        told: which of the solver's `all_times` the model is told.
+        stood: at which of them the state stands; None where it is data. That is where it comes from: an inversion is
+            told the time of the knot that it returns to, and begins at the other.
+        source: whose pass it is. last: whether it completes the answer to a question.
+    """
+
+    told: int
+    stood: int | None
+    source: RoleName
+    last: bool
+
+
+def calls_of(move: Move, held: HeldStep) -> int:
+    """How often a move asks for predictions."""
+    match move:
+        case Invert():
+            return 1 + move.refine
+        case Shift(_, fresh, _):
+            return int(fresh)
+        case Denoise():
+            return 1 if held.inner is None else 2
+    return 0
+
+
+def passes_of(path: Sequence[Move], steps: Sequence[HeldStep], count: int, cast: Cast) -> list[Pass]:
+    """The passes of a pipeline's loop along a path of so many steps (`count`)."""
+    passes = list[Pass]()
+    for move, held, reads_gap in zip(path, steps, gap_is_read(path), strict=True):
+        told = [min(move.start, move.end)] * calls_of(move, held)
+        if isinstance(move, Denoise) and held.inner is not None:
+            told[-1] = held.inner.told
+        stood = [move.start, *told[1:]] if isinstance(move, Invert) else told
+        sources = _each_once(cast.source(name) for name in roles_asked(move, reads_gap))
+        for at, where in zip(told, stood, strict=True):
+            place = where if where != count or isinstance(move, Denoise) else None
+            passes += [Pass(at, place, source, source == sources[-1]) for source in sources]
+    return passes
+
+
+def _each_once(names: Iterable[RoleName]) -> list[RoleName]:
+    return [*dict.fromkeys(names)]
+
+
+def _rule(role: Guidance | Role) -> Guidance:
+    """Of a role that leaves its branches to the pipeline: the one prediction that comes of them, as it is."""
+    if not isinstance(role, Role):
+        return role
+    return CFG(1) if role.cfg is None else as_guidance("cfg", role.cfg)

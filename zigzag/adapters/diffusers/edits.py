@@ -1,0 +1,145 @@
+"""The calls of a pipeline's model, edited as the role has it whose pass the pipeline is in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zigzag.adapters.diffusers.encodings import Encodings
+from zigzag.adapters.diffusers.lora import check_adapters, strengths
+from zigzag.adapters.diffusers.patches import Patches
+from zigzag.adapters.diffusers.predictors import arguments_of_forward
+from zigzag.adapters.diffusers.progress import Progress
+from zigzag.adapters.diffusers.roles import Role
+from zigzag.adapters.diffusers.unfit import refuse_caches
+from zigzag.roles import RoleName
+
+__all__ = ["Edits"]
+
+
+class Edits:
+    """Stands between a pipeline and its models, and edits the calls that are made for a `Role`.
+
+    Args:
+        now: what is attached, and whose pass it is in. models: the pipeline's.
+
+    Raises:
+        TypeError, ValueError: for a role that the pipeline has nothing for.
+    """
+
+    def __init__(self, now: Progress, models: Sequence[nn.Module]) -> None:
+        self.now, self.models = now, models
+        names: tuple[RoleName, ...] = ("weak", "plain")
+        self.roles = {name: role for name in names if (role := now.cast.edits(name)) is not None}
+        self.encodings = Encodings(self.roles)
+        self._checked: tuple[object, list[nn.Module]] = None, []  # of the loop under way, the models called in it
+        for name, role in self.roles.items():
+            self._check(name, role)
+
+    def take_over(self, patches: Patches) -> None:
+        """Goes between, until `patches` are undone."""
+        if not self.roles:
+            return
+        if self.encodings.wanted:
+            patches.wrap(self.now.pipe, "encode_prompt", self.encodings.encode)
+        for model in self.models:
+            # Before hooks, and whatever else wraps a model's forward: what they do, they do for the edited call.
+            original = model._compiled_call_impl or model._call_impl
+            patches.set(model, "_compiled_call_impl", partial(self._call, model, original))
+
+    def _check(self, name: RoleName, role: Role) -> None:
+        pipe = self.now.pipe
+        if role.adapters is not None:
+            check_adapters(name, pipe, role.adapters)
+        if role.module is not None:
+            if len(self.models) > 1:
+                raise ValueError(
+                    f"{name}={role!r}: module would take the place of each of the {len(self.models)} models of "
+                    f"{type(pipe).__name__}; it works on pipelines of one"
+                )
+            refuse_caches([role.module])
+        if role.prompts and not callable(getattr(pipe, "encode_prompt", None)):
+            raise TypeError(f"{name}={role!r}: {type(pipe).__name__} has no encode_prompt; pass edit=")
+
+    def _call(self, model: nn.Module, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """In place of a call of `model`."""
+        now = self.now
+        loop, known = self._checked
+        if now.loop is not None and not now.stepped and (now.loop is not loop or model not in known):
+            self._checked = now.loop, [model, *(known if now.loop is loop else ())]
+            for name in dict.fromkeys(each.source for each in now.loop.passes if each.source in self.roles):
+                self._edited(name, model, args, kwargs)
+        self.encodings.used()
+        if now.playing not in self.roles:
+            return original(*args, **kwargs)
+        role, arguments = self.roles[now.playing], self._edited(now.playing, model, args, kwargs)
+        with _as(now.pipe, role):
+            if role.module is not None:
+                return role.module(**arguments)
+            # What came by its place goes by its place: hooks may look there.
+            placed = [arguments.pop(argument) for argument, _ in zip(arguments_of_forward(model), args, strict=False)]
+            return original(*placed, **arguments)
+
+    def _edited(
+        self, name: RoleName, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The arguments of a call by name, as the role of that name has them.
+
+        Raises:
+            TypeError, ValueError: for an edit that does not fit the model, or the call.
+        """
+        role, known = self.roles[name], arguments_of_forward(model)
+        arguments = {**dict(zip(known, args, strict=False)), **kwargs}
+        if role.guidance is not None:
+            arguments["guidance"] = self._guidance(name, role.guidance, arguments.get("guidance"))
+        if role.prompts:
+            arguments = self.encodings.exchanged(name, arguments)
+        if role.edit is not None:
+            edit = role.edit(arguments) if callable(role.edit) else role.edit
+            if not isinstance(edit, Mapping):
+                raise TypeError(f"{name}={role!r}: edit must return a mapping of arguments, got {type(edit).__name__}")
+            if unknown := sorted(edit.keys() - known.keys()):
+                raise TypeError(
+                    f"{name}={role!r}: edit has {', '.join(unknown)}, which {type(model).__name__} does not take; it "
+                    f"takes {', '.join(known)}"
+                )
+            arguments.update(edit)
+        if role.module is not None and (unknown := sorted(arguments.keys() - arguments_of_forward(role.module).keys())):
+            raise TypeError(
+                f"{name}={role!r}: the pipeline calls its model with {', '.join(unknown)}, which module does not take"
+            )
+        return arguments
+
+    def _guidance(self, name: RoleName, scale: float, own: object) -> Tensor:
+        """The embedded scale in the unit in which the model is told it: as it is, or 1000 times (HunyuanVideo)."""
+        role, pipe = self.roles[name], self.now.pipe
+        if not isinstance(own, Tensor):
+            raise ValueError(
+                f"{name}={role!r}: the pipeline's model is told no embedded guidance scale ({own!r}); guidance is for "
+                "models distilled with one. Pass another prompt, edit=, adapters=, or a number for guidance by two "
+                "branches"
+            )
+        told, given = float(own.flatten()[0]), getattr(pipe, "guidance_scale", None)
+        if not isinstance(given, int | float) or not given * told > 0:
+            raise ValueError(
+                f"{name}={role!r}: the unit of the embedded scale cannot be read off the pipeline's own, "
+                f"guidance_scale={given!r}, of which its model is told {told:g}; pass edit={{'guidance': ...}}"
+            )
+        unit = 10.0 ** round(math.log10(told / given))
+        return torch.full_like(own, scale * unit)
+
+
+@contextmanager
+def _as(pipe: Any, role: Role) -> Iterator[None]:
+    """Within the block the pipeline's models are what the role has of them."""
+    if role.adapters is None:
+        yield
+        return
+    with strengths(pipe, role.adapters):
+        yield

@@ -1,0 +1,173 @@
+"""Prompts of roles: what the pipeline's own `encode_prompt` makes of them, and where it is in a model's arguments."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from zigzag.adapters.diffusers.roles import Prompt, Role
+from zigzag.roles import RoleName
+
+__all__ = ["Encodings"]
+
+# The arguments of `encode_prompt` that one prompt takes the place of: texts of further encoders, embeddings, masks.
+GIVEN: Final = re.compile(r"(pooled_)?prompt(_(\d|embeds|pooled|attention|mask|text|ids|t5|clip|qwen|llama3))*")
+SIDES: Final = "prompt", "negative_prompt"
+
+
+class Slot(NamedTuple):
+    """A tensor that the pipeline's prompts gave, and the role's in its place; side: the prompt that it is of, if known."""
+
+    own: Tensor
+    other: Tensor
+    side: str
+
+
+class Encodings:
+    """What `encode_prompt` gave for the pipeline's own prompts, beside what it gives for the roles'.
+
+    Args:
+        roles: by their names.
+    """
+
+    def __init__(self, roles: Mapping[RoleName, Role]) -> None:
+        self.wanted = {
+            name: role for name, role in roles.items() if (role.prompt, role.negative_prompt) != (None, None)
+        }
+        self._slots: dict[RoleName, list[Slot]] = {name: [] for name in self.wanted}
+        self._calls, self._used = 0, False
+
+    def used(self) -> None:
+        """The model was called: what is encoded next is for another call of the pipeline."""
+        self._used = True
+
+    def encode(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """In place of the pipeline's `encode_prompt`."""
+        if self._used:
+            self._slots, self._calls, self._used = {name: [] for name in self.wanted}, 0, False
+        call = inspect.signature(original).bind(*args, **kwargs)
+        result = original(*args, **kwargs)
+        self._calls += 1
+        for name, role in self.wanted.items():
+            sides = {side: self._encoded(original, call, side, getattr(role, side), result) for side in SIDES}
+            self._slots[name] += _slots(result, sides)
+        return result
+
+    def _encoded(
+        self, original: Callable[..., Any], call: inspect.BoundArguments, side: str, prompt: Prompt | None, own: Any
+    ) -> Any:
+        """What this call of `encode_prompt` gives with another prompt on one side."""
+        taken = inspect.signature(original).parameters
+        # A pipeline that encodes its prompts one by one passes the negative one second, as `prompt`.
+        joint = "negative_prompt" in taken
+        if prompt is None or (joint and self._calls > 1) or (not joint and self._calls != 1 + SIDES.index(side)):
+            return own
+        prefix = "negative_" if side == "negative_prompt" and joint else ""
+        given = dict(call.arguments)
+        count = _count(given.get(f"{prefix}prompt"), given.get(f"{prefix}prompt_embeds"))
+        for argument, parameter in taken.items():
+            if argument.startswith(prefix) and GIVEN.fullmatch(argument.removeprefix(prefix)):
+                given[argument] = None if parameter.default is parameter.empty else parameter.default
+        if isinstance(prompt, Mapping):
+            replaced = {f"{prefix}{key.removeprefix('negative_')}": value for key, value in prompt.items()}
+            if unknown := sorted(replaced.keys() - taken.keys()):
+                raise TypeError(
+                    f"Role: {side} has {', '.join(unknown)}, which the pipeline's encode_prompt does not take"
+                )
+        else:
+            replaced = {f"{prefix}prompt": [prompt] * count if isinstance(prompt, str) and count else prompt}
+        call = inspect.BoundArguments(call.signature, {**given, **replaced})
+        return original(*call.args, **call.kwargs)
+
+    def exchanged(self, name: RoleName, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """A model's arguments with the encodings of a role in place of the pipeline's own.
+
+        Raises:
+            ValueError: where they are not found there, or cannot be told apart.
+        """
+        role, slots = self.wanted[name], self._slots[name]
+        leaves, tree = pytree.tree_flatten(dict(arguments))
+        found = [_matches(leaf, slots) if isinstance(leaf, Tensor) else [] for leaf in leaves]
+        if not any(matches for blocks in found for matches in blocks):
+            raise ValueError(
+                f"{name}={role!r}: the pipeline calls its model with nothing that its encode_prompt gave, so that its "
+                "prompt cannot be exchanged; pass the model's own arguments, edit={'encoder_hidden_states': ...}"
+            )
+        # A mask may be that of either prompt: which it is, others of the same place in the batch tell.
+        certain: dict[int, set[str]] = {}
+        for blocks in found:
+            for j, matches in enumerate(blocks):
+                if len(sides := {slot.side for slot in matches}) == 1:
+                    certain.setdefault(j, set()).update(sides)
+        exchanged = [
+            _joined(leaf, [_one(matches, certain.get(j, set()), name, role) for j, matches in enumerate(blocks)], name)
+            if blocks
+            else leaf
+            for leaf, blocks in zip(leaves, found, strict=True)
+        ]
+        result: dict[str, Any] = pytree.tree_unflatten(exchanged, tree)
+        return result
+
+
+def _slots(own: Any, sides: Mapping[str, Any]) -> list[Slot]:
+    slots = []
+    for leaf, *others in zip(*map(pytree.tree_leaves, (own, *sides.values())), strict=True):
+        if not isinstance(leaf, Tensor):
+            continue
+        new = [(side, other) for side, other in zip(sides, others, strict=True) if not _equal(leaf, other)]
+        side, other = new[0] if new else ("", leaf)
+        slots.append(Slot(leaf, other, side))
+    return slots
+
+
+def _matches(leaf: Tensor, slots: Sequence[Slot]) -> list[list[Slot]]:
+    """Of each block of the batch of `leaf` the slots that it may be."""
+    sizes = {len(slot.own) for slot in slots if slot.own.ndim and slot.own.shape[1:] == leaf.shape[1:]}
+    for size in sorted(sizes, reverse=True):
+        if leaf.ndim and size and len(leaf) % size == 0:
+            blocks = [[slot for slot in slots if _equal(block, slot.own)] for block in torch.split(leaf, size)]
+            if any(blocks):
+                return blocks
+    return []
+
+
+def _one(matches: Sequence[Slot], certain: set[str], name: RoleName, role: Role) -> Slot | None:
+    if len({slot.side for slot in matches}) > 1:
+        matches = [slot for slot in matches if slot.side in certain] if len(certain) == 1 else matches
+    if len({slot.side for slot in matches}) > 1 and not all(_equal(slot.other, matches[0].other) for slot in matches):
+        raise ValueError(
+            f"{name}={role!r}: the pipeline's prompt and negative prompt are encoded alike, so that the arguments of "
+            "its model do not tell which is which; pass another negative prompt, or edit="
+        )
+    return matches[0] if matches else None
+
+
+def _joined(leaf: Tensor, slots: Sequence[Slot | None], name: RoleName) -> Tensor:
+    size = len(leaf) // len(slots)
+    blocks = [
+        block if slot is None or not slot.side else slot.other.to(leaf)
+        for block, slot in zip(torch.split(leaf, size), slots, strict=True)
+    ]
+    if len({block.shape for block in blocks}) > 1:
+        raise ValueError(
+            f"{name}: the embeddings of the role's prompt, {tuple(blocks[-1].shape)}, do not go into one batch with "
+            f"those of the pipeline's other one, {tuple(blocks[0].shape)}; encode both to one length"
+        )
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+
+
+def _equal(one: Tensor, two: Tensor) -> bool:
+    return one is two or (one.shape == two.shape and torch.equal(one, two.to(one)))
+
+
+def _count(prompt: object, embeddings: object) -> int:
+    """How many prompts the pipeline has; 0 for one text."""
+    if isinstance(prompt, list | tuple):
+        return len(prompt)
+    return len(embeddings) if isinstance(embeddings, Tensor | list) else 0
