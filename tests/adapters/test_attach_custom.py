@@ -12,7 +12,8 @@ from torch import Tensor
 from zigzag import CFGPlusPlus, Resampling, Standard, Z2Sampling, ZSampling
 
 diffusers = pytest.importorskip("diffusers")
-attach = pytest.importorskip("zigzag.adapters.diffusers").attach
+adapters = pytest.importorskip("zigzag.adapters.diffusers")
+attach, Role = adapters.attach, adapters.Role
 
 import real_steps  # noqa: E402
 from real_schedulers import METHODS, REAL, WANTED, Real, distance, noise, runs, seeded, walks  # noqa: E402
@@ -110,10 +111,12 @@ def test_x0_is_given_back_where_the_scheduler_gives_it() -> None:
     assert distance(seen[-1][1], x) <= WANTED  # the last step ends at its x₀
 
 
-def test_a_guidance_that_reads_levels_needs_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipe = real_steps.Pipe(Custom())
-    with (
-        pytest.raises(ValueError, match=r"reads noise levels.*Custom"),
-        attach(pipe, ZSampling(), weak=CFGPlusPlus(0.5)),
-    ):
-        pipe(noise(1), 4)
+def test_a_guidance_that_reads_levels_needs_some() -> None:
+    """Whatever role it is the rule of."""
+    pipe, rule = real_steps.Pipe(Custom()), CFGPlusPlus(0.5)
+    for roles in ({"weak": rule}, {"weak": Role(edit={}, cfg=rule)}, {"plain": rule}):
+        with (
+            pytest.raises(ValueError, match=rf"{next(iter(roles))}=CFGPlusPlus.*reads noise levels.*Custom"),
+            attach(pipe, ZSampling(plain="plain" in roles), **roles),
+        ):
+            pipe(noise(1), 4)

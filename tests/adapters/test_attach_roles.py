@@ -1,7 +1,8 @@
-"""Roles of an attached pipeline, whose calls are edited for them, against `zigzag.sample` with predictors of one's own."""
+"""Roles of an attached pipeline, whose calls are edited for them, against `zigzag.sample` with one's own predictors."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zigzag import CFG, ImplicitZ, Trace, Z2Sampling, ZSampling, count_rows
+from zigzag import ImplicitZ, Standard, Trace, Z2Sampling, ZSampling, count_rows, sample
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -31,6 +32,14 @@ def check_same(x: Tensor, y: Tensor) -> None:
 
 def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def shaken(model: Any) -> Any:
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model
 
 
 def check_role(case: Any, method: Any, weak: Any, weak_cond: dict[str, Any], batch: int) -> None:
@@ -82,3 +91,142 @@ def test_another_prompt(family: str, method: Any, one_branch: Tiny) -> None:
     check_role(case, method, Role(prompt=prompt), weak_cond, batch)
     edit = {k: v for k, v in weak_cond.items() if k != "guidance"}
     check_role(case, method, Role(edit=edit), weak_cond, batch)
+
+
+@pytest.mark.parametrize("family", ["sd", "flux", "pixart"])
+def test_another_prompt_beside_an_unconditional_branch(family: str, tiny: Tiny) -> None:
+    """Exchanged in the half of the batch, or the call, that it is in; joined as the pipeline joins, or by a rule."""
+    case, other, method = tiny(family), normal(1, TOKENS, 16, seed=8), ZSampling(steps=3)
+    prompt: dict[str, Any] = {"prompt_embeds": other}
+    if family == "flux":
+        prompt["pooled_prompt_embeds"] = case.call["pooled_prompt_embeds"]
+    if family == "pixart":  # whose masks are the same of both prompts
+        prompt["prompt_attention_mask"] = mask = torch.tensor([[1.0, 1, 1, 0, 0]])
+    weak_cond = {**case.cond, "encoder_hidden_states": other}
+    with attach(case.pipe, method, weak=Role(prompt=prompt)) as run, case.counted() as rows:
+        x = case.run()
+    assert run.rows == sum(rows) == 2 * (6 + 2 * 3)
+    given: dict[str, Any] = {"weak": case.strong, "weak_cond": weak_cond}
+    if family == "pixart":
+        predict = case.predict
+
+        def masked(x: Tensor, t: Tensor, cond: dict[str, Any]) -> Tensor:
+            if cond is not weak_cond:
+                return predict(x, t, cond)
+            added = {"resolution": None, "aspect_ratio": None}
+            return case.model(x, timestep=t, encoder_attention_mask=mask, added_cond_kwargs=added, **cond).sample[:, :4]
+
+        case.predict = masked
+    check_same(x, case.sampled(method, **given))
+    with attach(case.pipe, method, weak=Role(prompt=prompt, cfg=0.5)):
+        y = case.run()
+    check_same(y, case.sampled(method, **{**given, "weak": 0.5}))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_texts_in_place_of_the_prompts(batch: int, folder: Any, tiny: Tiny) -> None:
+    """Encoded by the pipeline itself, for each call of it anew: on the conditional and on the unconditional side."""
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder)
+    case, method = tiny("sd", batch), ZSampling(steps=3)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.unet, case.pipe, pipe.scheduler = case.pipe.unet, pipe, case.pipe.scheduler
+    texts = {"own": "a dog", "bad": "blurry", "none": "", "odd": "a cat"}
+    told = {k: v if batch == 1 else [v] * batch for k, v in texts.items()}
+    with torch.no_grad():
+        e = {
+            k: {"encoder_hidden_states": pipe.encode_prompt(v, "cpu", 1, False)[0].repeat(batch, 1, 1)}
+            for k, v in texts.items()
+        }
+    case.call = {"prompt": told["own"], "negative_prompt": told["bad"], "guidance_scale": 4.0}
+    case.cond, case.uncond = e["own"], e["bad"]
+    with attach(case.pipe, method, weak=Role(prompt="", negative_prompt="a cat")):
+        x = case.run()
+    check_same(x, case.sampled(method, weak=4.0, weak_cond=e["none"], weak_uncond=e["odd"]))
+    with attach(case.pipe, method, weak=Role(negative_prompt=told["odd"], cfg=0.0)):
+        x, y = case.run(), case.run(prompt=told["none"])
+    check_same(x, case.sampled(method, weak=0.0, weak_uncond=e["odd"]))
+    case.cond = e["none"]
+    check_same(y, case.sampled(method, weak=0.0, weak_uncond=e["odd"]))
+
+
+def test_a_function_of_the_arguments_is_shown_those_of_the_call(one_branch: Tiny) -> None:
+    """A mixture of prompt and empty embedding, as in RF-Sampling."""
+    case, empty, method = one_branch("flux"), normal(1, TOKENS, 16, seed=8), ZSampling(steps=3)
+
+    def mixed(e: Tensor) -> Tensor:
+        return 0.3 * e + 0.7 * empty
+
+    weak = Role(edit=lambda arguments: {"encoder_hidden_states": mixed(arguments["encoder_hidden_states"])})
+    weak_cond = {**case.cond, "encoder_hidden_states": mixed(case.cond["encoder_hidden_states"])}
+    check_role(case, method, weak, weak_cond, 1)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=named)
+def test_another_network(method: Any, tiny: Tiny) -> None:
+    """A weaker one, as in autoguidance; with and without a rule of its own."""
+    case = tiny("sdxl")
+    weaker = shaken(copy.deepcopy(case.model))
+
+    def weak_fn(x: Tensor, t: Tensor, cond: dict[str, Any]) -> Tensor:
+        e: Tensor = weaker(x, t, **cond).sample
+        return e
+
+    for cfg, weak in ((None, 4.0), (0.0, 0.0)):
+        with attach(case.pipe, method, weak=Role(module=weaker, cfg=cfg)):
+            x = case.run()
+        check_same(x, case.sampled(method, weak=weak, weak_fn=weak_fn))
+
+
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "HeunDiscreteScheduler"])
+def test_schedulers_with_memory_and_with_two_calls_a_step(name: str, tiny: Tiny) -> None:
+    """The memory that a step holds, and both of its evaluations, are the strong ones."""
+    import tiny_unets
+
+    case = tiny("sd", scheduler=getattr(diffusers, name)(**tiny_unets.SD_BETAS), guidance_scale=1.0)
+    weak_cond = {"encoder_hidden_states": normal(1, TOKENS, 16, seed=8)}
+    for method in (ZSampling(steps=3), Z2Sampling(warmup=2)):
+        with attach(case.pipe, method, weak=Role(edit=weak_cond)) as run, case.counted() as rows:
+            x = case.run()
+        scheduler = copy.deepcopy(case.pipe.scheduler)
+        solver = adapters.solver_from_scheduler(scheduler)
+        predict = adapters.unet_predictor(case.model, scheduler=scheduler)
+        start = case.latents * scheduler.init_noise_sigma
+        given = {"cond": case.cond, "strong": 1.0, "weak": 1.0, "weak_cond": weak_cond}
+        with torch.no_grad():
+            check_same(x, sample(predict, start, solver, method, **given))
+        assert run.rows == sum(rows)
+
+
+def test_the_trace_is_that_of_the_core(one_branch: Tiny) -> None:
+    """Of every move, passes for two roles together: rows, and what it moved the state by."""
+    case, method = one_branch("flux"), Z2Sampling(warmup=2)
+    weak_cond = {**case.cond, "guidance": torch.full((1,), 1.5)}
+    with attach(case.pipe, method, weak=Role(guidance=1.5), trace=(led := Trace())):
+        case.run()
+    case.sampled(method, weak=1.0, weak_cond=weak_cond, trace=(own := Trace()))
+    assert [(r.move, r.rows) for r in led.records] == [(r.move, r.rows) for r in own.records]
+    for one, other in zip(led.records, own.records, strict=True):
+        assert (one.delta is None) == (other.delta is None)
+        if one.delta is not None and other.delta is not None:
+            torch.testing.assert_close(one.delta, other.delta, rtol=1e-4, atol=0)
+
+
+def test_a_state_changed_between_the_calls_of_two_roles_is_refused(one_branch: Tiny) -> None:
+    """At one state both are to be asked; a state changed before the first of them is the state."""
+    case, method = one_branch("flux"), ImplicitZ()
+
+    def changing(at: int) -> Callable[..., dict[str, Tensor]]:
+        return lambda pipe, i, t, given: {"latents": given["latents"] * (2.0 if i == at else 1.0)}
+
+    with attach(case.pipe, method, weak=Role(guidance=1.5)):
+        case.run(callback_on_step_end=changing(2))  # after the Denoise of the first step
+        with pytest.raises(ValueError, match="calls of two roles at one state"):
+            case.run(callback_on_step_end=changing(0))
+
+
+def test_standard_sampling_asks_no_role(one_branch: Tiny) -> None:
+    case = one_branch("flux")
+    plain = case.run()
+    with attach(case.pipe, Standard(), weak=Role(guidance=1.5)) as run:
+        assert torch.equal(case.run(), plain)
+    assert run.rows == 6

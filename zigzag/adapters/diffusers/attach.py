@@ -54,7 +54,10 @@ def attach(
         pipe: a diffusers pipeline with a `scheduler` and a `unet` or `transformer`. On leaving the block, also by an
             exception, it is as it was.
         method: one of `zigzag.methods`, or moves that run from knot 0 to the last.
-        weak: the weak guidance; a number is `CFG(number)`.
+        weak: the weak guidance, of the two branches that the pipeline evaluates; a number is `CFG(number)`. Or a `Role`:
+            what differs in the model's calls for weak predictions, which are then made in passes of the loop of their
+            own, and need no second branch.
+        plain: the same of a Denoise that is plain (`ZSampling(plain=True)`); by default as the strong one.
         trace: filled with the last loop of the pipeline.
         generator: for the noise of Renoise; by default what the pipeline passes to its scheduler, if anything, else
             torch's global one. The scheduler's own noise always comes from where the scheduler would take it.
@@ -70,8 +73,9 @@ def attach(
         TypeError, ValueError: at once for arguments that do not fit, and for a pipeline that is attached already. From
             within `pipe(…)`, before the first model call, for a number of steps that the method does not take, a
             scheduler whose steps cannot be led or have no inverse where the path needs it, a model with a cache,
-            perturbed-attention guidance, and, with more calls than steps, a modular pipeline or SDXL's T2I-Adapter;
-            after it, for guidance with no unconditional branch, or that is no combination of two.
+            perturbed-attention guidance, and, with more calls than steps, a modular pipeline or SDXL's T2I-Adapter,
+            and for a role whose edits do not fit the model; after it, for guidance with no unconditional branch, or
+            that is no combination of two.
         RuntimeError: from within `pipe(…)`, for a pipeline whose loop cannot be led, or that steps a copy of its
             scheduler, or another one; of the last at the latest on leaving the block.
     """

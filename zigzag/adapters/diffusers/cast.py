@@ -65,6 +65,13 @@ class Cast:
             return {f"{source}_cond": guided}
         return {f"{source}_{branch}": e for branch, e in branches._asdict().items()}
 
+    def check_path(self, path: Sequence[Move], method: object) -> None:
+        """Raises ValueError for a plain role on a path without a plain Denoise."""
+        if self.plain is not None and not any(isinstance(move, Denoise) and move.plain for move in path):
+            raise ValueError(
+                f"plain={self.plain!r} was passed, but {method!r} has no plain Denoise (ZSampling(plain=True))"
+            )
+
     def check_branches(self, path: Sequence[Move], knot: int) -> None:
         """Raises ValueError where a role on the rest of a path needs two branches, of which the pipeline evaluates one.
 

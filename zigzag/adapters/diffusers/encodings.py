@@ -17,12 +17,12 @@ from zigzag.roles import RoleName
 __all__ = ["Encodings"]
 
 # The arguments of `encode_prompt` that one prompt takes the place of: texts of further encoders, embeddings, masks.
-GIVEN: Final = re.compile(r"(pooled_)?prompt(_(\d|embeds|pooled|attention|mask|text|ids|t5|clip|qwen|llama3))*")
+GIVEN: Final = re.compile(r"((pooled|generated)_)?prompt(_(\d|embeds|pooled|attention|mask|t5|llama3))*")
 SIDES: Final = "prompt", "negative_prompt"
 
 
 class Slot(NamedTuple):
-    """A tensor that the pipeline's prompts gave, and the role's in its place; side: the prompt that it is of, if known."""
+    """A tensor that the pipeline's prompts gave, and the role's in its place; side: whose prompt's it is, if known."""
 
     own: Tensor
     other: Tensor
@@ -95,9 +95,10 @@ class Encodings:
         leaves, tree = pytree.tree_flatten(dict(arguments))
         found = [_matches(leaf, slots) if isinstance(leaf, Tensor) else [] for leaf in leaves]
         if not any(matches for blocks in found for matches in blocks):
+            what = "calls its model with nothing that its encode_prompt gave" if slots else "called no encode_prompt"
             raise ValueError(
-                f"{name}={role!r}: the pipeline calls its model with nothing that its encode_prompt gave, so that its "
-                "prompt cannot be exchanged; pass the model's own arguments, edit={'encoder_hidden_states': ...}"
+                f"{name}={role!r}: the pipeline {what}, so that its prompt cannot be exchanged; pass the model's own "
+                "arguments, edit={'encoder_hidden_states': ...}"
             )
         # A mask may be that of either prompt: which it is, others of the same place in the batch tell.
         certain: dict[int, set[str]] = {}

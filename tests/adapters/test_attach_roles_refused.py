@@ -1,0 +1,151 @@
+"""Roles that do not fit a pipeline are refused before its model is called, and it is as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from zigzag import CFG, Standard, Z2Sampling, ZSampling
+
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+adapters = pytest.importorskip("zigzag.adapters.diffusers")
+attach, Role = adapters.attach, adapters.Role
+
+Tiny = Callable[..., Any]
+METHODS = [ZSampling(plain=True), Z2Sampling(warmup=1)]
+
+
+def traces(pipe: Any) -> list[str]:
+    """What could be left of an attachment: methods on instances."""
+    parts = (pipe, pipe.scheduler, getattr(pipe, "unet", None) or pipe.transformer)
+    return [name for part in parts for name, value in vars(part).items() if callable(value) and name not in part_names]
+
+
+part_names = {"unet", "transformer", "vae", "scheduler", "text_encoder", "_execution_device"}
+
+
+def calls_before(error: type[Exception], match: str, case: Any, method: Any, call: Any = None, **roles: Any) -> int:
+    """How many model calls were made before the refusal."""
+    before = traces(case.pipe)
+    with case.counted() as rows, pytest.raises(error, match=match), attach(case.pipe, method, **roles):
+        case.run(**(call or {}))
+    assert traces(case.pipe) == before
+    return len(rows)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "match"),
+    [
+        ({}, ValueError, "changes no call of the model.*weak=0.0"),
+        ({"cfg": 1.0}, ValueError, "changes no call of the model"),
+        ({"guidance": "high"}, TypeError, "Role: guidance must be a real number, got 'high'"),
+        ({"guidance": float("nan")}, ValueError, "Role: guidance must be finite"),
+        ({"prompt": 3}, TypeError, "Role: prompt must be a text, a list of them, or a mapping"),
+        ({"negative_prompt": 3}, TypeError, "Role: negative_prompt must be a text"),
+        ({"edit": 3}, TypeError, "Role: edit must be a mapping of arguments, or a function of them, got 3"),
+        ({"edit": dict}, TypeError, "Role: edit must be a mapping"),
+        ({"adapters": ["style"]}, TypeError, r"Role: adapters must map names to strengths, got \['style'\]"),
+        ({"adapters": {"style": None}}, TypeError, r"Role: adapters\['style'\] must be a real number, got None"),
+        ({"module": "unet"}, TypeError, "Role: module must be an nn.Module, got 'unet'"),
+        ({"guidance": 1.0, "cfg": "none"}, TypeError, "Role: cfg must be a number or a Guidance"),
+    ],
+)
+def test_a_role_of_nothing_or_of_the_wrong_things(given: dict[str, Any], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        Role(**given)
+
+
+def test_a_role_says_what_it_is() -> None:
+    role = Role(
+        edit={"encoder_hidden_states": torch.zeros(1), "guidance": None}, cfg=CFG(2), module=torch.nn.Linear(1, 1)
+    )
+    assert repr(role) == "Role(edit={'encoder_hidden_states': ..., 'guidance': ...}, module=Linear(...), cfg=CFG(2))"
+    assert repr(Role(adapters={"style": -1.5})) == "Role(adapters={'style': -1.5})"
+
+
+class Other(torch.nn.Module):
+    """A network of another signature."""
+
+    def forward(self, x: Any, t: Any) -> Any:
+        """It takes nothing else."""
+        return x
+
+
+@pytest.mark.parametrize(
+    ("family", "role", "error", "match"),
+    [
+        ("sdxl", Role(guidance=1.0), ValueError, r"guidance=1.0\): the pipeline's model is told no embedded guidance"),
+        ("flux2_klein", Role(guidance=1.0), ValueError, "no embedded guidance scale.*models distilled with one"),
+        (
+            "sdxl",
+            Role(edit={"embeddings": 0}),
+            TypeError,
+            "edit has embeddings, which UNet2DConditionModel does not take",
+        ),
+        ("flux", Role(edit=lambda a: {"text": 0}), TypeError, "edit has text, which FluxTransformer2DModel does not"),
+        ("sd", Role(edit=lambda a: None), TypeError, "edit must return a mapping of arguments, got NoneType"),
+        (
+            "sd",
+            Role(module=Other()),
+            TypeError,
+            "calls its model with .*encoder_hidden_states.*which module does not take",
+        ),
+        ("z_image", Role(prompt={"prompt_embeds": []}), ValueError, "called no encode_prompt.*edit="),
+    ],
+)
+def test_edits_that_the_model_does_not_take(
+    family: str, role: Any, error: type[Exception], match: str, tiny: Tiny
+) -> None:
+    """Before the first call, though a weak one comes later: for either role that the path asks."""
+    for method in METHODS:
+        assert calls_before(error, f"(?s)weak=.*{match}", tiny(family), method, weak=role) == 0
+    assert calls_before(error, f"(?s)plain=.*{match}", tiny(family), METHODS[0], plain=role) == 0
+
+
+def test_an_embedded_scale_whose_unit_cannot_be_read(tiny: Tiny) -> None:
+    for method in METHODS:
+        call = {"guidance_scale": 0.0}
+        assert (
+            calls_before(ValueError, "unit of the embedded scale", tiny("flux"), method, call, weak=Role(guidance=1.0))
+            == 0
+        )
+
+
+def test_another_network_for_a_pipeline_of_two(tiny: Tiny) -> None:
+    case = tiny("wan")
+    case.pipe.transformer_2 = case.pipe.transformer
+    assert calls_before(ValueError, "module.*2 models of WanPipeline", case, METHODS[0], weak=Role(module=Other())) == 0
+
+
+def test_another_network_with_a_cache(tiny: Tiny) -> None:
+    case, other = tiny("flux"), tiny("flux").model
+    other.enable_cache(diffusers.FirstBlockCacheConfig(threshold=0.1))
+    assert calls_before(ValueError, "has a cache enabled", case, METHODS[0], weak=Role(module=other)) == 0
+
+
+def test_a_prompt_for_a_pipeline_that_encodes_none(tiny: Tiny) -> None:
+    case = tiny("sd")
+    case.pipe.encode_prompt = None
+    assert (
+        calls_before(TypeError, "StableDiffusionPipeline has no encode_prompt", case, METHODS[0], weak=Role(prompt=""))
+        == 0
+    )
+
+
+def test_a_plain_role_on_a_path_without_plain_steps(tiny: Tiny) -> None:
+    for method in (ZSampling(), Standard()):
+        for plain in (2.0, Role(edit={"timestep_cond": None})):
+            assert calls_before(ValueError, "plain=.*has no plain Denoise", tiny("sd"), method, plain=plain) == 0
+
+
+@pytest.mark.parametrize("roles", [{"weak": Role(edit={"guidance": None}, cfg=0.0)}, {"plain": 2.0}])
+def test_two_branches_of_a_pipeline_that_evaluates_one(roles: dict[str, Any], tiny: Tiny) -> None:
+    """After the first call, which shows it."""
+    roles = {"weak": Role(edit={"guidance": None}), **roles}
+    case = tiny("flux", true_cfg_scale=1.0)
+    match = "cfg joins two branches.*evaluates one at knot 0" if "plain" not in roles else "plain=Role"
+    assert calls_before(ValueError, match, case, METHODS[0], **roles) == 1
