@@ -15,7 +15,8 @@ from zigzag.moves import Shift
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
-attach = pytest.importorskip("zigzag.adapters.diffusers").attach
+adapters = pytest.importorskip("zigzag.adapters.diffusers")
+attach, Role = adapters.attach, adapters.Role
 
 # diffusers hands tensors to numpy in a way that numpy 2 warns of, thousands of times.
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
@@ -113,11 +114,15 @@ def keep_latents(pipe: Any, *names: str) -> dict[str, Tensor]:
     return kept
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("batch", "distilled"), [(1, False), (2, False), (1, True)])
 @pytest.mark.parametrize("method", [ZSampling(steps=2), Z2Sampling(warmup=1)], ids=repr)
-def test_inpainting_of_a_flow_blends_packed_tokens(method: Any, batch: int, tiny: Tiny) -> None:
-    """The same for Flux, whose scheduler noises by `scale_noise`, from `strength` on."""
-    case = tiny("flux", batch)
+def test_inpainting_of_a_flow_blends_packed_tokens(method: Any, batch: int, distilled: bool, tiny: Tiny) -> None:
+    """The same for Flux, whose scheduler noises by `scale_noise`, from `strength` on.
+
+    Distilled, its state is blended between the calls of two roles too, to the same.
+    """
+    case = tiny("flux", batch, **({"true_cfg_scale": 1.0} if distilled else {}))
+    weak = Role(guidance=1.5) if distilled else 0.0
     case.pipe.vae.register_to_config(shift_factor=0.1)
     case.pipe = diffusers.FluxInpaintPipeline(**case.pipe.components)
     case.pipe.set_progress_bar_config(disable=True)
@@ -131,7 +136,7 @@ def test_inpainting_of_a_flow_blends_packed_tokens(method: Any, batch: int, tiny
         return out
 
     case.pipe.prepare_mask_latents = keep_mask
-    with attach(case.pipe, method) as attached:
+    with attach(case.pipe, method, weak=weak) as attached, case.counted() as rows:
         x = case.run(generator=seeded())
     sigmas, mask = case.pipe.scheduler.sigmas, kept["mask"]
 
@@ -140,8 +145,11 @@ def test_inpainting_of_a_flow_blends_packed_tokens(method: Any, batch: int, tiny
         return (1 - mask) * ((1 - s) * kept["image"] + s * kept["noise"]) + mask * state
 
     path = path_from(3, method, 7)
-    check_same(x, case.sampled(path, start=kept["start"], callback=blending(path, blend)))
-    assert attached.rows == 2 * calls_of(path)
+    given = {"start": kept["start"], "callback": blending(path, blend)}
+    if distilled:
+        given |= {"strong": 1.0, "weak": 1.0, "weak_cond": {**case.cond, "guidance": torch.full((batch,), 1.5)}}
+    check_same(x, case.sampled(path, **given))
+    assert attached.rows == sum(rows) / batch and (distilled or attached.rows == 2 * calls_of(path))
 
 
 def test_inpainting_that_ends_early(tiny: Tiny) -> None:

@@ -161,6 +161,34 @@ def test_a_function_of_the_arguments_is_shown_those_of_the_call(one_branch: Tiny
     check_role(case, method, weak, weak_cond, 1)
 
 
+@pytest.mark.parametrize("method", [ZSampling(plain=True, span=2), *METHODS], ids=repr)
+def test_strong_and_weak_roles_around_the_pipeline_itself(method: Any, one_branch: Tiny) -> None:
+    """What is plain is then the pipeline as it is, and each of the three is asked in passes of its own."""
+    case, names = one_branch("flux"), ("strong", "weak")
+    conds = {name: normal(1, TOKENS, 16, seed=k) for k, name in enumerate(names)}
+    roles = {name: Role(edit={"encoder_hidden_states": conds[name]}) for name in names}
+    with attach(case.pipe, method, **roles) as run, case.counted() as rows:
+        x = case.run()
+    own, strong, weak = case.cond, *({**case.cond, "encoder_hidden_states": conds[name]} for name in names)
+    case.cond = strong
+    given = {"plain_cond": own} if getattr(method, "plain", False) else {}
+    check_same(x, case.sampled(method, weak=1.0, weak_cond=weak, **given))
+    apart = {"own_weak": ("cond",), "own_plain": ("cond",) if given else ()}
+    assert run.rows == sum(rows) == count_rows(method, 6, strong=1.0, weak=1.0, **apart)
+
+
+@pytest.mark.parametrize("method", [ZSampling(plain=True), Z2Sampling(warmup=1)], ids=repr)
+def test_a_strong_role_over_the_two_branches_of_the_pipeline(method: Any, tiny: Tiny) -> None:
+    """Weak and plain predictions are then of the pipeline's own branches, each by its rule."""
+    case, other = tiny("sd"), {"encoder_hidden_states": normal(1, TOKENS, 16, seed=8)}
+    plain = {"plain": 2.0} if isinstance(method, ZSampling) else {}
+    with attach(case.pipe, method, strong=Role(prompt={"prompt_embeds": other["encoder_hidden_states"]}), **plain):
+        x = case.run()
+    own, case.cond = case.cond, other
+    given = {"plain_cond": own, **plain} if plain else {}
+    check_same(x, case.sampled(method, weak=0.0, weak_cond=own, **given))
+
+
 @pytest.mark.parametrize("method", METHODS, ids=named)
 def test_another_network(method: Any, tiny: Tiny) -> None:
     """A weaker one, as in autoguidance; with and without a rule of its own."""

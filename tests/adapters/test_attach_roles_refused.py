@@ -142,6 +142,16 @@ def test_a_plain_role_on_a_path_without_plain_steps(tiny: Tiny) -> None:
             assert calls_before(ValueError, "plain=.*has no plain Denoise", tiny("sd"), method, plain=plain) == 0
 
 
+def test_a_strong_role(tiny: Tiny) -> None:
+    """It is a `Role`, or the pipeline itself; standard sampling is left to the pipeline, with its calls as they are."""
+    for strong in (3.0, CFG(3)):
+        with pytest.raises(TypeError, match="strong must be a Role, or None for the pipeline's own guidance"):
+            attach(tiny("sd").pipe, ZSampling(), strong=strong).__enter__()
+    for method in (Standard(), ZSampling(steps=0)):
+        role = Role(edit={"timestep_cond": None})
+        assert calls_before(ValueError, "strong=.*has no zigzag", tiny("sd"), method, strong=role) == 0
+
+
 @pytest.mark.parametrize("roles", [{"weak": Role(edit={"guidance": None}, cfg=0.0)}, {"plain": 2.0}])
 def test_two_branches_of_a_pipeline_that_evaluates_one(roles: dict[str, Any], tiny: Tiny) -> None:
     """After the first call, which shows it."""

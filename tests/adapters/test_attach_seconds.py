@@ -10,7 +10,7 @@ import torch
 from tiny_paths import calls_of, check_same, seeded
 from torch import Tensor, nn
 
-from zigzag import Resampling, Standard, Z2Sampling, ZSampling, sample
+from zigzag import Resampling, Standard, Z2Sampling, ZSampling, count_rows, sample
 from zigzag.solvers import StepInfo
 
 diffusers = pytest.importorskip("diffusers")
@@ -198,3 +198,34 @@ def test_video_and_sound(video: tuple[Any, dict[str, Any]]) -> None:
         given: dict[str, Any] = {"cond": 1, "uncond": 0, "strong": Both(sizes[0]), "batched": False}
         led = sample(predict, torch.cat([x.flatten(1), y.flatten(1)], 1), solver, method, **given)
         check_same(last["latents"].flatten(1), led[:, : sizes[0]])
+
+
+def test_video_and_sound_of_one_branch(video: tuple[Any, dict[str, Any]]) -> None:
+    """Distilled, under a role of another prompt: both states' gaps are those of their own parts."""
+    pipe, call = video
+    shown: list[dict[str, Any]] = []
+    last: dict[str, Tensor] = {}
+    one = call | {"guidance_scale": 1.0, "audio_guidance_scale": 1.0}
+    hook = pipe.transformer.register_forward_pre_hook(lambda m, a, k: shown.append(k), with_kwargs=True)
+    pipe(**one, generator=seeded(5))
+    hook.remove()
+    first = dict(shown[0])
+    x, y = first["hidden_states"], first["audio_hidden_states"]
+    sizes, own = [x[0].numel(), y[0].numel()], first["encoder_hidden_states"]
+    other = torch.randn(own.shape, generator=seeded(8))
+
+    def predict(z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        parts = [p.reshape(s.shape) for p, s in zip(z.split(sizes, 1), (x, y), strict=True)]
+        given = {"hidden_states": parts[0], "audio_hidden_states": parts[1], "timestep": t, "sigma": t}
+        return torch.cat(
+            [e.flatten(1) for e in pipe.transformer(**{**first, **given, "encoder_hidden_states": cond})], 1
+        )
+
+    for method in METHODS[:2]:
+        with attach(pipe, method, weak=adapters.Role(edit={"encoder_hidden_states": other})) as run:
+            pipe(**one, generator=seeded(5), callback_on_step_end=lambda p, i, t, g: last.update(g) or {})
+        solver = adapters.solver_from_scheduler(pipe.scheduler)
+        given: dict[str, Any] = {"cond": own, "weak_cond": other, "strong": 1.0, "weak": 1.0, "batched": False}
+        led = sample(predict, torch.cat([x.flatten(1), y.flatten(1)], 1), solver, method, **given)
+        check_same(last["latents"].flatten(1), led[:, : sizes[0]])
+        assert run.rows == count_rows(method, 6, strong=1.0, weak=1.0, own_weak=("cond",))

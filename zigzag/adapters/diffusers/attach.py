@@ -30,6 +30,7 @@ def attach(
     pipe: Any,
     method: Method | Sequence[Move],
     *,
+    strong: Role | None = None,
     weak: float | Guidance | Role = 0.0,
     plain: float | Guidance | Role | None = None,
     trace: Trace | None = None,
@@ -54,10 +55,11 @@ def attach(
         pipe: a diffusers pipeline with a `scheduler` and a `unet` or `transformer`. On leaving the block, also by an
             exception, it is as it was.
         method: one of `zigzag.methods`, or moves that run from knot 0 to the last.
-        weak: the weak guidance, of the two branches that the pipeline evaluates; a number is `CFG(number)`. Or a `Role`:
-            what differs in the model's calls for weak predictions, which are then made in passes of the loop of their
-            own, and need no second branch.
-        plain: the same of a Denoise that is plain (`ZSampling(plain=True)`); by default as the strong one.
+        weak: the weak guidance, of the two branches that the pipeline evaluates; a number is `CFG(number)`. Or a
+            `Role`: what differs in the model's calls for weak predictions, which are then made in passes of the loop of
+            their own, and need no second branch.
+        plain: the same of a Denoise that is plain (`ZSampling(plain=True)`); by default the pipeline as it is.
+        strong: a `Role` for the strong predictions; by default the pipeline as it is.
         trace: filled with the last loop of the pipeline.
         generator: for the noise of Renoise; by default what the pipeline passes to its scheduler, if anything, else
             torch's global one. The scheduler's own noise always comes from where the scheduler would take it.
@@ -89,7 +91,9 @@ def attach(
     for name, value, wanted in (("trace", trace, Trace), ("generator", generator, torch.Generator)):
         if value is not None and not isinstance(value, wanted):
             raise TypeError(f"{name} must be a {wanted.__name__}, got {value!r}")
-    cast = Cast(_role("weak", weak), None if plain is None else _role("plain", plain))
+    if strong is not None and not isinstance(strong, Role):
+        raise TypeError(f"strong must be a Role, or None for the pipeline's own guidance, got {strong!r}")
+    cast = Cast(_role("weak", weak), None if plain is None else _role("plain", plain), strong)
     session = Session(pipe, models, method, cast, trace, generator)
     with Patches() as patches:
         session.take_over(patches)

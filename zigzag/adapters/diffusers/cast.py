@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -17,59 +17,74 @@ from zigzag.held import HeldStep
 from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
 from zigzag.roles import RoleName
 
-__all__ = ["Cast", "Pass", "calls_of", "passes_of"]
+__all__ = ["NAMES", "Cast", "Pass", "Source", "calls_of", "passes_of"]
+
+Source: TypeAlias = RoleName | Literal["own"]
+NAMES: tuple[RoleName, ...] = kernel.STRONG + kernel.WEAK + kernel.PLAIN
 
 
 @dataclass(frozen=True)
 class Cast:
-    """The roles besides the strong one, which is the pipeline's own.
+    """The roles, as far as they are not what the pipeline is by itself: its own calls, joined as it joins them.
 
     Attributes:
         weak, plain: a rule for the branches of the pipeline's own calls, or a `Role`, whose calls are its own. plain:
-            None is as the strong one.
+            None is the pipeline as it is. strong: likewise, but for a rule.
     """
 
     weak: Guidance | Role
     plain: Guidance | Role | None = None
+    strong: Role | None = None
 
-    def edits(self, name: RoleName) -> Role | None:
-        """What a role edits of the model's calls; None where the pipeline's own are its."""
-        given = {"strong": None, "weak": self.weak, "plain": self.plain}[name]
+    def edits(self, source: Source) -> Role | None:
+        """What is edited of the model's calls; None of the pipeline's own."""
+        given = None if source == "own" else getattr(self, source)
         return given if isinstance(given, Role) else None
 
-    def source(self, name: RoleName) -> RoleName:
-        """The role in whose passes the predictions of `name` are made."""
-        return "strong" if self.edits(name) is None else name
+    def source(self, name: RoleName) -> Source:
+        """Whose passes the predictions of a role are made in."""
+        return "own" if self.edits(name) is None else name
 
     def rules(self) -> dict[RoleName, Guidance]:
-        """The rules that are not the pipeline's own."""
-        given: dict[RoleName, Guidance | Role | None] = {"weak": self.weak, "plain": self.plain}
+        """The rules of the roles that are not the pipeline's own."""
+        given: dict[RoleName, Guidance | Role | None] = {name: getattr(self, name) for name in NAMES}
         return {name: _rule(role) for name, role in given.items() if role is not None}
 
     def roles(self, own: Guidance) -> kernel.Roles:
         """The roles for `traverse`; `own` is the pipeline's guidance."""
-        strong, rules = kernel.Role("strong", own), self.rules()
-        others = []
-        for name in kernel.WEAK + kernel.PLAIN:
-            role = kernel.Role(name, rules[name]) if name in rules else strong._replace(name=name)
-            apart = self.source(name) == name
-            others.append(role._replace(cond=f"{name}_cond", uncond=f"{name}_uncond") if apart else role)
-        return kernel.Roles(strong, *others)
+        rules = self.rules()
+        return kernel.Roles(*(kernel.Role(name, rules.get(name, own), *self._branches(name)) for name in NAMES))
 
-    def found(self, source: RoleName, branches: Branches | None, guided: Tensor) -> Mapping[str, Tensor]:
+    def found(self, source: Source, branches: Branches | None, guided: Tensor) -> Mapping[str, Tensor]:
         """By their names for `traverse`, the predictions of a pass: `branches`, or what the pipeline made of them."""
-        if source == "strong":
-            return {} if branches is None else branches._asdict()
-        edits = self.edits(source)
-        if edits is None or edits.cfg is None or branches is None:
-            return {f"{source}_cond": guided}
-        return {f"{source}_{branch}": e for branch, e in branches._asdict().items()}
+        edits, found = self.edits(source), dict[str, Tensor]()
+        for name in NAMES:
+            if self.source(name) != source:
+                continue
+            cond, uncond = self._branches(name)
+            if edits is not None and (edits.cfg is None or branches is None):
+                found[cond] = guided
+            elif branches is not None:
+                found |= {cond: branches.cond, uncond: branches.uncond}
+        return found
+
+    def _branches(self, name: RoleName) -> tuple[str, str]:
+        """The names of a role's two branches: those of the strong role, where it is asked in the same passes."""
+        prefix = "" if name == "strong" or self.source(name) == self.source("strong") else f"{name}_"
+        return f"{prefix}cond", f"{prefix}uncond"
 
     def check_path(self, path: Sequence[Move], method: object) -> None:
-        """Raises ValueError for a plain role on a path without a plain Denoise."""
+        """Raises ValueError for a role that the path does not ask, plain or strong.
+
+        (A weak one has a default, and every method but standard sampling asks it.)
+        """
         if self.plain is not None and not any(isinstance(move, Denoise) and move.plain for move in path):
             raise ValueError(
-                f"plain={self.plain!r} was passed, but {method!r} has no plain Denoise (ZSampling(plain=True))"
+                f"plain={self.plain!r} was passed, but {method!r} has no plain Denoise, as ZSampling(plain=True) has"
+            )
+        if self.strong is not None and all(isinstance(move, Denoise) for move in path):
+            raise ValueError(
+                f"strong={self.strong!r} was passed, but {method!r} has no zigzag, so that nothing is edited"
             )
 
     def check_branches(self, path: Sequence[Move], knot: int) -> None:
@@ -77,7 +92,7 @@ class Cast:
 
         knot: where it was seen.
         """
-        wanted: list[RoleName] = []
+        wanted: list[RoleName] = [*kernel.STRONG]
         wanted += kernel.WEAK if any(isinstance(move, Invert | Shift) for move in path) else ()
         wanted += kernel.PLAIN if any(isinstance(move, Denoise) and move.plain for move in path) else ()
         for name in wanted:
@@ -108,7 +123,7 @@ class Pass(NamedTuple):
 
     told: int
     stood: int | None
-    source: RoleName
+    source: Source
     last: bool
 
 
@@ -139,7 +154,7 @@ def passes_of(path: Sequence[Move], steps: Sequence[HeldStep], count: int, cast:
     return passes
 
 
-def _each_once(names: Iterable[RoleName]) -> list[RoleName]:
+def _each_once(names: Iterable[Source]) -> list[Source]:
     return [*dict.fromkeys(names)]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zigzag.adapters.diffusers.cast import NAMES, Source
 from zigzag.adapters.diffusers.encodings import Encodings
 from zigzag.adapters.diffusers.lora import check_adapters, strengths
 from zigzag.adapters.diffusers.patches import Patches
@@ -18,7 +19,6 @@ from zigzag.adapters.diffusers.predictors import arguments_of_forward
 from zigzag.adapters.diffusers.progress import Progress
 from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.unfit import refuse_caches
-from zigzag.roles import RoleName
 
 __all__ = ["Edits"]
 
@@ -35,8 +35,7 @@ class Edits:
 
     def __init__(self, now: Progress, models: Sequence[nn.Module]) -> None:
         self.now, self.models = now, models
-        names: tuple[RoleName, ...] = ("weak", "plain")
-        self.roles = {name: role for name in names if (role := now.cast.edits(name)) is not None}
+        self.roles: dict[Source, Role] = {name: role for name in NAMES if (role := now.cast.edits(name)) is not None}
         self.encodings = Encodings(self.roles)
         self._checked: tuple[object, list[nn.Module]] = None, []  # of the loop under way, the models called in it
         for name, role in self.roles.items():
@@ -53,7 +52,7 @@ class Edits:
             original = model._compiled_call_impl or model._call_impl
             patches.set(model, "_compiled_call_impl", partial(self._call, model, original))
 
-    def _check(self, name: RoleName, role: Role) -> None:
+    def _check(self, name: Source, role: Role) -> None:
         pipe = self.now.pipe
         if role.adapters is not None:
             check_adapters(name, pipe, role.adapters)
@@ -86,9 +85,7 @@ class Edits:
             placed = [arguments.pop(argument) for argument, _ in zip(arguments_of_forward(model), args, strict=False)]
             return original(*placed, **arguments)
 
-    def _edited(
-        self, name: RoleName, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _edited(self, name: Source, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by name, as the role of that name has them.
 
         Raises:
@@ -116,7 +113,7 @@ class Edits:
             )
         return arguments
 
-    def _guidance(self, name: RoleName, scale: float, own: object) -> Tensor:
+    def _guidance(self, name: Source, scale: float, own: object) -> Tensor:
         """The embedded scale in the unit in which the model is told it: as it is, or 1000 times (HunyuanVideo)."""
         role, pipe = self.roles[name], self.now.pipe
         if not isinstance(own, Tensor):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from zigzag.adapters.diffusers.cast import Source
 from zigzag.adapters.diffusers.roles import Prompt, Role
-from zigzag.roles import RoleName
 
 __all__ = ["Encodings"]
 
@@ -36,11 +36,11 @@ class Encodings:
         roles: by their names.
     """
 
-    def __init__(self, roles: Mapping[RoleName, Role]) -> None:
+    def __init__(self, roles: Mapping[Source, Role]) -> None:
         self.wanted = {
             name: role for name, role in roles.items() if (role.prompt, role.negative_prompt) != (None, None)
         }
-        self._slots: dict[RoleName, list[Slot]] = {name: [] for name in self.wanted}
+        self._slots: dict[Source, list[Slot]] = {name: [] for name in self.wanted}
         self._calls, self._used = 0, False
 
     def used(self) -> None:
@@ -85,7 +85,7 @@ class Encodings:
         call = inspect.BoundArguments(call.signature, {**given, **replaced})
         return original(*call.args, **call.kwargs)
 
-    def exchanged(self, name: RoleName, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def exchanged(self, name: Source, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """A model's arguments with the encodings of a role in place of the pipeline's own.
 
         Raises:
@@ -138,7 +138,7 @@ def _matches(leaf: Tensor, slots: Sequence[Slot]) -> list[list[Slot]]:
     return []
 
 
-def _one(matches: Sequence[Slot], certain: set[str], name: RoleName, role: Role) -> Slot | None:
+def _one(matches: Sequence[Slot], certain: set[str], name: Source, role: Role) -> Slot | None:
     if len({slot.side for slot in matches}) > 1:
         matches = [slot for slot in matches if slot.side in certain] if len(certain) == 1 else matches
     if len({slot.side for slot in matches}) > 1 and not all(_equal(slot.other, matches[0].other) for slot in matches):
@@ -149,7 +149,7 @@ def _one(matches: Sequence[Slot], certain: set[str], name: RoleName, role: Role)
     return matches[0] if matches else None
 
 
-def _joined(leaf: Tensor, slots: Sequence[Slot | None], name: RoleName) -> Tensor:
+def _joined(leaf: Tensor, slots: Sequence[Slot | None], name: Source) -> Tensor:
     size = len(leaf) // len(slots)
     blocks = [
         block if slot is None or not slot.side else slot.other.to(leaf)

@@ -126,7 +126,7 @@ class Loop:
         if branches is None:
             self.cast.check_branches(self.path[self.made :], self.knot)
         query, now = self._query(sample, both=branches is not None), self.passes[self.calls]
-        if now.source == "strong":
+        if now.source == "own":
             self._own.prediction = guided.to(query.x.dtype)
         found = self.cast.found(now.source, branches, guided)
         answer = Answer({**self._answer.branches, **found}, self._answer.rows + rows)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers import unfit
-from zigzag.adapters.diffusers.cast import Cast
+from zigzag.adapters.diffusers.cast import Cast, Source
 from zigzag.adapters.diffusers.counting import Calls, Run
 from zigzag.adapters.diffusers.grids import Grid
 from zigzag.adapters.diffusers.loop import Loop
@@ -18,7 +18,6 @@ from zigzag.adapters.diffusers.plans import Plan, levels_of
 from zigzag.adapters.diffusers.routes import is_standard
 from zigzag.methods import Method
 from zigzag.moves import Move
-from zigzag.roles import RoleName
 from zigzag.trace import Trace
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Progress:
         self.led = 0
         self.told: Tensor | None = None
         self.taken = False
-        self.playing: RoleName = "strong"
+        self.playing: Source = "own"
         self.seconds: list[Second] = []
         self.tick: Callable[[int], Any] | None = None
         self.hosts: list[float] = []

@@ -168,7 +168,7 @@ class Session:
 
     def _prepare(self, path: tuple[Move, ...], part: Part, times: Times) -> None:
         self.now.loop, self.now.stepped, self.now.path, self.now.run.knot = None, 0, path, part.knot
-        self.now.playing = "strong"
+        self.now.playing = "own"
         self.now.cast.check_path(path, self.now.method)
         self.now.drop_seconds()
         self.now.grid.draw_in()

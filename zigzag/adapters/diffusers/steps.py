@@ -45,7 +45,7 @@ class Steps:
         loop, rows = self._led.loop, self._led.loop.rows
         reply = self._led.step(outputs, given)
         now.run.rows += loop.rows - rows
-        now.taken, now.led, now.playing = True, now.led + 1, "strong"
+        now.taken, now.led, now.playing = True, now.led + 1, "own"
         now.stepped, now.run.knot = None if loop.ended else (now.stepped or 0) + 1, loop.knot
         if now.tick is not None:
             now.tick(1)
