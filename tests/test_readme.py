@@ -16,6 +16,12 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STUDY = (ROOT / "docs/study.md").read_text(encoding="utf-8")
 TRAINING, INVERSION = ((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("training", "inversion"))
+# Those of docs/diffusers.md that build their pipeline; the others load one.
+IN_DIFFUSERS = [
+    code
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs/diffusers.md").read_text(encoding="utf-8"), re.DOTALL)
+    if "Transformer2DModel(" in code
+]
 BLOCK = re.compile(r"```py\w*\n(.*?)```", re.DOTALL)
 EXAMPLES, IN_TRAINING = (re.findall(r"```python\n(.*?)```", text, re.DOTALL) for text in (README, TRAINING + INVERSION))
 
@@ -24,6 +30,16 @@ EXAMPLES, IN_TRAINING = (re.findall(r"```python\n(.*?)```", text, re.DOTALL) for
 def test_an_example_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code", IN_DIFFUSERS, ids=range(len(IN_DIFFUSERS)))
+def test_an_example_with_a_tiny_pipeline_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints what the comment behind says."""
+    for name in ("diffusers", "transformers"):
+        pytest.importorskip(name)
+    exec(compile(code, "docs/diffusers.md", "exec"), {})
+    (said,) = re.findall(r"print\(.*\) +# (\S+):", code)
+    assert capsys.readouterr().out.splitlines()[-1] == said
 
 
 @pytest.mark.parametrize("code", IN_TRAINING, ids=range(len(IN_TRAINING)))

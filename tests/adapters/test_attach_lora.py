@@ -90,6 +90,20 @@ def test_w2sd(method: Any, case: Any) -> None:
     assert torch.equal(case.run(), own)
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_w2sd_as_a_preset_around_the_pipeline_as_it_is(released: bool, case: Any) -> None:
+    """The same, with the strength of the plain steps on."""
+    case.pipe.set_adapters("style", PLAIN)
+    before, given = state_of(case.pipe), adapters.w2sd("style", steps=4, released=released)
+    with attach(case.pipe, **given) as run:
+        x = case.run(guidance_scale=5.5)
+    assert state_of(case.pipe) == before and run.rows == 2 * (6 + 2 * 4)
+    roles = {"weak_fn": predictor(case, style=WEAK), "plain_fn": predictor(case, style=PLAIN)}
+    case.predict = predictor(case, style=STRONG)
+    scales = {"strong": 5.5, "weak": 1.0, "plain": 5.5}
+    check_same(x, case.sampled(ZSampling(steps=4, plain=True, released=released), **scales, **roles))
+
+
 @pytest.mark.parametrize("others", [{"style": 0.4, "other": -0.7}, {"other": 1.0}, {}], ids=repr)
 def test_adapters_that_are_not_named_are_off(others: dict[str, float], case: Any) -> None:
     method, before = Z2Sampling(warmup=2), state_of(case.pipe)

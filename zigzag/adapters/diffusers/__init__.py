@@ -14,6 +14,7 @@ from zigzag.adapters.diffusers.attach import Run, attach
 from zigzag.adapters.diffusers.conventions import Convention
 from zigzag.adapters.diffusers.guiders import from_guider
 from zigzag.adapters.diffusers.predictors import dit_predictor, unet_predictor
+from zigzag.adapters.diffusers.presets import w2sd
 from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.schedulers import solver_from_scheduler
 
@@ -26,4 +27,5 @@ __all__ = [
     "from_guider",
     "solver_from_scheduler",
     "unet_predictor",
+    "w2sd",
 ]
