@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from zigzag.capture.fed import buffered, feed, sources
 from zigzag.capture.kernels import combine, compiled_combine
 from zigzag.capture.rows import plan_rows
 from zigzag.capture.table import Carry, Kind, Plan, step_function
@@ -64,14 +64,13 @@ class TableLoop:
             settle, x, solver, method, plain=Given(plain, plain_fn, plain_cond, plain_uncond), batched=batched
         )
         settled = self._settle(*self._given)
-        # A role's predictor has copies of the conditions that it shares with the strong role, which are fed with those.
         own = {
             "weak_cond": weak_cond,
             "weak_uncond": weak_uncond,
             "plain_cond": plain_cond,
             "plain_uncond": plain_uncond,
         }
-        self._sources = {branch: branch.rpartition("_")[2] for branch, value in own.items() if value is MISSING}
+        self._sources = sources(own)
         self.shape, self.dtype, self.device, self.solver = x.shape, x.dtype, x.device, solver
         self.plan = self._planned(settled)
         state = state_dtype(x.dtype)
@@ -82,10 +81,7 @@ class TableLoop:
         self.carry = Carry(*(torch.zeros(shape, dtype=state, device=x.device) for shape in shapes))
         self.noise = torch.zeros_like(self.carry.x)
         self.k = torch.zeros(1, dtype=torch.int64, device=x.device)
-        self.conditions = [
-            conditions._replace(each=_cloned(conditions.each), joined=_cloned(conditions.joined))
-            for _, _, conditions in settled.predictors
-        ]
+        self.conditions = [buffered(conditions) for _, _, conditions in settled.predictors]
         models = Models(
             [Model(name, fn, own, x) for (name, fn, _), own in zip(settled.predictors, self.conditions, strict=True)],
             solver, x,
@@ -129,10 +125,15 @@ class TableLoop:
         if (x.shape, x.dtype, x.device) != (self.shape, self.dtype, self.device):
             made, got = (self.shape, self.dtype, self.device), (x.shape, x.dtype, x.device)
             raise ValueError(f"x must be as this loop was made for, {made}, got {got}; make a new loop for it")
-        self._feed(
-            cond=cond, uncond=uncond, weak_cond=weak_cond, weak_uncond=weak_uncond, plain_cond=plain_cond,
-            plain_uncond=plain_uncond,
-        )  # fmt: skip
+        given = {
+            "cond": cond,
+            "uncond": uncond,
+            "weak_cond": weak_cond,
+            "weak_uncond": weak_uncond,
+            "plain_cond": plain_cond,
+            "plain_uncond": plain_uncond,
+        }
+        feed(self.conditions, self._sources, given)
         if strong is not None or weak is not None:
             self._rescale(strong, weak)
         self.carry.x.copy_(x)
@@ -169,22 +170,6 @@ class TableLoop:
         given = s._replace(rule=s.rule if strong is None else strong), w._replace(rule=w.rule if weak is None else weak)
         self.plan.refill(self._planned(self._settle(*given)))
         self._given = given
-
-    def _feed(self, **given: Any) -> None:
-        for name, new in given.items():
-            if new is MISSING:
-                continue
-            fed = False
-            for conditions in self.conditions:
-                for branch, old in conditions.each.items():
-                    if self._sources.get(branch, branch) == name:
-                        _copied_into(name, old, new)
-                        for call, joined in conditions.joined.items():
-                            if branch in call:
-                                _copied_into(name, _part(joined, call.index(branch), len(call)), new)
-                        fed = True
-            if not fed:
-                raise ValueError(f"{name} was not passed when this loop was made; make a new loop for it")
 
 
 class CapturedLoop(TableLoop):
@@ -276,29 +261,3 @@ def capture(
         weak_uncond=weak_uncond, plain=plain, plain_fn=plain_fn, plain_cond=plain_cond, plain_uncond=plain_uncond,
         batched=batched,
     )  # fmt: skip
-
-
-def _cloned(tree: Any) -> Any:
-    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
-
-
-def _part(tree: Any, k: int, parts: int) -> Any:
-    """The `k`-th of the conditions that were joined, as views."""
-    return pytree.tree_map(lambda leaf: leaf.chunk(parts)[k] if isinstance(leaf, Tensor) else leaf, tree)
-
-
-def _copied_into(name: str, old: Any, new: Any) -> None:
-    old_leaves, old_tree = pytree.tree_flatten(old)
-    new_leaves, new_tree = pytree.tree_flatten(new)
-    if old_tree != new_tree:
-        raise ValueError(f"{name} must have the structure that this loop was made for, {old_tree}, got {new_tree}")
-    for k, (a, b) in enumerate(zip(old_leaves, new_leaves, strict=True)):
-        if isinstance(a, Tensor) and isinstance(b, Tensor):
-            if a.shape != b.shape or a.dtype != b.dtype:
-                kinds = f"{tuple(a.shape)} {a.dtype}, got {tuple(b.shape)} {b.dtype}"
-                raise ValueError(
-                    f"leaf {k} of {name} must be as this loop was made for, {kinds}; make a new loop for it"
-                )
-            a.copy_(b)
-        elif a is not b and a != b:
-            raise ValueError(f"leaf {k} of {name} is no tensor, and must stay {a!r}, got {b!r}; make a new loop for it")
