@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-__all__ = ["MISSING", "Conditions", "share_calls"]
+__all__ = ["MISSING", "Conditions", "same_leaf", "share_calls"]
 
 
 class _Missing:
@@ -108,7 +108,7 @@ def _joined(k: int, names: str, each: Sequence[Any], batch: int | None) -> Any:
             kinds = " and ".join(f"{leaf.dtype} on {leaf.device}" for leaf in each)
             raise ValueError(f"leaf {k} of {names} is {kinds}")
         return torch.cat(list(each))
-    if batch is None and all(_same(each[0], leaf) for leaf in each):
+    if batch is None and all(same_leaf(each[0], leaf) for leaf in each):
         return each[-1]
     raise ValueError(f"leaf {k} of {names} is {' and '.join(map(repr, each))}, which are not tensors to concatenate")
 
@@ -117,8 +117,14 @@ class _OtherBatch(ValueError):
     """Conditions that could be joined, were they of the batch of the state."""
 
 
-def _same(u: object, c: object) -> bool:
+def same_leaf(a: Any, b: Any) -> bool:
+    """Whether two leaves that are no tensors say the same: arrays number by number, and NaN is NaN."""
+    if a is b:
+        return True
+    if getattr(a, "shape", None) != getattr(b, "shape", None):
+        return False
     try:
-        return u is c or bool(u == c)
-    except (RuntimeError, ValueError):
+        equal = (a == b) | ((a != a) & (b != b))
+        return bool(equal.all() if hasattr(equal, "all") else equal)
+    except (RuntimeError, TypeError, ValueError):
         return False

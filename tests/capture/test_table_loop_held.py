@@ -10,85 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from support.tables import COND, UNCOND, NoSync, X, check_same, eps_fn, generator, other_fn
-from zigzag import (
-    CFG,
-    DDIM,
-    Denoise,
-    EndToEnd,
-    FlowEuler,
-    ImplicitZ,
-    Interval,
-    Invert,
-    Resampling,
-    Shift,
-    Spherical,
-    Standard,
-    Trace,
-    Z2Sampling,
-    ZSampling,
-    sample,
-)
+from support.loops import FLOW, GRID, METHODS, SCALES, SOLVERS
+from support.tables import COND, UNCOND, NoSync, X, check_same, eps_fn, generator
+from zigzag import Standard, Trace, Z2Sampling, ZSampling, sample
+from zigzag.capture import kernels
 from zigzag.capture.graphs import CapturedLoop, TableLoop
-from zigzag.solvers import DPM2, LCM, AdamsBashforth, AffineStep, DPMSolver, Heun, Solver
-
-T = 6
-GRID, FLOW, V = DDIM.stable_diffusion(T, spacing="trailing"), FlowEuler.uniform(T), Spherical.cosine(T, phi_max=1.5)
-
-
-class Everything(Heun):
-    """Two evaluations, memory and noise in one step, with numbers that mean nothing."""
-
-    memory = 2
-
-    def coefficients(self, i: int, j: int, remembered: tuple[int, ...]) -> AffineStep:
-        step = super().coefficients(i, j, remembered)
-        return AffineStep(step.a, step.b, (0.2, -0.1)[: len(remembered)], 0.1 * (j < len(self)))
-
-    def remember(self, i: int, x: Tensor, e: Tensor) -> Tensor:
-        return 0.5 * x + (0.3 + 0.1 * i) * e
-
-
-SOLVERS: dict[str, Solver] = {
-    "eta": DDIM.stable_diffusion(T, spacing="trailing", eta=1.0),
-    "eta, fresh": DDIM.stable_diffusion(T, spacing="trailing", eta=1.0, fresh_noise=True),
-    "2M": DPMSolver.on(GRID),
-    "2M, flow": DPMSolver.on(FLOW, form="heun"),
-    "3M": DPMSolver.on(GRID, order=3, lower_order_final=False),
-    "3M, v": DPMSolver.on(V, order=3),
-    "sde 1": DPMSolver.on(GRID, order=1, sde=True),
-    "sde 2": DPMSolver.on(GRID, order=2, sde=True),
-    "sde 2, fresh": DPMSolver.on(FLOW, order=2, sde=True, fresh_noise=True),
-    "adams 3": AdamsBashforth.on(GRID, order=3),
-    "lcm": LCM.on(GRID),
-    "lcm, v": LCM.on(V, fresh_noise=True),
-    "heun": Heun.on(GRID),
-    "heun, flow": Heun.on(FLOW),
-    "heun, v": Heun.on(V),
-    "dpm2": DPM2.karras(T, sigma_max=10.0),
-    "everything": Everything.on(GRID),
-}
-# A gap that is kept over another move, and shifts twice.
-ODD = (Denoise(0, 1), Invert(1, 0), Shift(0, False), Denoise(0, 1), Shift(1, False), Shift(1, False), Denoise(1, 2))
-METHODS: dict[str, Any] = {
-    "standard": Standard(),
-    "resampling": Resampling(),
-    "end-to-end": EndToEnd(refine=1),
-    "z": ZSampling(),
-    "z, span, rounds, refine": ZSampling(span=2, rounds=2, refine=2),
-    "z, span 3, to the end": ZSampling(span=3, steps=T),
-    "implicit": ImplicitZ(),
-    "z2": Z2Sampling(warmup=2),
-    "z2, no warmup": Z2Sampling(warmup=0, steps=4),
-    "a path": ODD,
-}
-SCALES: dict[str, dict[str, Any]] = {
-    "5.5 and 0": {},
-    "rules": {"strong": Interval(CFG(lambda step: 2 + step.sigma_i), 1, 4), "weak": CFG(lambda step: 0.1 * step.i)},
-    "weak_fn": {"weak_fn": other_fn},
-}
+from zigzag.solvers import AdamsBashforth, AffineStep, DPMSolver, Heun, Solver
 
 
 def loop(name: str, method: str, kind: type[TableLoop] = TableLoop, **given: Any) -> TableLoop:
@@ -194,7 +123,7 @@ def test_the_memory_has_as_many_slots_as_are_read_at_once(name: str, method: str
 @pytest.mark.parametrize("solver", [GRID, FLOW, DPMSolver.on(GRID, order=1), AdamsBashforth.on(GRID, order=1)])
 def test_a_first_order_deterministic_solver_pays_nothing(solver: Solver, method: str) -> None:
     run = TableLoop(eps_fn, X, solver, METHODS[method], cond=COND, uncond=UNCOND)
-    assert run.carry.memory.numel() == run.plan.h.numel() == 0
+    assert run.carry.memory.numel() == run.plan.reads == 0
     for kind in run.steps:
         assert not (kind.recalls or kind.leaves or kind.adds_anchor or (kind.adds_noise and kind.rows))
     assert all((noise is not None) == kind.adds_noise for kind, noise in zip(*run.plan[:2], strict=True))
@@ -240,7 +169,7 @@ class Passes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor) and out.numel() >= X.numel() and not func.is_view:
+        if isinstance(out, Tensor) and out.shape[-X.ndim :] == X.shape and not func.is_view:
             self.seen[func.overloadpacket.__name__] += 1
         return out
 
@@ -260,6 +189,47 @@ def test_a_step_of_z2_makes_no_pass_over_the_latents_but_these(solver: Solver, p
     with Passes() as counted:
         run._advance(run.plan.kinds[2])
     assert counted.seen == passes
+
+
+def test_a_step_with_the_kernel_is_five_launches_beside_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cast and the concatenation of the state, its time, the kernel, which writes the state in place, the count."""
+    launched: list[str] = []
+
+    class Launches(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if not func.is_view:
+                launched.append(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    def fused(numbers: kernels.Numbers, y: Tensor, p: int, terms: Any, out: Tensor) -> Tensor:
+        launched.append("kernel")
+        with _disable_current_modes():
+            return out.copy_(kernels._plain(*kernels._operands(numbers, y, p, terms)))
+
+    x = X.bfloat16()
+    predicted = torch.cat([x, x])
+    run = TableLoop(lambda x, t, cond: predicted, x, GRID, Z2Sampling(2), cond=x, uncond=x)
+    expected = run(x)
+    monkeypatch.setattr(kernels, "_fusable", lambda *given: True)
+    monkeypatch.setattr(kernels, "_fused", fused)
+    assert torch.equal(run(x), expected)
+    run.k.zero_()
+    launched.clear()
+    with Launches():
+        run._advance(run.plan.kinds[2])
+    assert sorted(launched) == ["_to_copy", "add_", "cat", "index_select", "kernel"]
+
+
+def test_a_model_that_evaluates_nothing_is_not_prepared_for() -> None:
+    """The state is cast for the predictor that is asked, and for no other."""
+    x = X.bfloat16()
+    given = {"cond": x[:, 0, 0], "uncond": x[:, 0, 0], "batched": False}
+    run = TableLoop(lambda x, t, cond: x, x, GRID, ZSampling(), weak_fn=lambda x, t, cond: x, **given)
+    for kind in run.steps:
+        with Passes() as counted:
+            run._advance(kind)
+        assert counted.seen["_to_copy"] == 1 + len(kind.branches)  # the state, and predictions to float32
+        run.k.zero_()
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")

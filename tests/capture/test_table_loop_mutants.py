@@ -13,7 +13,7 @@ from zigzag import DDIM, Standard, Z2Sampling, ZSampling, sample
 from zigzag.capture import graphs
 from zigzag.capture.graphs import TableLoop
 from zigzag.capture.rows import plan_rows
-from zigzag.capture.table import Carry, Kind, Plan, Row, step_function
+from zigzag.capture.table import LEFT, Carry, Kind, Plan, Row, step_function
 from zigzag.checks import Settled
 from zigzag.held import steps_of
 from zigzag.solvers import DPMSolver, Heun, Solver
@@ -101,9 +101,12 @@ def test_what_is_remembered_is_of_the_state_before_the_shift(monkeypatch: pytest
     def late(kind: Kind, plan: Plan, *given: Any) -> Callable[..., Any]:
         step = step_function(kind, plan, *given)
 
-        def after(k: Tensor, carry: Carry, noise: Tensor) -> tuple[Carry, Tensor | None]:
-            new, m = step(k, carry, noise)
-            return new, m if m is None else m + plan.left[k, 0] * (new.x - carry.x)
+        def after(k: Tensor, carry: Carry, noise: Tensor) -> None:
+            old = carry.x.clone()
+            step(k, carry, noise)
+            if kind.leaves:
+                late = plan.numbers[k, LEFT] * (carry.x - old)
+                carry.memory.index_add_(0, plan.into[k], late.unsqueeze(0))
 
         return after
 

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from zigzag.conditions import MISSING, Conditions
+from zigzag.conditions import MISSING, Conditions, same_leaf
 
-__all__ = ["buffered", "feed", "sources"]
+__all__ = ["buffered", "check_device", "fed", "pairs", "sources"]
 
 
 def buffered(conditions: Conditions) -> Conditions:
     """The conditions of a predictor in copies: of each branch, and of each joined call."""
-    return conditions._replace(each=_cloned(conditions.each), joined=_cloned(conditions.joined))
+    return conditions._replace(each=cloned(conditions.each), joined=cloned(conditions.joined))
+
+
+def cloned(tree: Any) -> Any:
+    """A pytree with its tensors copied."""
+    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def check_device(conditions: Conditions, device: torch.device) -> None:
+    """Raises ValueError for a tensor among the conditions that is not on `device`: a graph would keep its value."""
+    for branch, condition in conditions.each.items():
+        for k, leaf in enumerate(pytree.tree_leaves(condition)):
+            if isinstance(leaf, Tensor) and leaf.device != device:
+                raise ValueError(
+                    f"leaf {k} of {branch} is on {leaf.device}, and x on {device}: a captured step would keep the "
+                    f"value that it had at the capture; move it to {device}"
+                )
 
 
 def sources(own: Mapping[str, Any]) -> dict[str, str]:
@@ -29,8 +46,10 @@ def sources(own: Mapping[str, Any]) -> dict[str, str]:
     return {branch: branch.rpartition("_")[2] for branch, value in own.items() if value is MISSING}
 
 
-def feed(conditions: Iterable[Conditions], fed_by: Mapping[str, str], given: Mapping[str, Any]) -> None:
-    """Copies new conditions into the buffers.
+def fed(
+    conditions: Iterable[Conditions], fed_by: Mapping[str, str], given: Mapping[str, Any]
+) -> list[tuple[Tensor, Tensor]]:
+    """Each buffer that new conditions go to, with what is to be copied into it; nothing is copied yet.
 
     Args:
         conditions: of each predictor, in buffers. fed_by: the `sources` of branches.
@@ -39,32 +58,27 @@ def feed(conditions: Iterable[Conditions], fed_by: Mapping[str, str], given: Map
     Raises:
         ValueError: for conditions of another structure, shape or dtype, and for those of a branch that has none.
     """
+    found: list[tuple[Tensor, Tensor]] = []
     for name, new in given.items():
         if new is MISSING:
             continue
-        fed = False
-        for its in conditions:
-            for branch, old in its.each.items():
-                if fed_by.get(branch, branch) == name:
-                    _copied_into(name, old, new)
-                    for call, joined in its.joined.items():
-                        if branch in call:
-                            _copied_into(name, _part(joined, call.index(branch), len(call)), new)
-                    fed = True
-        if not fed:
+        of = [(its, branch) for its in conditions for branch in its.each if fed_by.get(branch, branch) == name]
+        if not of:
             raise ValueError(f"{name} was not passed when this loop was made; make a new loop for it")
+        for its, branch in of:
+            found += pairs(name, its.each[branch], new)
+            for call, joined in its.joined.items():
+                if branch in call:
+                    found += pairs(name, _part(joined, call.index(branch), len(call)), new)
+    return found
 
 
-def _cloned(tree: Any) -> Any:
-    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
+def pairs(name: str, old: Any, new: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """The tensors of a pytree of buffers, each with that of a new one.
 
-
-def _part(tree: Any, k: int, parts: int) -> Any:
-    """The `k`-th of the conditions that were joined, as views."""
-    return pytree.tree_map(lambda leaf: leaf.chunk(parts)[k] if isinstance(leaf, Tensor) else leaf, tree)
-
-
-def _copied_into(name: str, old: Any, new: Any) -> None:
+    Raises:
+        ValueError: for another structure, shape or dtype, and for another leaf that is no tensor.
+    """
     old_leaves, old_tree = pytree.tree_flatten(old)
     new_leaves, new_tree = pytree.tree_flatten(new)
     if old_tree != new_tree:
@@ -76,6 +90,11 @@ def _copied_into(name: str, old: Any, new: Any) -> None:
                 raise ValueError(
                     f"leaf {k} of {name} must be as this loop was made for, {kinds}; make a new loop for it"
                 )
-            a.copy_(b)
-        elif a is not b and a != b:
+            yield a, b
+        elif not same_leaf(a, b):
             raise ValueError(f"leaf {k} of {name} is no tensor, and must stay {a!r}, got {b!r}; make a new loop for it")
+
+
+def _part(tree: Any, k: int, parts: int) -> Any:
+    """The `k`-th of the conditions that were joined, as views."""
+    return pytree.tree_map(lambda leaf: leaf.chunk(parts)[k] if isinstance(leaf, Tensor) else leaf, tree)

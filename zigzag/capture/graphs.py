@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from zigzag.capture.fed import buffered, feed, sources
+from zigzag.capture.cuda import Recording, can_record
+from zigzag.capture.fed import buffered, check_device, fed, sources
 from zigzag.capture.kernels import combine, compiled_combine
 from zigzag.capture.rows import plan_rows
 from zigzag.capture.table import Carry, Kind, Plan, step_function
@@ -59,11 +60,11 @@ class TableLoop:
         batched: bool | Literal["auto"] = "auto",
         compiled: bool = False,
     ) -> None:
-        self._given = Given(strong, eps_fn, cond, uncond), Given(weak, weak_fn, weak_cond, weak_uncond)
-        self._settle = partial(
-            settle, x, solver, method, plain=Given(plain, plain_fn, plain_cond, plain_uncond), batched=batched
-        )
-        settled = self._settle(*self._given)
+        given = Given(strong, eps_fn, cond, uncond), Given(weak, weak_fn, weak_cond, weak_uncond)
+        plainly = Given(plain, plain_fn, plain_cond, plain_uncond)
+        settled = settle(x, solver, method, *given, plain=plainly, batched=batched)
+        for _, _, conditions in settled.predictors:
+            check_device(conditions, x.device)
         own = {
             "weak_cond": weak_cond,
             "weak_uncond": weak_uncond,
@@ -71,23 +72,31 @@ class TableLoop:
             "plain_uncond": plain_uncond,
         }
         self._sources = sources(own)
+        self._settle, self._given = _resettling(x, solver, method, given, plainly)
         self.shape, self.dtype, self.device, self.solver = x.shape, x.dtype, x.device, solver
+        with torch.inference_mode(False), torch.no_grad():  # what is made in that mode cannot be written to outside it
+            self._allocate(x, settled, compiled_combine if compiled else combine)
+
+    def _allocate(self, x: Tensor, settled: Settled, how: Callable[..., Tensor]) -> None:
         self.plan = self._planned(settled)
-        state = state_dtype(x.dtype)
         kinds = self.plan.kinds
-        before = x.shape if any(kind.rule for kind in kinds) else (0,)
-        strongly = x.shape if any(kind.keeps_strong for kind in kinds) else (0,)
-        shapes = (x.shape, x.shape, x.shape, (self.plan.depth, *x.shape), before, strongly)
-        self.carry = Carry(*(torch.zeros(shape, dtype=state, device=x.device) for shape in shapes))
-        self.noise = torch.zeros_like(self.carry.x)
+        like = torch.zeros_like(x, dtype=state_dtype(x.dtype), requires_grad=False)  # in the memory layout of x
+
+        def buffer(used: bool = True) -> Tensor:
+            return torch.zeros_like(like) if used else like.new_zeros(0)
+
+        depth, numel = self.plan.depth, like.numel()
+        memory = like.new_zeros(depth * numel).as_strided((depth, *like.shape), (numel, *like.stride()))
+        before, strong = any(kind.rule for kind in kinds), any(kind.keeps_strong for kind in kinds)
+        self.carry = Carry(like, buffer(), buffer(), memory, buffer(before), buffer(strong))
+        self.noise = buffer()
         self.k = torch.zeros(1, dtype=torch.int64, device=x.device)
         self.conditions = [buffered(conditions) for _, _, conditions in settled.predictors]
-        models = Models(
+        self.models = Models(
             [Model(name, fn, own, x) for (name, fn, _), own in zip(settled.predictors, self.conditions, strict=True)],
-            solver, x,
+            self.solver, x,
         )  # fmt: skip
-        how = compiled_combine if compiled else combine
-        self.steps = {kind: step_function(kind, self.plan, models, how) for kind in dict.fromkeys(kinds)}
+        self.steps = {kind: step_function(kind, self.plan, self.models, how) for kind in dict.fromkeys(kinds)}
 
     @property
     def rows(self) -> int:
@@ -122,9 +131,7 @@ class TableLoop:
             ValueError: for another shape, dtype or device, for conditions of another structure, and for scales that
                 need other branches: a new loop has to be made for them.
         """
-        if (x.shape, x.dtype, x.device) != (self.shape, self.dtype, self.device):
-            made, got = (self.shape, self.dtype, self.device), (x.shape, x.dtype, x.device)
-            raise ValueError(f"x must be as this loop was made for, {made}, got {got}; make a new loop for it")
+        self._check(x)
         given = {
             "cond": cond,
             "uncond": uncond,
@@ -133,9 +140,10 @@ class TableLoop:
             "plain_cond": plain_cond,
             "plain_uncond": plain_uncond,
         }
-        feed(self.conditions, self._sources, given)
-        if strong is not None or weak is not None:
-            self._rescale(strong, weak)
+        new = fed(self.conditions, self._sources, given)
+        self._rescale(strong, weak)
+        for buffer, value in new:
+            buffer.copy_(value)
         self.carry.x.copy_(x)
         if self.plan.depth:
             self.carry.memory.zero_()  # what a step does not read it multiplies by 0, and that must be a number
@@ -150,15 +158,14 @@ class TableLoop:
             self._advance(kind)
         return self.carry.x.to(self.dtype, copy=True)
 
+    def _check(self, x: Tensor) -> None:
+        if (x.shape, x.dtype, x.device) != (self.shape, self.dtype, self.device):
+            made, got = (self.shape, self.dtype, self.device), (x.shape, x.dtype, x.device)
+            raise ValueError(f"x must be as this loop was made for, {made}, got {got}; make a new loop for it")
+
     def _advance(self, kind: Kind) -> None:
         """One step, from buffers to buffers."""
-        new, m = self.steps[kind](self.k, self.carry, self.noise)
-        if m is not None:
-            self.carry.memory.index_copy_(0, self.plan.into.index_select(0, self.k), m.unsqueeze(0))
-        # The anchor may be the old state itself: it is copied before the state is overwritten.
-        for name in ("anchor", "before", "gap", "strong", "x"):
-            if getattr(new, name) is not getattr(self.carry, name):
-                getattr(self.carry, name).copy_(getattr(new, name))
+        self.steps[kind](self.k, self.carry, self.noise)
         self.k.add_(1)
 
     def _planned(self, settled: Settled) -> Plan:
@@ -166,10 +173,29 @@ class TableLoop:
         return Plan.of(rows, self.solver, self.device, state_dtype(self.dtype))
 
     def _rescale(self, strong: float | Guidance | None, weak: float | Guidance | None) -> None:
+        if strong is None and weak is None:
+            return
         s, w = self._given
         given = s._replace(rule=s.rule if strong is None else strong), w._replace(rule=w.rule if weak is None else weak)
-        self.plan.refill(self._planned(self._settle(*given)))
+        new = self._planned(self._settle(*given))
+        self.plan.check(new)
+        self.plan.refill(new)
         self._given = given
+
+
+def _resettling(
+    x: Tensor, solver: Solver, method: Any, given: tuple[Given, Given], plain: Given
+) -> tuple[Callable[[Given, Given], Settled], tuple[Given, Given]]:
+    """`settle` for new scales, and what it is given: the conditions by marks in their place, which hold no memory."""
+    marks: dict[int, object] = {id(MISSING): MISSING}
+
+    def marked(role: Given) -> Given:
+        cond, uncond = (marks.setdefault(id(value), object()) for value in (role.cond, role.uncond))
+        return role._replace(cond=cond, uncond=uncond)
+
+    strong, weak = given
+    again = partial(settle, x.to("meta"), solver, method, plain=marked(plain), batched=False)
+    return again, (marked(strong), marked(weak))
 
 
 class CapturedLoop(TableLoop):
@@ -177,39 +203,21 @@ class CapturedLoop(TableLoop):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.device.type != "cuda" or not torch.cuda.is_available():
+        if not can_record(self.device):
             raise RuntimeError(f"capture needs CUDA, and x is on {self.device}; use zigzag.sample, or TableLoop")
-        self.graphs: dict[Kind, torch.cuda.CUDAGraph] = {}
-        try:
-            self._capture()
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"the steps could not be captured ({str(error).splitlines()[0]}): eps_fn must not wait for the device, "
-                "nor move data between devices; use zigzag.sample, or TableLoop"
-            ) from error
+        self.recording = Recording(
+            {kind: partial(super(CapturedLoop, self)._advance, kind) for kind in self.steps},
+            self.device,
+            reset=self.k.zero_,
+            calls=tuple(model.fn for model in self.models.models),
+        )
 
-    @torch.no_grad()
-    def _capture(self) -> None:
-        # First runs choose algorithms and allocate workspaces, which a capture must not see.
-        stream: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):
-            for kind in self.steps:
-                for _ in range(3):
-                    self.k.zero_()
-                    super()._advance(kind)
-        torch.cuda.current_stream(self.device).wait_stream(stream)
-        self.k.zero_()
-        pool = None
-        for kind in self.steps:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
-                super()._advance(kind)
-            pool = graph.pool()
-            self.graphs[kind] = graph
+    def _check(self, x: Tensor) -> None:
+        super()._check(x)
+        self.recording.check_weights()
 
     def _advance(self, kind: Kind) -> None:
-        self.graphs[kind].replay()
+        self.recording.replay(kind)
 
 
 def capture(
@@ -248,12 +256,19 @@ def capture(
     them for the moves that read it again. First-order deterministic solvers have neither.
 
     The arguments are those of `sample`; the guidance must be linear in the gap (`CFG`, `CFGPlusPlus`, `Interval`
-    of one). `eps_fn` must be capturable: no host sync, no data-dependent shapes.
+    of one), and the tensors of the conditions on the device of `x`. `eps_fn` must be capturable: no host sync, no
+    data-dependent shapes. It runs a few times here, and then never again: a replay runs its kernels and nothing of its
+    Python. What it counts, draws on the host, reads of attributes or prints is as it was at the capture. Weights may
+    change in place (a LoRA that is written into them); where they were moved, replaced or added to, the next run says
+    so. That is known of the modules that ran; tensors that `eps_fn` holds outside of modules must stay where they are.
 
     Raises:
-        TypeError, ValueError: as `sample`, for guidance that is not linear in the gap, and for a step of two
-            evaluations whose second state does not depend on the first prediction.
-        RuntimeError: without CUDA, or where the capture fails: with the reason, and what to use.
+        TypeError, ValueError: as `sample`, for guidance that is not linear in the gap, for conditions on another
+            device, and for a step of two evaluations whose second state does not depend on the first prediction.
+        RuntimeError: without CUDA, within `torch.autocast` (but with `cache_enabled=False`), for models that are
+            offloaded, keep a cache or are compiled with graphs of their own, and where the capture fails: with the
+            reason, and what to use. What `eps_fn` raises itself comes through as it is. A run raises it where weights
+            lie elsewhere than at the capture.
     """
     return CapturedLoop(
         eps_fn, x, solver, method,

@@ -16,8 +16,8 @@ of two evaluations began from. A Denoise leaves `m = p_m·x + q_m·x̂ + u_m·e_
 for later steps. Memory lies in the slots of one buffer; which slots a step reads and writes is in the table too, and a
 step of lower order has a coefficient of 0. So all orders are one kind of step. A step that holds nothing adds nothing.
 
-The coefficients of a whole path are computed in float64, cast once, and looked up by a step counter on the device: no
-host number enters a step. `zigzag.capture.rows` computes them.
+The coefficients of a whole path are computed in float64, cast once into one table, and looked up by a step counter on
+the device: no host number enters a step. `zigzag.capture.rows` computes them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from zigzag.capture.kernels import combine
+from zigzag.capture.kernels import ZERO, Numbers, Term, combine
 from zigzag.held import HeldStep
 from zigzag.model import Models
 from zigzag.roles import BRANCHES
@@ -103,48 +103,58 @@ class Row(NamedTuple):
     into: int = 0
 
 
-class Plan(NamedTuple):
-    """The columns of the rows as tensors on one device, `(n,)`, or `(n, k)` for tuples.
+# The columns of the numbers of a plan; ZERO and ONE are the first two, and the coefficients `h` of the memory the last.
+P, Q, N = 2, 3, 4
+ON, GAP, STRONG = (5 + k * len(BRANCHES) for k in range(3))
+LEFT = STRONG + len(BRANCHES)
+INFO = LEFT + 2 + len(BRANCHES)
+H = INFO + len(StepInfo._fields)
 
-    On the host: their kinds, the noise that they read, and how many slots the memory has.
+
+class Plan(NamedTuple):
+    """The rows as tensors on one device.
+
+    Attributes:
+        kinds, noise, depth, reads: on the host: the kinds of the rows, the noise that they read, how many slots the
+            memory has, and how many of them a row reads.
+        times: `(n,)`. numbers: `(n, width)`, in the state's dtype. slots: `(n, reads)`, or `(n, 0)`. into: `(n,)`.
     """
 
     kinds: tuple[Kind, ...]
     noise: tuple[HeldStep | None, ...]
     depth: int
-    t: Tensor
-    p: Tensor
-    on: Tensor
-    q: Tensor
-    n: Tensor
-    gap: Tensor
-    strong: Tensor
-    left: Tensor
-    info: Tensor
-    h: Tensor
+    reads: int
+    times: Tensor
+    numbers: Tensor
     slots: Tensor
     into: Tensor
 
     @classmethod
     def of(cls, rows: Sequence[Row], solver: Solver, device: torch.device, dtype: torch.dtype) -> Plan:
         """The rows in the state's dtype, the times as the solver's are."""
-        kinds, noise, t, *columns, slots, into = zip(*rows, strict=True)
-        times = torch.tensor(t, dtype=torch.float64, device="cpu")
-        times = times.to(device, dtype) if solver.times.is_floating_point() else times.long().to(device)
-        rest = (torch.tensor(k, dtype=torch.float64, device="cpu").to(device, dtype) for k in columns)
-        where = (torch.tensor(k, dtype=torch.int64, device="cpu").to(device) for k in (slots, into))
+        table = [
+            (0.0, 1.0, row.p, row.q, row.n, *row.on, *row.gap, *row.strong, *row.left, *row.info, *row.h)
+            for row in rows
+        ]
+        exact = torch.tensor([row.t for row in rows], dtype=torch.float64, device="cpu")
+        times = exact.to(device, dtype) if solver.times.is_floating_point() else exact.long().to(device)
+        numbers = torch.tensor(table, dtype=torch.float64, device="cpu").to(device, dtype)
+        slots, into = (
+            torch.tensor(column, dtype=torch.int64, device="cpu").to(device)
+            for column in ([row.slots for row in rows], [row.into for row in rows])
+        )
         depth = max((1 + row.into for row in rows if row.kind.leaves), default=0)
-        return cls(kinds, noise, depth, times, *rest, *where)
+        kinds, noise = tuple(row.kind for row in rows), tuple(row.noise for row in rows)
+        return cls(kinds, noise, depth, len(rows[0].h), times, numbers, slots, into)
 
-    def refill(self, other: Plan) -> None:
-        """Takes over the numbers of another plan of the same kinds, in place: graphs go on reading these tensors.
-
-        Raises:
-            ValueError: if the kinds differ: the branches needed, or the moves.
-        """
+    def check(self, other: Plan) -> None:
+        """Raises ValueError unless another plan is one of the same kinds, in the branches needed and in the moves."""
         if other.kinds != self.kinds:
             raise ValueError("the new scales need other branches than those captured: capture again")
-        for old, new in zip(self[3:], other[3:], strict=True):
+
+    def refill(self, other: Plan) -> None:
+        """Takes over the numbers of another plan, in place: graphs go on reading these tensors."""
+        for old, new in zip(self[4:], other[4:], strict=True):
             old.copy_(new)
 
 
@@ -164,52 +174,51 @@ class Carry(NamedTuple):
 
 def step_function(
     kind: Kind, plan: Plan, models: Models, combine: Callable[..., Tensor] = combine
-) -> Callable[[Tensor, Carry, Tensor], tuple[Carry, Tensor | None]]:
-    """The step of a kind as a pure function `(k, carry, noise) -> (carry, m)`.
+) -> Callable[[Tensor, Carry, Tensor], None]:
+    """The step of a kind as a function `(k, carry, noise)` that advances the carry in place.
 
-    `k` is the row of the plan, `(1,)` int64. `m` is what is to be remembered, in the slot that `plan.into` says, or
-    None; the memory in the carry stays as it was. The function reads no value on the host and draws no noise, so that
-    it can be captured, and traced with `fullgraph=True`.
+    `k` is the row of the plan, `(1,)` int64. What is to be remembered goes to the slot that `plan.into` says. The
+    function reads no value on the host and draws no noise, so that it can be captured, and traced with
+    `fullgraph=True`.
     """
 
-    def step(k: Tensor, carry: Carry, noise: Tensor) -> tuple[Carry, Tensor | None]:
-        def row(column: Tensor) -> Tensor:
-            return column.index_select(0, k)
-
-        def numbers(column: Tensor) -> tuple[Tensor, ...]:
-            return torch.split(row(column)[0], 1)
-
-        x, gap, anchor, memory, before, strong = carry
+    def step(k: Tensor, carry: Carry, noise: Tensor) -> None:
+        numbers, (x, gap, anchor, memory, before, strong) = Numbers(plan.numbers, k), carry
         if kind.rule is not None:
-            seen = Seen(x, strong, row(plan.n))
-            at = StepInfo(*row(plan.info)[0].unbind())  # type: ignore[arg-type]
-            return carry._replace(x=x + row(plan.n) * apply_rule(kind.rule, gap, before, at, seen)), None
+            row = numbers.row()
+            seen, at = Seen(x, strong, row[N]), StepInfo(*(number[0] for number in row[INFO:H]))  # type: ignore[arg-type]
+            x.add_(row[N] * apply_rule(kind.rule, gap, before, at, seen))
+            return
         if not kind.rows:
-            new = row(plan.p) * x + row(plan.n) * (gap if kind.adds_gap else noise)
-            return carry._replace(x=new), None
-        found = models.branches(x, row(plan.t), kind.branches)
+            combine(numbers, x, P, [], [(N, gap if kind.adds_gap else noise)], out=x)
+            return
+        found = models.branches(x, plan.times.index_select(0, k), kind.branches)
 
-        def terms(coefficients: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-            return [(coefficients[BRANCHES.index(name)], e) for name, e in found.items()]
+        def terms(first: int) -> list[Term]:
+            return [(first + BRANCHES.index(name), e) for name, e in found.items()]
 
-        held = [(row(plan.q), anchor)] if kind.adds_anchor else []
+        held = [(Q, anchor)] if kind.adds_anchor else []
         if kind.recalls:
             # Gathered only where there are more slots than a step reads.
-            width = plan.h.shape[1]
-            read = memory.index_select(0, row(plan.slots)[0]) if plan.slots.shape[1] else memory[:width]
-            held += zip(numbers(plan.h), read.unbind(), strict=True)
+            gathered = plan.slots.shape[1] > 0
+            read = memory.index_select(0, plan.slots.index_select(0, k)[0]) if gathered else memory[: plan.reads]
+            held += enumerate(read.unbind(), H)
         if kind.adds_noise:
-            held.append((row(plan.n), noise))
-        new = combine(row(plan.p), anchor if kind.from_anchor else x, terms(numbers(plan.on)), held)
-        if kind.keeps_gap:
-            nothing = torch.zeros_like(row(plan.p))
-            before, gap = gap if before.numel() else before, combine(nothing, x, terms(numbers(plan.gap)))
-            if kind.keeps_strong:
-                strong = combine(nothing, x, terms(numbers(plan.strong)))
+            held.append((N, noise))
+        # What is kept of the old state, and of predictions that may lie in its memory, is written before the new one.
         left = None
         if kind.leaves:
-            on_x, on_anchor, *on_branches = numbers(plan.left)
-            left = combine(on_x, x, terms(on_branches), [(on_anchor, anchor)] if kind.adds_anchor else [])
-        return Carry(new, gap, x if kind.keeps_anchor else anchor, memory, before, strong), left
+            left = combine(numbers, x, LEFT, terms(LEFT + 2), [(LEFT + 1, anchor)] if kind.adds_anchor else [])
+        if kind.keeps_gap:
+            if before.numel():
+                before.copy_(gap)
+            combine(numbers, x, ZERO, terms(GAP), out=gap)
+            if kind.keeps_strong:
+                combine(numbers, x, ZERO, terms(STRONG), out=strong)
+        if kind.keeps_anchor:
+            anchor.copy_(x)
+        combine(numbers, anchor if kind.from_anchor else x, P, terms(ON), held, out=x)
+        if left is not None:
+            memory.index_copy_(0, plan.into.index_select(0, k), left.unsqueeze(0))
 
     return step
