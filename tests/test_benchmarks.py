@@ -182,3 +182,35 @@ def test_attach(tmp_path: Path) -> None:
     printed, results = figures("attach", tmp_path)
     assert [r["method"] for r in results] == ["Standard", "Z2Sampling"]
     assert printed.count("attached / plain = ") == 2
+
+
+def test_inversion(tmp_path: Path) -> None:
+    """On the digits, 3 steps: the rows that each scheme takes, and that what is exact is, and what is not, is not."""
+    printed, results = figures("inversion", tmp_path)
+    (result,) = results
+    T, by = result["steps"], {(f["line"], f["scale"], f["dtype"]): f for f in result["figures"]}
+    evaluations = {
+        "Invert": 2 * T,
+        "EDICT": 4 * T,
+        "OBELM": 2 * T - 1,
+        "Rex": 4 * T,
+        "Recorded, naive": 3 * T,
+        "Recorded, independent": 2 * T,
+        "DDIMInverseScheduler": 2 * T,
+        "DPMSolverMultistepInverse, 1": 2 * T,
+    }
+    scales = sorted({scale for _, scale, _ in by})
+    assert scales[0] == 1 and len(scales) == 2
+    for (name, scale, dtype), f in by.items():
+        if name in evaluations:
+            assert f["rows"] == evaluations[name] * (1 if scale == 1 else 2)
+        naive, eps = by["Invert", scale, dtype], getattr(torch, dtype)
+        if name in ("EDICT", "OBELM", "Rex") or name.startswith("Recorded"):
+            assert f["error"] < 1e5 * torch.finfo(eps).eps < 0.1 * naive["error"]
+        elif name == "FixedPoint":
+            assert f["error"] < naive["error"] and not f["converged"]  # of four iterations
+        elif name == "DDIMInverseScheduler":  # the same algorithm, in its own tables of float32
+            assert f["error"] == pytest.approx(naive["error"], rel=1e-2)
+            assert f["noise"] == pytest.approx(naive["noise"], rel=1e-2)
+        assert printed.count(name) >= 1
+    assert "*" in printed
