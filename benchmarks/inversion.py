@@ -20,14 +20,9 @@ from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any, Final, NamedTuple
 
+import diffusers
 import torch
 from common import arguments, write
-from diffusers import (
-    DDIMInverseScheduler,
-    DDIMScheduler,
-    DPMSolverMultistepInverseScheduler,
-    DPMSolverMultistepScheduler,
-)
 from torch import Tensor
 
 from zigzag import DDIM, FlowEuler, Invert, Standard, sample
@@ -42,6 +37,7 @@ from zigzag.zoo.shapes import draw_caption, draw_scene, render
 
 ACCURACY: Final = 1e-2
 DTYPES: Final = (torch.float64, torch.float32)
+SCHEDULERS: Final[Any] = diffusers  # they are not annotated
 SCHEDULE: Final[dict[str, Any]] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -135,12 +131,12 @@ def naively(task: Task) -> Figures:
     return _figures(task, norms(back - task.x) / norms(task.x), deviation(noise, task.solver.knots[1][0]))
 
 
-def by_diffusers(name: str, up: Callable[[], Any], down: Callable[[], Any]) -> Line:
+def by_diffusers(name: str, up: Any, down: Any) -> Line:
     """An inverse scheduler of diffusers and the scheduler that it is the inverse of."""
 
     def run(task: Task) -> Figures:
-        noise = _stepped(up(), task, task.x)
-        back = _stepped(down(), task, noise)
+        noise = _stepped(up, task, task.x)
+        back = _stepped(down, task, noise)
         return _figures(task, norms(back - task.x) / norms(task.x), deviation(noise, task.solver.knots[1][0]))
 
     return Line(name, run, flows=False)
@@ -166,8 +162,10 @@ def _figures(task: Task, error: Tensor, noise: Tensor, growth: float | None = No
 def lines(most: int) -> list[Line]:
     """Those of the table; `most` iterations of a fixed point at most, half as many of a whole trajectory."""
     fixed = FixedPoint(most=most, sweeps=most // 2)
-    trailing: dict[str, Any] = {**SCHEDULE, "timestep_spacing": "trailing", "clip_sample": False}
-    every = [
+    # Their "linspace" goes up and down the same levels, their "trailing" of DPM-Solver does not.
+    trailing = {**SCHEDULE, "timestep_spacing": "trailing", "clip_sample": False, "set_alpha_to_one": False}
+    even = {**SCHEDULE, "timestep_spacing": "linspace"}
+    return [
         Line("Invert", naively),
         by_scheme("FixedPoint", fixed),
         by_scheme("FixedPoint, on 2M", fixed, lambda grid: DPMSolver.on(grid, order=2)),
@@ -177,22 +175,17 @@ def lines(most: int) -> list[Line]:
         by_scheme("Recorded, naive", Recorded()),
         by_scheme("Recorded, independent", Recorded("independent")),
         by_diffusers(
-            "DDIMInverseScheduler",
-            lambda: DDIMInverseScheduler(**trailing, set_alpha_to_one=False),  # type: ignore[no-untyped-call]
-            lambda: DDIMScheduler(**trailing, set_alpha_to_one=False),  # type: ignore[no-untyped-call]
+            "DDIMInverseScheduler", SCHEDULERS.DDIMInverseScheduler(**trailing), SCHEDULERS.DDIMScheduler(**trailing)
         ),
-    ]
-    # Their "linspace" goes up and down the same levels, their "trailing" does not.
-    for order in (1, 2):
-        how: dict[str, Any] = {**SCHEDULE, "timestep_spacing": "linspace", "solver_order": order}
-        every.append(
+        *(
             by_diffusers(
                 f"DPMSolverMultistepInverse, {order}",
-                lambda how=how: DPMSolverMultistepInverseScheduler(**how),
-                lambda how=how: DPMSolverMultistepScheduler(**how, final_sigmas_type="sigma_min"),
+                SCHEDULERS.DPMSolverMultistepInverseScheduler(**even, solver_order=order),
+                SCHEDULERS.DPMSolverMultistepScheduler(**even, solver_order=order, final_sigmas_type="sigma_min"),
             )
-        )
-    return every
+            for order in (1, 2)
+        ),
+    ]
 
 
 def digits(count: int) -> Case:
