@@ -27,10 +27,10 @@ from torch import Tensor
 
 from zigzag import DDIM, FlowEuler, Invert, Standard, sample
 from zigzag.inversion import EDICT, OBELM, FixedPoint, Recorded, Rex, Scheme, invert, telling_last
-from zigzag.inversion.anderson import norms
 from zigzag.inversion.inverted import deviation
 from zigzag.sampling import Predictor
 from zigzag.solvers import DPMSolver, Solver
+from zigzag.solvers.affine import norms
 from zigzag.zoo import Digits
 from zigzag.zoo.learned import MODELS, best_scale, load
 from zigzag.zoo.shapes import draw_caption, draw_scene, render

@@ -14,7 +14,7 @@ from zigzag.conditions import MISSING
 from zigzag.guidance import CFG, CFGPlusPlus, Guidance, Interval, Polaris, RescaledCFG
 from zigzag.matched import matched_cfg
 from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
-from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol
 from zigzag.rows import count_rows
 from zigzag.sampling import Visit, sample, walk
 from zigzag.solvers import DDIM, AffineStep, FlowEuler, Solver, Spherical, StepInfo
@@ -50,6 +50,7 @@ __all__ = [
     "Spherical",
     "Standard",
     "StepInfo",
+    "Tol",
     "Trace",
     "Visit",
     "Z2Sampling",

@@ -15,7 +15,7 @@ from zigzag.guidance.base import finite
 from zigzag.held import HeldStep, steps_of
 from zigzag.methods import Method
 from zigzag.model import Predictor
-from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
+from zigzag.moves import Denoise, Invert, Move, Shift, Tol, gap_is_read
 from zigzag.roles import PLAIN, STRONG, WEAK, Role, RoleName, Roles, in_order
 from zigzag.solvers import Solver, StepInfo
 from zigzag.solvers.predictions import made_for_of
@@ -213,9 +213,9 @@ def plan_path(method: object, solver: Solver) -> tuple[tuple[Move, ...], list[He
                 f"the path does not connect: move {k}, {move!r}, starts at knot {move.start}, "
                 f"but {path[k - 1]!r} before it ends at knot {path[k - 1].end}"
             )
-        if isinstance(move, Invert) and (not isinstance(move.refine, int) or move.refine < 0):
+        if isinstance(move, Invert) and not isinstance(n := move.refine, Tol) and not (isinstance(n, int) and n >= 0):
             raise ValueError(
-                f"move {k} of the path, {move!r}: refine must be an integer of at least 0, got {move.refine!r}"
+                f"move {k} of the path, {move!r}: refine must be an integer of at least 0, or Tol(1e-4), got {n!r}"
             )
         if isinstance(move, Shift):
             check_strength(move.strength, "move {} of the path, {!r}", k, move)

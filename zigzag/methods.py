@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol, at_least
 from zigzag.strengths import Strength, check_strength
 
 __all__ = ["EndToEnd", "ImplicitZ", "Method", "Resampling", "Standard", "Z2Sampling", "ZSampling"]
@@ -44,7 +44,7 @@ class Resampling:
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        _at_least(self, "rounds", 1)
+        at_least(self, "rounds", 1)
         _check_lambda(self)
 
     def path(self, T: int) -> tuple[Move, ...]:
@@ -63,15 +63,15 @@ class EndToEnd:
     """The whole way down, the whole way up, and down again: end-to-end injection.
 
     Args:
-        refine: fixed-point iterations of each inversion.
+        refine: fixed-point iterations of each inversion; or `Tol(1e-4)`, to iterate until it has converged.
 
     Source: Z-Sampling, Algorithm 2 and Theorem 1.
     """
 
-    refine: int = 0
+    refine: int | Tol = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, "refine", 0)
+        _check_refine(self)
 
     def path(self, T: int) -> tuple[Move, ...]:
         """The moves, from knot 0 to knot T: a zigzag at the first step only, of span T."""
@@ -86,7 +86,7 @@ class ZSampling:
         steps: the paper's λ, by default `T − 1`.
         rounds: zigzags a step, the released code's `T_max`.
         span: steps down under the strong guidance, then up under the weak one; clipped at the end of the grid.
-        refine: fixed-point iterations of each inversion.
+        refine: fixed-point iterations of each inversion; or `Tol(1e-4)`, to iterate until it has converged.
         released: invert as the authors' released code does, with the coefficients of step `i + 1` at step `i`, for
             comparisons with published figures. Needs span 1, refine 0 and `steps ≤ T − 1`.
         plain: leave every knot for good by a Φ of the plain role. With a strong and a weak model around a plain one,
@@ -98,14 +98,14 @@ class ZSampling:
     steps: int | None = None
     rounds: int = 1
     span: int = 1
-    refine: int = 0
+    refine: int | Tol = 0
     released: bool = False
     plain: bool = False
 
     def __post_init__(self) -> None:
-        _at_least(self, "rounds", 1)
-        _at_least(self, "span", 1)
-        _at_least(self, "refine", 0)
+        at_least(self, "rounds", 1)
+        at_least(self, "span", 1)
+        _check_refine(self)
         _check_lambda(self)
         if self.released and (self.span != 1 or self.refine != 0):
             raise ValueError(f"released=True needs span=1 and refine=0, got span={self.span}, refine={self.refine}")
@@ -149,7 +149,7 @@ class ImplicitZ:
 
     def __post_init__(self) -> None:
         check_strength(self.strength, "ImplicitZ")
-        _at_least(self, "start", 0)
+        at_least(self, "start", 0)
         _check_lambda(self)
         _check_interval(self, self.start, self.steps)
 
@@ -181,7 +181,7 @@ class Z2Sampling:
 
     def __post_init__(self) -> None:
         check_strength(self.strength, "Z2Sampling")
-        _at_least(self, "warmup", 0)
+        at_least(self, "warmup", 0)
         _check_lambda(self)
         _check_interval(self, max(1, self.warmup), self.steps)
 
@@ -217,7 +217,14 @@ def _active_steps(method: object, steps: int | None, T: int, default: int) -> in
 
 def _check_lambda(method: Resampling | ZSampling | ImplicitZ | Z2Sampling) -> None:
     if method.steps is not None:
-        _at_least(method, "steps", 0)
+        at_least(method, "steps", 0)
+
+
+def _check_refine(method: EndToEnd | ZSampling) -> None:
+    if not isinstance(method.refine, int | Tol):
+        raise TypeError(f"{type(method).__name__}: refine must be an integer, or Tol(1e-4), got {method.refine!r}")
+    if isinstance(method.refine, int):
+        at_least(method, "refine", 0)
 
 
 def _check_interval(method: object, start: int, steps: int | None) -> None:
@@ -225,11 +232,3 @@ def _check_interval(method: object, start: int, steps: int | None) -> None:
         raise ValueError(
             f"{method!r} never shifts: steps is the step before which shifting ends, and it begins at {start}"
         )
-
-
-def _at_least(method: object, name: str, least: int) -> None:
-    value = getattr(method, name)
-    if not isinstance(value, int):
-        raise TypeError(f"{type(method).__name__}: {name} must be an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{type(method).__name__}: {name} must be at least {least}, got {value}")

@@ -7,9 +7,21 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypeAlias
 
+from zigzag.guidance.base import finite
 from zigzag.strengths import Strength
 
-__all__ = ["Denoise", "Invert", "Move", "Renoise", "Shift", "gap_is_read", "leaves_for_good"]
+__all__ = [
+    "Denoise",
+    "Invert",
+    "Move",
+    "Renoise",
+    "Shift",
+    "Tol",
+    "at_least",
+    "evaluations",
+    "gap_is_read",
+    "leaves_for_good",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +47,57 @@ class Denoise:
 
 
 @dataclass(frozen=True, slots=True)
+class Tol:
+    r"""Refines an inversion until it has converged, in place of a count: of `x = g(x) = c·x_j + d·e_w(x, t_i)`.
+
+    .. math:: \frac{\lVert g(x) - x\rVert}{\lVert g(x)\rVert} \le \mathrm{tol}
+
+    by Anderson's iteration, for each sample its own; what comes out is `g(x)`. A sample that has converged is left
+    alone, and a walk says at its end which have not.
+
+    Args:
+        tol: the residual at which a sample is done.
+        most: evaluations at most. anderson: how many differences of iterates are remembered; 0 is the plain iteration.
+        damping: `β` in (0, 1]: how far each iterate follows its residual.
+
+    Raises:
+        TypeError, ValueError: for arguments out of range.
+
+    Source: Anderson 1965; Pan et al. 2023 (AIDI).
+    """
+
+    tol: float = 1e-4
+    most: int = 50
+    anderson: int = 3
+    damping: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not finite("tol", self.tol) > 0:
+            raise ValueError(f"tol must be positive, got {self.tol!r}")
+        at_least(self, "most", 1)
+        at_least(self, "anderson", 0)
+        if not 0 < finite("damping", self.damping) <= 1:
+            raise ValueError(f"damping must lie in (0, 1], got {self.damping!r}")
+
+    def __str__(self) -> str:
+        """As command lines spell it, where they can: they have no other `most`, `anderson` and `damping`."""
+        return str(self.tol) if self == Tol(self.tol) else repr(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Invert:
     """Ψ, knot `j → i`, back toward the noise: `x_i = c·x_j + d·e_w(x_j, t_i)` under the weak guidance.
 
     The prediction is taken at the state the move starts from, told the time of the knot it returns to (Z-Sampling,
     eq. 4). `refine=K` then repeats `x_i ← c·x_j + d·e_w(x_i, t_i)` K times; the fixed point is the exact inverse of the
-    guided step, approached where `|d|·Lip(e_w) < 1`. `coefficients=(k, l)` takes `c`, `d` from the step `k → l`
+    guided step, approached where `|d|·Lip(e_w) < 1`. `refine=Tol(1e-4)` repeats it, accelerated, as often as it takes
+    to come that near, and converges beyond. `coefficients=(k, l)` takes `c`, `d` from the step `k → l`
     instead of `i → j`: the authors' released code uses `(i + 1, j + 1)`, which is not an inverse of anything it did.
     """
 
     j: int
     i: int
-    refine: int = 0
+    refine: int | Tol = 0
     coefficients: tuple[int, int] | None = None
 
     @property
@@ -103,6 +154,32 @@ class Renoise:
 
 
 Move: TypeAlias = Denoise | Invert | Shift | Renoise
+
+
+def at_least(settings: object, name: str, least: int) -> None:
+    """Raises TypeError, ValueError unless an attribute of these settings is an integer, and at least so large."""
+    value = getattr(settings, name)
+    if not isinstance(value, int):
+        raise TypeError(f"{type(settings).__name__}: {name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{type(settings).__name__}: {name} must be at least {least}, got {value}")
+
+
+def evaluations(move: Invert, by: str) -> int:
+    """How often an inversion evaluates the model.
+
+    Args:
+        by: who has to know it beforehand, for the message.
+
+    Raises:
+        ValueError: for one that is refined to a tolerance.
+    """
+    if isinstance(move.refine, Tol):
+        raise ValueError(
+            f"{by} makes a number of evaluations that is fixed beforehand, and {move!r} as many as it takes: pass an "
+            "integer, refine=3, say"
+        )
+    return 1 + move.refine
 
 
 def gap_is_read(path: Sequence[Move]) -> list[bool]:

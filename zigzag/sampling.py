@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -16,7 +17,8 @@ from zigzag.guided import Answer, Guided, Query
 from zigzag.held import Draw, Held, HeldStep
 from zigzag.methods import Method
 from zigzag.model import Model, Models, Predictor
-from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
+from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol, gap_is_read
+from zigzag.refining import Refined
 from zigzag.roles import STRONG, WEAK, Roles
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
@@ -204,6 +206,7 @@ def traverse(
     driver's.
     """
     guided, kept, gaps = Guided(roles, traced=trace is not None), Held(draw), Gaps(path)
+    refined = Refined(path)
     x = x.to(state_dtype(x.dtype))
     if trace is not None:
         trace.begin(path)
@@ -230,9 +233,14 @@ def traverse(
                 x, time = step.forward(x, e, r), at.t
             case Invert(j, i, refine):
                 at, x_j, r = solver.info(i, j), x, kept.remainder(held, x)
-                for _ in range(1 + refine):  # first at x_j, then at each result
-                    (e,) = yield from guided.ask(x, at, WEAK)
-                    x, time = step.inverse(x_j, e, r), at.t
+                time = at.t
+                if isinstance(refine, Tol):
+                    ask = partial(guided.ask, at=at, roles=WEAK)
+                    x, e = yield from refined(move, refine, ask, step, x_j, r)
+                else:
+                    for _ in range(1 + refine):  # first at x_j, then at each result
+                        (e,) = yield from guided.ask(x, at, WEAK)
+                        x = step.inverse(x_j, e, r)
                 del x_j
             case Shift(i, fresh, strength):
                 at = solver.info(i)

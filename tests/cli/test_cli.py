@@ -6,11 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from zigzag import Tol, ZSampling
 from zigzag.cli import main
+from zigzag.cli.jobs import Job
+from zigzag.evaluation.named import refinement
+from zigzag.rows import row_bounds
 
 
 def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -27,6 +32,26 @@ def test_path_draws_the_moves_and_counts_their_rows() -> None:
     assert "4 moves, 7 rows per sample" in done.stdout
 
 
+def test_path_says_between_which_rows_a_refinement_to_a_tolerance_lies(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["path", "z", "--steps", "4", "--refine", "1e-4"])
+    low, high = row_bounds(ZSampling(refine=Tol(1e-4)), 4)
+    assert f"10 moves, {low} to {high} rows per sample at w = 5.5 and 0 ({low / 4:g} to {high / 4:g} a step)" in (
+        capsys.readouterr().out
+    )
+
+
+def test_the_command_of_an_image_spells_a_tolerance_as_it_is_read() -> None:
+    @dataclass(frozen=True)
+    class Settings:
+        steps: int = 4
+
+    method = ZSampling(refine=Tol(1e-4))
+    words = Job(Settings(), "a circle", method, Path(), ()).command()
+    (word,) = [word for word in words if word.startswith("--refine")]
+    option, _, value = word.partition("=")
+    assert option == "--refine" and refinement(value) == method.refine
+
+
 def test_path_draws_in_ascii_where_the_terminal_has_nothing_else() -> None:
     done = run("path", "z2", "--steps", "3", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert done.returncode == 0
@@ -41,6 +66,8 @@ def test_path_draws_in_ascii_where_the_terminal_has_nothing_else() -> None:
         (("path", "z2", "--span", "3"), "--span"),
         (("path", "standard", "--lambda", "3"), "--lambda"),
         (("path", "z", "--steps", "0"), "0"),
+        (("path", "z", "--refine", "0.0"), "a tolerance above 0 such as 1e-4, got '0.0'"),
+        (("path", "z", "--refine", "fine"), "an integer, or a tolerance"),
         (("path", "z", "--lambda", "9"), "steps"),
         (("path", "z2", "--warmup", "8"), "warmup"),
         (("path", "z", "--strong", "nan"), "strong"),

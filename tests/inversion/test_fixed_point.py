@@ -19,8 +19,8 @@ from support.predictors import LIP, field
 from support.sampling import COND, EPS, UNCOND, X
 from support.tensors import assert_finite_within
 from zigzag import Standard, walk
+from zigzag.anderson import Anderson
 from zigzag.inversion import FixedPoint, Inverted, invert, reconstruct
-from zigzag.inversion.anderson import Anderson
 from zigzag.solvers import FlowEuler, Solver
 
 OPTIONS: dict[str, Any] = {"cond": COND, "uncond": UNCOND}

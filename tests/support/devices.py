@@ -33,9 +33,11 @@ MODES: dict[str, Callable[[], Any]] = {
 
 
 class NoFloat64(TorchDispatchMode):
-    """Apple's device, imitated: a float64 tensor on the meta device is its TypeError."""
+    """Apple's device, imitated: a float64 tensor on the meta device is its TypeError; numbers read from it are 0."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "meta":
+            return torch.zeros((), dtype=args[0].dtype).item()
         out = func(*args, **(kwargs or {}))
         for value in out if isinstance(out, tuple | list) else [out]:
             if isinstance(value, Tensor) and value.device.type == "meta" and value.dtype == torch.float64:

@@ -26,7 +26,7 @@ from zigzag.capture.table import Kind, Row
 from zigzag.checks import Settled, roles_asked
 from zigzag.guidance import LinearGuidance
 from zigzag.held import HeldStep
-from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, gap_is_read
+from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, evaluations, gap_is_read
 from zigzag.roles import BRANCHES, STRONG, WEAK, Role, RoleName, in_order
 from zigzag.solvers import Inner, Solver, StepInfo
 from zigzag.strengths import StrengthRule
@@ -108,10 +108,11 @@ class _Table:
 
     def _invert(self, move: Invert, held: HeldStep, slots: Slots) -> None:
         at, (c, d) = self.solver.info(move.i, move.j), (float(held.step.c), float(held.step.d))
-        for r in range(1 + move.refine):
+        last = evaluations(move, "a captured loop") - 1
+        for r in range(1 + last):
             row = self._row(at, at.t, c, on={"weak": d}, asked=WEAK)
-            kind = replace(row.kind, keeps_anchor=r == 0 and move.refine > 0, from_anchor=r > 0)
-            into = slots.into if r == move.refine else slots.spare
+            kind = replace(row.kind, keeps_anchor=r == 0 and last > 0, from_anchor=r > 0)
+            into = slots.into if r == last else slots.spare
             row = _holding(row._replace(kind=kind, into=into), held, slots, -c)
             # The noise of the first of them is still in its buffer.
             self.rows.append(row if r == 0 else row._replace(noise=None))

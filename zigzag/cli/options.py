@@ -6,9 +6,10 @@ import argparse
 from dataclasses import fields
 from typing import Any, TypeAlias
 
-from zigzag.evaluation.named import METHODS, make_method, name_of
+from zigzag.evaluation.named import METHODS, make_method, name_of, refinement
 from zigzag.guidance import Guidance
 from zigzag.methods import Method
+from zigzag.moves import Tol
 from zigzag.support.commands import Parser
 from zigzag.support.objects import find_object, names_object
 from zigzag.zoo.learned import best_scale
@@ -55,7 +56,13 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     add("--lambda", "--lambda-step", dest="method_steps", help="the step before which the method is active")
     add("--rounds", "--t-max", dest="method_rounds", help="rounds at a step (resampling, z)")
     add("--span", dest="method_span", help="steps down and up again (z)")
-    add("--refine", dest="method_refine", help="fixed-point iterations of an inversion (z, end-to-end)")
+    add(
+        "--refine",
+        dest="method_refine",
+        type=_refinement,
+        metavar="N|TOL",
+        help="fixed-point iterations of an inversion, 3, or the residual to bring it to, 1e-4 (z, end-to-end)",
+    )
     add("--start", dest="method_start", help="the first step that shifts (implicit)")
     add("--warmup", dest="method_warmup", help="plain steps before the first shift (z2); 5, or 1 of fewer than 6 steps")
     add(
@@ -81,6 +88,13 @@ def method_of(args: argparse.Namespace, steps: int) -> Method:
     if unknown := sorted(given.keys() - {f.name for f in fields(METHODS[args.method])}):
         raise ValueError(f"--{'lambda' if unknown[0] == 'steps' else unknown[0]} means nothing to {args.method}")
     return make_method(args.method, steps, given)
+
+
+def _refinement(text: str) -> int | Tol:
+    try:
+        return refinement(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def rule(text: str) -> float | Guidance:

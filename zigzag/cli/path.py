@@ -12,7 +12,7 @@ from zigzag.cli.options import Commands, add_method_options, method_of
 from zigzag.evaluation.named import METHODS
 from zigzag.evaluation.solvers import make_solver
 from zigzag.moves import Renoise
-from zigzag.rows import count_rows
+from zigzag.rows import row_bounds
 from zigzag.solvers import DDIM
 
 __all__ = ["add"]
@@ -47,6 +47,7 @@ def _path(args: argparse.Namespace) -> None:
     orders = [None if isinstance(move, Renoise) else held.step.order for move, held in zip(path, steps, strict=True)]
     width = shutil.get_terminal_size((100, 24)).columns
     print(draw_path(path, width, plain, orders if args.solver else ()))
-    rows = count_rows(method, solver, args.strong, args.weak)
+    bounds = sorted({*row_bounds(method, solver, args.strong, args.weak)})
+    rows, each = " to ".join(map(str, bounds)), " to ".join(f"{rows / args.steps:g}" for rows in bounds)
     scales = f"w = {args.strong:g} and {args.weak:g}"
-    print(f"\n{len(path)} moves, {rows} rows per sample at {scales} ({rows / args.steps:g} a step)")
+    print(f"\n{len(path)} moves, {rows} rows per sample at {scales} ({each} a step)")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Final, get_type_hints
 
 from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
+from zigzag.moves import Tol
 from zigzag.support.objects import find_object, names_object
 
-__all__ = ["METHODS", "label", "make_method", "name_of", "parse_method"]
+__all__ = ["METHODS", "label", "make_method", "name_of", "parse_method", "refinement"]
 
 METHODS: Final[dict[str, Any]] = {
     "standard": Standard,
@@ -54,6 +55,29 @@ def name_of(value: object) -> str:
     return f"{type(value).__qualname__}({held})"
 
 
+def refinement(text: str) -> int | Tol:
+    """How inversions are refined: by a count, "3", or to a tolerance, "1e-4".
+
+    Raises:
+        ValueError: for what is no number, and a tolerance out of range.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return Tol(float(text))
+    except ValueError:
+        raise ValueError(f"refine must be an integer, or a tolerance above 0 such as 1e-4, got {text!r}") from None
+
+
+# Options that are no integers: what reads them, and what they must be.
+_NUMBERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
+    "strength": (float, "a number"),
+    "refine": (refinement, "an integer, or a tolerance such as 1e-4"),
+}
+
+
 def make_method(name: str, T: int, options: Mapping[str, Any]) -> Method:
     """A method of `METHODS` for a grid of T steps.
 
@@ -75,8 +99,8 @@ def make_method(name: str, T: int, options: Mapping[str, Any]) -> Method:
 
 
 def parse_method(text: str, T: int) -> Method:
-    """A method as one word: its name, and options after a colon: "z", "z:span=2,rounds=3", "z:released", "z2:warmup=2";
-    or one of one's own, "module:object".
+    """A method as one word: its name, and options after a colon: "z", "z:span=2,rounds=3", "z:refine=1e-4",
+    "z:released", "z2:warmup=2"; or one of one's own, "module:object".
 
     Raises:
         ValueError: as `make_method`, and for a value that is no integer, or of a flag; for an object that is not to be
@@ -98,7 +122,7 @@ def parse_method(text: str, T: int) -> Method:
                 raise ValueError(f"{name}: {key} takes no value, got {value!r}")
             options[key] = True
             continue
-        number, wanted = (float, "a number") if key == "strength" else (int, "an integer")
+        number, wanted = _NUMBERS.get(key, (int, "an integer"))
         try:
             options[key] = number(value)
         except ValueError:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from zigzag.guidance.base import finite
+from zigzag.anderson import Anderson
 from zigzag.guided import Asking
-from zigzag.inversion.anderson import Anderson, by_sample, relative, stretch
 from zigzag.inversion.scheme import Found, Run, Scheme, descend
 from zigzag.inversion.trajectories import solve_all
+from zigzag.moves import Tol, at_least
+from zigzag.refining import solve
 from zigzag.sampling import Generators
 from zigzag.solvers import Solver
 
-__all__ = ["FixedPoint", "Solved", "solve"]
+__all__ = ["FixedPoint"]
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,14 @@ class FixedPoint(Scheme):
     window: int = 8
 
     def __post_init__(self) -> None:
-        if not finite("tol", self.tol) > 0:
-            raise ValueError(f"tol must be positive, got {self.tol!r}")
-        for name, least in (("most", 1), ("anderson", 0), ("sweeps", 1), ("window", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int):
-                raise TypeError(f"{name} must be an integer, got {value!r}")
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        if not 0 < finite("damping", self.damping) <= 1:
-            raise ValueError(f"damping must lie in (0, 1], got {self.damping!r}")
+        at_least(self, "sweeps", 1)
+        at_least(self, "window", 0)
+        self.interval  # noqa: B018, its checks
+
+    @property
+    def interval(self) -> Tol:
+        """How each interval is solved."""
+        return Tol(self.tol, self.most, self.anderson, self.damping)
 
     def check(self, solver: Solver) -> None:
         """Raises ValueError where a step has no inverse."""
@@ -81,55 +80,18 @@ class FixedPoint(Scheme):
 
     def up(self, run: Run, x: Tensor, generator: Generators) -> Asking[Found]:
         """Interval by interval; with memory, of first order, and then all at once."""
-        solved: list[Solved] = []
-        states = [x]
+        states, figures = [x], list[tuple[Tensor, Tensor]]()
         for i in reversed(range(len(run.solver))):
-            solved.append((yield from solve(run, i, states[-1], self)))
-            states.append(solved[-1].x)
+            ask = partial(run.predictions, i=i)
+            solved = yield from solve(ask, run.step(i), states[-1], run.remainder(i), self.interval)
+            states.append(solved.x)
+            figures.append((solved.residual, solved.contraction))
         if run.solver.memory:
             mix = Anderson(self.window, self.damping)
             return (yield from solve_all(run, torch.stack(states[::-1]), mix, self.tol, self.sweeps))
-        residual, contraction = (torch.stack([each[k] for each in solved[::-1]]) for k in (1, 2))
+        residual, contraction = (torch.stack(each) for each in zip(*figures[::-1], strict=True))
         return Found((states[-1],), residual=residual, contraction=contraction)
 
     def down(self, run: Run, found: Found) -> Asking[Tensor]:
         """The solver's own way."""
         return (yield from descend(run, found.states[0]))
-
-
-class Solved(NamedTuple):
-    """An interval solved: the state, and by sample the residual and the contraction shown."""
-
-    x: Tensor
-    residual: Tensor
-    contraction: Tensor
-
-
-def solve(run: Run, i: int, x_j: Tensor, scheme: FixedPoint) -> Asking[Solved]:
-    """The state from which the first-order step leads to `x_j`, with the best residual found."""
-    step, r = run.step(i), run.remainder(i)
-    mix, x = Anderson(scheme.anderson, scheme.damping), x_j
-    best: Solved | None = None
-    previous: tuple[Tensor, Tensor] | None = None
-    for n in range(scheme.most):
-        _, e = yield from run.predictions(x, i)
-        g = step.inverse(x_j, e, r)
-        shown = stretch(x - previous[0], g - previous[1], x) if previous is not None else torch.zeros(len(x)).to(x)
-        previous = x, g
-        best = _better(best, Solved(x, relative(g - x, g), shown))
-        done = best.residual <= scheme.tol
-        if n + 1 == scheme.most or bool(done.all()):
-            break
-        x = torch.where(by_sample(done, x), best.x, mix(x, g - x))
-    assert best is not None
-    return best
-
-
-def _better(best: Solved | None, this: Solved) -> Solved:
-    """By sample the one of the smaller residual, and the largest contraction that was shown."""
-    if best is None:
-        return this
-    smaller = this.residual < best.residual
-    x = torch.where(by_sample(smaller, this.x), this.x, best.x)
-    residual = torch.where(smaller, this.residual, best.residual)
-    return Solved(x, residual, torch.maximum(best.contraction, this.contraction))

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from zigzag.anderson import Anderson, by_sample, relative, stretch
 from zigzag.guided import Asking
-from zigzag.inversion.anderson import Anderson, by_sample, relative, stretch
 from zigzag.inversion.scheme import Found, Run, remembering
 from zigzag.solvers.affine import per_sample
 

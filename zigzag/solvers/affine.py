@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zigzag.solvers.grids import Coefficient
 
-__all__ = ["AffineStep", "Inner", "StepInfo", "combine", "flat", "norms", "per_sample", "state_dtype"]
+__all__ = ["AffineStep", "Inner", "StepInfo", "combine", "flat", "norms", "per_sample", "state_dtype", "wide"]
 
 
 def per_sample(k: Coefficient, x: Tensor) -> Coefficient:
@@ -35,6 +35,14 @@ def norms(x: Tensor) -> Tensor:
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype that a state passed in `dtype` is carried in: at least float32."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def wide(device: torch.device | None) -> torch.dtype:
+    """float64, or float32 on a device without it (Apple's)."""
+    try:
+        return torch.empty((), dtype=torch.float64, device=device).dtype
+    except (TypeError, RuntimeError):
+        return torch.float32
 
 
 def combine(p: Coefficient, x: Tensor, q: Coefficient, y: Tensor) -> Tensor:

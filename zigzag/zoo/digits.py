@@ -8,7 +8,8 @@ from importlib.resources import files
 import torch
 from torch import Tensor
 
-from zigzag.zoo.mixture import GaussianMixture, wide
+from zigzag.solvers.affine import wide
+from zigzag.zoo.mixture import GaussianMixture
 
 __all__ = ["Digits"]
 

@@ -9,18 +9,11 @@ import torch
 from torch import Tensor
 
 from zigzag.solvers import Solver
+from zigzag.solvers.affine import wide
 from zigzag.solvers.grids import Coefficient, Prediction
 from zigzag.solvers.predictions import made_for
 
-__all__ = ["GaussianMixture", "wide"]
-
-
-def wide(device: torch.device | None) -> torch.dtype:
-    """float64, or float32 on a device without it (Apple's)."""
-    try:
-        return torch.empty((), dtype=torch.float64, device=device).dtype
-    except (TypeError, RuntimeError):
-        return torch.float32
+__all__ = ["GaussianMixture"]
 
 
 class GaussianMixture:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zigzag.solvers import DDIM
-from zigzag.zoo.mixture import wide
+from zigzag.solvers.affine import wide
 
 __all__ = ["DEVIATION", "noise_table", "preconditioning", "to_image", "to_state"]
 

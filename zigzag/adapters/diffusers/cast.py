@@ -14,7 +14,7 @@ from zigzag.adapters.diffusers.roles import Role
 from zigzag.checks import as_guidance, roles_asked
 from zigzag.guidance import CFG, Guidance
 from zigzag.held import HeldStep
-from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
+from zigzag.moves import Denoise, Invert, Move, Shift, evaluations, gap_is_read
 from zigzag.roles import RoleName
 
 __all__ = ["NAMES", "Cast", "Pass", "Source", "calls_of", "passes_of"]
@@ -131,7 +131,7 @@ def calls_of(move: Move, held: HeldStep) -> int:
     """How often a move asks for predictions."""
     match move:
         case Invert():
-            return 1 + move.refine
+            return evaluations(move, "a pipeline's loop")
         case Shift(_, fresh, _):
             return int(fresh)
         case Denoise():

@@ -8,7 +8,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import flat, norms
+from zigzag.solvers.affine import flat, norms, wide
 
 __all__ = ["Anderson", "by_sample", "relative", "stretch"]
 
@@ -66,11 +66,10 @@ class Anderson:
 
 
 def _least_squares(F: Tensor, f: Tensor) -> Tensor:
-    """`γ` `(B, m)` by the normal equations in float64 on the host, a little damped: the columns may be parallel."""
-    G = (F.mT @ F).double().cpu()
-    h = (F.mT @ f[..., None]).double().cpu()
+    """`γ` `(B, m)` by the normal equations, a little damped: the columns may be parallel. There is no host sync."""
+    G, h = ((F.mT @ other).to(wide(F.device)) for other in (F, f[..., None]))
     G, h = torch.nan_to_num(G, posinf=0.0, neginf=0.0), torch.nan_to_num(h, posinf=0.0, neginf=0.0)
-    scale = G.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-300)[:, None, None]
-    ridge = 1e-10 * torch.eye(G.shape[1], dtype=G.dtype)
-    gamma: Tensor = torch.linalg.solve(G / scale + ridge, h / scale)
-    return gamma[..., 0].to(F.device, F.dtype)
+    scale = G.diagonal(dim1=1, dim2=2).sum(1).clamp_min(torch.finfo(F.dtype).tiny)[:, None, None]
+    ridge = 1e-10 * torch.eye(G.shape[1], dtype=G.dtype, device=G.device)
+    gamma: Tensor = torch.linalg.solve_ex(G / scale + ridge, h / scale)[0]
+    return gamma[..., 0].to(F.dtype)
