@@ -111,6 +111,21 @@ def test_columns_stand_under_their_heads() -> None:
     assert [match.end() for match in re.finditer(r"\S+", first)][1:10] == ends
 
 
+def test_the_mean_beta_stands_beside_the_methods_that_have_one() -> None:
+    """Over the samples that have one; where nothing has, there is no column."""
+    two = [Line("Standard", LINES[0].sampler), Line("Z", LINES[1].sampler, (LINES[0].sampler,))]
+    verdicts = [replace(v, beta=None if k % 3 == 0 else k / 7) for k, v in enumerate(made(0, 0.5))]
+    some = {two[0].sampler: Result(made(1, 0.5), 0.001), two[1].sampler: Result(verdicts, 0.001)}
+    known = [v.beta for v in verdicts if v.beta is not None]
+    head, _, standard, z = table(two, some).splitlines()
+    at = re.search(r"\bbeta", head)
+    assert at is not None and head.split()[:5] == ["steps", "rows", "ms", "beta", "single"]
+    assert float(z[: at.end()].split()[-1]) == pytest.approx(sum(known) / len(known), abs=0.0051)
+    assert standard[at.start() : at.end()].strip() == "" and len(z) == len(head)
+    assert [figure["beta"] for figure in figures(two, some)] == [None, pytest.approx(sum(known) / len(known))]
+    assert "beta" not in table(LINES, RESULTS)
+
+
 def test_only_the_line_of_standard_sampling_has_no_pairs() -> None:
     paired_lines = [bool(re.search(r"\([+-]\d", text)) for text in body(table(LINES, RESULTS))]
     assert paired_lines == [False] + [True] * (len(LINES) - 1)

@@ -45,6 +45,8 @@ def heads(out: Path) -> list[dict[str, Any]]:
         (["--prompts", "3"], ["prompts", "at least 6", "3"]),
         (["--strong", "nan"], ["nan"]),
         (["--weak", "inf"], ["inf"]),
+        (["--weak", "1", "--weak-prompt", "a red cat"], ["cat"]),
+        (["--weak-prompt", "a red circle"], ["weak_prompt", "weak=0"]),
         (["--model", "shapes"], ["shapes-unet", "shapes-dit"]),
         (["--device", "gpux"], ["gpux"]),
         (["--span", "2"], ["--span"]),
@@ -112,6 +114,17 @@ def test_every_option_reaches_the_evaluation(
     text = capsys.readouterr().out
     for said in ("shapes-dit", "w = 3", "w = 1", "14 prompts", "seed 4, 5", "bfloat16", "Z-Sampling (rounds 2)"):
         assert said in text
+
+
+def test_another_prompt_of_the_inversions(
+    model: LearnedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the methods alone: standard sampling, and what is compared with it, have no weak prediction."""
+    main([*SMALL, "--weak", "1", "--weak-prompt", "two circles", "--out", str(tmp_path)])
+    given = {(head["sampler"]["method"].partition("(")[0], head["sampler"]["weak_prompt"]) for head in heads(tmp_path)}
+    assert given == {("Standard", None), ("ZSampling", "two circles"), ("Z2Sampling", "two circles")}
+    assert "weak w = 1 of 'two circles'" in capsys.readouterr().out
+    assert not any(head["sampler"]["matched"] for head in heads(tmp_path))
 
 
 def test_all_methods_are_measured_unless_some_are_named(

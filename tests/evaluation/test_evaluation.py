@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
+from math import isfinite
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import torch
 
 pytest.importorskip("scipy")
 from support.evaluations import asked, moody
+from support.painters import painter
 from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Trace, Z2Sampling, ZSampling
 from zigzag.evaluation import accuracy
 from zigzag.evaluation.accuracy import noise, prompts
@@ -97,6 +99,19 @@ def test_an_interrupted_evaluation_samples_the_rest_only(tmp_path: Path) -> None
     verdicts = result(Evaluation(model, tmp_path), PLAIN)
     assert asked(model) - before == 6 * PLAIN.rows()
     assert Counter(v.key for v in verdicts) == {(4, c, k): 1 for c in CATEGORIES for k in range(2)}
+
+
+def test_beta_is_that_of_the_trace(tmp_path: Path) -> None:
+    """And none where nothing is injected, or the branches do not differ (as a moody model's, where it sulks)."""
+    trial, model = Trial(6, seed=2), painter()
+    found = {v.category: v.beta for v in result(Evaluation(model, tmp_path / "painter"), ZIGZAG, trial)}
+    for category, start, texts in trial.batches():
+        ZIGZAG.draw(model, texts, noise(category, start, start + len(texts), 2), trace=(trace := Trace()))
+        assert trace.beta is not None and [found[category]] == trace.beta.double().tolist()
+    assert all(beta is not None and beta > 0 for beta in found.values())
+    assert {v.beta for v in result(Evaluation(model, tmp_path / "painter"), PLAIN, trial)} == {None}
+    sulking = [v.beta for v in result(Evaluation(moody(), tmp_path / "moody"), ZIGZAG)]
+    assert all(beta is None or isfinite(beta) for beta in sulking) and None in sulking
 
 
 def test_what_is_finished_is_not_sampled_again(tmp_path: Path) -> None:

@@ -113,3 +113,18 @@ def test_what_a_walk_leaves_in_a_rule_with_state_is_no_part_of_it(tmp_path: Path
     assert evaluation.run([sampler], [TRIAL]) == first and asked(model) == rows
     evaluation.run([replace(sampler, weak=Polaris(1.0))], [TRIAL])
     assert asked(model) > rows
+
+
+def test_another_weak_role_is_sampled_anew_and_found_again(tmp_path: Path) -> None:
+    """Told apart by the text, and by the code of the function; without one the key is what it has always been."""
+    plain = Sampler(ZSampling(), T, 2.0)
+    texts = [replace(plain, weak=1.0, weak_prompt=text) for text in ("a circle", "a square")]
+    made = [replace(plain, weak_fn=lambda model: model.eps_fn), replace(plain, weak_fn=lambda model: opposite(model))]
+    for sampler in (plain, *texts, *made):
+        assert rows_of(tmp_path, sampler) > 0 and rows_of(tmp_path, sampler) == 0
+    assert rows_of(tmp_path, replace(plain, weak_fn=lambda model: model.eps_fn)) == 0
+    assert "weak role" not in Evaluation(moody(), tmp_path).head(plain, TRIAL)["decides"]
+
+
+def opposite(model: Any) -> Any:
+    return lambda x, t, cond: -model.eps_fn(x, t, cond)

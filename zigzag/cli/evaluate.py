@@ -52,6 +52,7 @@ def add(commands: Commands) -> None:
     evaluate.add_argument(
         "--weak", type=rule, metavar="W", default=0.0, help="guidance scale of Invert, or module:object"
     )
+    evaluate.add_argument("--weak-prompt", metavar="TEXT", help="prompt of Invert (default: that of the sample)")
     evaluate.add_argument("--seed", type=int, nargs="+", default=[0], help="seeds of prompts and noise")
     evaluate.add_argument("--amp", action="store_true", help="matrix products in bfloat16")
     evaluate.add_argument("--device", default="cpu", help="where the model runs")
@@ -81,9 +82,10 @@ def _eval(args: argparse.Namespace) -> None:
     check_device(args.device, "--device cpu")
     solver = _solver(args.solver)
     model = load(args.model, args.weights, args.device)
-    every = lines(methods, args.steps, args.strong, args.weak, solver, model.solver)
+    every = lines(methods, args.steps, args.strong, args.weak, solver, model.solver, args.weak_prompt)
     evaluation = Evaluation(model, args.out)
     scales = f"strong {_said(args.strong)}, weak {_said(args.weak)}"
+    scales += "" if args.weak_prompt is None else f" of {args.weak_prompt!r}"
     title = f"{args.model}, {args.steps} steps, {solver_label(solver)}, {scales}"
     try:
         text, _ = report(evaluation, "table", title, every, trials, progress=on_terminal())

@@ -46,11 +46,13 @@ def lines(
     weak: float | Guidance = 0.0,
     solver: Made = "ddim",
     own: Callable[[int], Solver] | None = None,
+    weak_prompt: str | None = None,
 ) -> list[Line]:
     """Standard sampling, then each method and its `baselines`; with a solver, whose name the labels begin with.
 
     Args:
         methods, steps, strong, weak, solver: as in `Sampler`, each a name, a number or an object of one's own.
+        weak_prompt: as in `Sampler`, of the methods.
         own: the model's solver of a number of steps, as in `Sampler.rows`.
 
     Raises:
@@ -59,7 +61,7 @@ def lines(
     standard = Sampler(Standard(), steps, strong, weak, solver=solver)
     prefix = "" if solver == "ddim" else f"{solver_label(solver)}: "
     found = [Line(f"{prefix}Standard", standard)]
-    for sampler in dict.fromkeys(replace(standard, method=method) for method in methods):
+    for sampler in dict.fromkeys(replace(standard, method=method, weak_prompt=weak_prompt) for method in methods):
         if isinstance(sampler.method, Standard):
             continue
         name, taken = prefix + label(sampler.method), {line.label for line in found}
@@ -77,9 +79,15 @@ _SHORT = ("single", "two", "count", "colour", "place", "attrib")
 def table(lines: Sequence[Line], results: Results) -> str:
     """Steps, rows and milliseconds of a sample, the share that is right by category and overall with Wilson's 95 %
     interval, and against the line's first rival: wins, losses, the difference with its interval, and McNemar's p.
+
+    Where it is known, the mean `β` as well: how much larger a scale of plain guidance a method amounts to.
     """
     wide = max(len(line.label) for line in lines)
-    head = f"{'':<{wide}} steps  rows    ms " + "".join(f"{word:>7}" for word in _SHORT)
+    betas = {line.sampler: _mean([v.beta for v in results[line.sampler].verdicts]) for line in lines}
+    measured = any(beta is not None for beta in betas.values())
+    head = (
+        f"{'':<{wide}} steps  rows    ms " + ("   beta" if measured else "") + "".join(f"{word:>7}" for word in _SHORT)
+    )
     head += "  overall  95 % interval"
     if any(line.against for line in lines):
         head += "    wins losses  difference                    p"
@@ -89,6 +97,8 @@ def table(lines: Sequence[Line], results: Results) -> str:
         by, every = scores(result.verdicts), overall(result.verdicts)
         low, high = wilson(every)
         text = f"{shown:<{wide}} {sampler.steps:>5} {rows(result):>5g} {1000 * result.seconds:>5.0f} "
+        if measured:
+            text += f"{'' if (beta := betas[sampler]) is None else f'{beta:.2f}':>7}"
         text += "".join(f"{100 * by[category].share:>7.1f}" for category in CATEGORIES)
         interval = f"{100 * low:.1f} to {100 * high:.1f}"
         text += f"{every.share:>9.1%}  {interval:<13}"
@@ -158,6 +168,7 @@ def figures(lines: Sequence[Line], results: Results) -> list[dict[str, Any]]:
                 "name": text.strip(),
                 "sampler": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(sampler)),
                 "rows": rows(results[sampler]),
+                "beta": _mean([verdict.beta for verdict in verdicts]),
                 "right": {category: score.right for category, score in scores(verdicts).items()},
                 "overall": every.right,
                 "prompts": every.count,

@@ -152,6 +152,8 @@ class _Cell:
             except ValueError as error:
                 raise ValueError(f"{self.timings} is no file of timings: {error}; remove it") from error
         self.missing = sampler.rows(model.solver) * (trial.prompts - len(self.verdicts))
+        if sampler.weak_prompt is not None:
+            model.encode([sampler.weak_prompt])  # an unknown word is said now
 
     def complete(self, tick: Callable[[int], object]) -> None:
         """Samples the batches that are not on record."""
@@ -179,8 +181,11 @@ class _Cell:
         with _rows_of(self.model) as asked, torch.autocast(device.type, torch.bfloat16, enabled=trial.amp):
             images = self.sampler.draw(self.model, texts, x, generator, trace)
         delta, tau1, tau2 = (_sums([getattr(r, name) for r in _tops(trace)]) for name in ("delta", "tau1", "tau2"))
-        # By the calls that ran: a sampler of one's own need not fill the trace.
+        known = [math.nan] * len(texts) if trace.beta is None else trace.beta.cpu().double().tolist()
+        betas = [beta if math.isfinite(beta) else None for beta in known]
+        # By the calls that ran: a sampler of one's own need not fill the trace. Those of another network it tells.
         rows = sum(asked) // len(texts) if sum(asked) % len(texts) == 0 else sum(asked) / len(texts)
+        rows = rows if self.sampler.weak_fn is None else trace.rows
         found = []
         for k, (text, things) in enumerate(zip(texts, detect(images.cpu()), strict=True)):
             seen = [f"{thing.colour} {thing.shape}" for thing in things]
@@ -188,6 +193,7 @@ class _Cell:
                 Verdict(
                     trial.seed, category, start + k, text, holds(parse(text), things), seen, rows,
                     delta=delta and delta[0][k], tau1=tau1 and tau1[0][k] / tau1[1], tau2=tau2 and tau2[0][k] / tau2[1],
+                    beta=betas[k],
                 )
             )  # fmt: skip
         return found

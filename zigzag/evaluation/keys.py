@@ -33,9 +33,9 @@ def decides(sampler: Sampler, grid: Solver) -> dict[str, Any]:
     """All that the samples depend on, besides weights, prompts and noise: each long list as its length and its hash.
 
     The moves of the path; for each move the coefficients of its step (a, b, memory, noise), what it reads and whether
-    its noise is drawn; the solver's levels and times; the strong and the weak guidance at each step of the path. A
-    rule that is linear in the gap is its scale there, any other its state and its code, as a solver or a sampler of
-    one's own is besides. (What such code calls elsewhere is not looked into.)
+    its noise is drawn; the solver's levels and times; the strong and the weak guidance at each step of the path, and a
+    weak role of its own. A rule that is linear in the gap is its scale there, any other its state and its code, as a
+    solver or a sampler of one's own is besides. (What such code calls elsewhere is not looked into.)
 
     Args:
         grid: the model's own solver of `sampler.steps` steps.
@@ -56,6 +56,8 @@ def decides(sampler: Sampler, grid: Solver) -> dict[str, Any]:
         "weak": _rule("weak", as_guidance("weak", sampler.weak), infos),
         "error": sampler.error + 0.0,
     }
+    if sampler.other_role:
+        found["weak role"] = _digest(sampler.weak_prompt, sampler.weak_fn)
     own = {} if type(sampler) is Sampler else {"sampler": _digest(_kind(type(sampler)), _others(sampler))}
     return {**found, **own}
 

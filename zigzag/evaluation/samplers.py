@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zigzag.checks import as_guidance
+from zigzag.conditions import MISSING
 from zigzag.evaluation.named import name_of
 from zigzag.evaluation.solvers import Made, make_solver
 from zigzag.guidance import Guidance
@@ -34,11 +35,14 @@ class Sampler:
         method: the path. steps: of the model's solver. strong, weak: guidance scales w, or any rules.
         matched: a method at whose matched scale (`zigzag.matched_cfg`) the strong guidance is, in place of `strong`.
         error: size s of a Gaussian error in the weak prediction, `noisy`.
+        weak_prompt: the prompt of the weak predictions' conditional branch, in place of each sample's own.
+        weak_fn: a function of the model that makes another predictor, for the weak predictions.
         solver: by name, on the grid of the model's own (`zigzag.evaluation.solvers`); a function of the model's own; or
             one that has `steps` steps and predicts what the model does.
 
     Raises:
-        TypeError: for a guidance that is neither a number nor a rule. ValueError: for `matched` beside `error`.
+        TypeError: for a guidance that is neither a number nor a rule, and for another role that is none.
+        ValueError: for `matched` beside `error` or another weak role, or `error` beside `weak_fn`.
     """
 
     method: Method
@@ -48,10 +52,21 @@ class Sampler:
     matched: Method | None = None
     error: float = 0.0
     solver: Made = "ddim"
+    weak_prompt: str | None = None
+    weak_fn: Callable[[LearnedModel], Predictor] | None = None
 
     def __post_init__(self) -> None:
-        if self.matched is not None and self.error:
-            raise ValueError("matched must be alone: a path with an error has no matched scale")
+        if self.matched is not None and (self.error or self.other_role):
+            what = "a weak role of its own" if self.other_role else "an error"
+            raise ValueError(f"matched must be alone: a path with {what} has no matched scale")
+        if self.error and self.weak_fn is not None:
+            raise ValueError("error must be alone: it is an error in the model's own prediction, not in weak_fn's")
+        if not isinstance(self.weak_prompt, str | None):
+            raise TypeError(f"weak_prompt must be a text, got {self.weak_prompt!r}")
+        if self.weak_prompt is not None and self.weak == 0:
+            raise ValueError("weak_prompt is read by no prediction at weak=0, which is unconditional; pass weak=1.0")
+        if self.weak_fn is not None and (isinstance(self.weak_fn, type) or not callable(self.weak_fn)):
+            raise TypeError(f"weak_fn must be a function of the model, got {self.weak_fn!r}")
         # Equal samplers are written alike: 4 == 4.0, but not on disk.
         for name in ("strong", "weak", "error"):
             value = getattr(self, name)
@@ -64,6 +79,11 @@ class Sampler:
     def __hash__(self) -> int:
         """Also where a rule or a method of one's own has equality and no hash: then its kind is what is hashed."""
         return hash(tuple(_hash(value) for value in vars(self).values()))
+
+    @property
+    def other_role(self) -> bool:
+        """Whether weak predictions are of another prompt or network, and so no scale of the same gap."""
+        return self.weak_prompt is not None or self.weak_fn is not None
 
     def guidance(self, solver: Solver) -> float | Guidance:
         """The strong guidance.
@@ -85,7 +105,10 @@ class Sampler:
         """
         solver = self.solver_on(self._grid(own))
         strong, weak = as_guidance("strong", self.guidance(solver)), as_guidance("weak", self.weak)
-        return count_rows(self.method, solver, _Branches(strong), _Branches(weak), own_weak=self.error != 0)
+        own_weak: bool | tuple[str, ...] = self.error != 0 or self.weak_fn is not None
+        if not own_weak and self.weak_prompt is not None:
+            own_weak = ("cond",)
+        return count_rows(self.method, solver, _Branches(strong), _Branches(weak), own_weak=own_weak)
 
     def _grid(self, own: Callable[[int], Solver] | None) -> Solver:
         if own is not None:
@@ -124,11 +147,14 @@ class Sampler:
             ValueError: for an unknown word, and as `walk`.
         """
         solver = self.solver_of(model)
-        cond, uncond = model.encode(prompts), model.encode([""] * len(prompts))
+        count = len(prompts)
+        cond, uncond = model.encode(prompts), model.encode([""] * count)
+        weak_fn = None if self.weak_fn is None else self.weak_fn(model)
         x = sample(
             model.eps_fn, x, solver, self.method, cond=cond, uncond=uncond,
             strong=self.guidance(solver), weak=self.weak,
-            weak_fn=noisy(model.eps_fn, self.error, generator, len(prompts)) if self.error else None,
+            weak_fn=noisy(model.eps_fn, self.error, generator, count) if self.error else weak_fn,
+            weak_cond=MISSING if self.weak_prompt is None else model.encode([self.weak_prompt] * count),
             generator=generator, trace=trace,
         )  # fmt: skip
         return model.decode(x)
@@ -156,19 +182,19 @@ def _hash(value: object) -> int:
 def baselines(sampler: Sampler, own: Callable[[int], Solver] | None = None) -> dict[str, Sampler]:
     """What a method is compared with, besides standard sampling: plain CFG at the matched scale, step by step
     ("matched scale"), and plain CFG with at least as many rows, that is, with more steps ("same rows"); without those
-    that are standard sampling, that a rule which is not linear in the gap does not have, or that a solver of one's own
-    has no grid for.
+    that are standard sampling, that a rule which is not linear in the gap, or a weak role of its own, does not have, or
+    that a solver of one's own has no grid for.
 
     Args:
         own: as in `Sampler.rows`.
     """
     method, steps = sampler.method, sampler.steps
-    plain = replace(sampler, method=Standard(), matched=None, error=0.0)
+    plain = replace(sampler, method=Standard(), matched=None, error=0.0, weak_prompt=None, weak_fn=None)
     found: dict[str, Sampler] = {}
     if isinstance(method, Standard):
         return found
     scaled = not isinstance(method, Resampling) and not (isinstance(method, ZSampling) and method.released)
-    if scaled and sampler.strong != sampler.weak:
+    if scaled and sampler.strong != sampler.weak and not sampler.other_role:
         try:
             matched = replace(plain, matched=method)
             matched.rows(own)

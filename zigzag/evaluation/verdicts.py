@@ -26,6 +26,8 @@ class Verdict:
         rows: model rows that ran for the sample.
         delta: `Σ ‖x̃ − x‖²` over the zigzags, each at the knot it turns down from again. tau1, tau2: `‖τ₁‖` and `‖τ₂‖`,
             the mean over the zigzags that have them; None where there are none (`zigzag.trace.Record`).
+        beta: how much larger a scale of plain guidance the path amounts to, `zigzag.Trace.beta`; None where it injects
+            nothing, where its branches are equal, and in files of before it was kept.
     """
 
     seed: int
@@ -38,6 +40,7 @@ class Verdict:
     delta: float | None = None
     tau1: float | None = None
     tau2: float | None = None
+    beta: float | None = None
 
     @property
     def key(self) -> tuple[int, str, int]:
