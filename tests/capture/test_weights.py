@@ -84,6 +84,24 @@ def test_weights_written_in_place_have_not_moved() -> None:
     assert weights.moved() is None
 
 
+def test_changed_adapters_are_said_and_their_weights_may_be_written_in_place() -> None:
+    peft = pytest.importorskip("peft")
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).requires_grad_(False)
+    layers = peft.inject_adapter_in_model(peft.LoraConfig(r=1, target_modules=["0"]), model)
+    weights = Weights(run(layers))
+    layers[0].lora_A["default"].weight.data.fill_(3.0)
+    assert weights.moved() is None
+    layers[0].scaling["default"] *= 2
+    assert weights.moved() == "scaling of Linear"
+    layers[0].scaling["default"] /= 2
+    layers[0].enable_adapters(False)
+    assert weights.moved() == "disable_adapters of Linear"
+    layers[0].enable_adapters(True)
+    assert weights.moved() is None
+    layers[0].merge()
+    assert weights.moved() == "merged_adapters of Linear"
+
+
 def hooked(**hook: Any) -> nn.Module:
     model = network()
     model[0]._hf_hook = SimpleNamespace(**hook)

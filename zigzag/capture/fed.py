@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from zigzag.conditions import MISSING, Conditions, same_leaf
 
-__all__ = ["buffered", "check_device", "fed", "pairs", "sources"]
+__all__ = ["buffered", "check_device", "cloned", "fed", "pairs", "sources"]
 
 
 def buffered(conditions: Conditions) -> Conditions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,11 +13,14 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 __all__ = ["Weights", "modules_run", "refusal"]
 
-Place = tuple[int, ...]
+Place = tuple[object, ...]
+
+# What a layer of peft has of its adapters besides tensors: a graph has it as it was.
+ADAPTERS = ("scaling", "active_adapters", "disable_adapters", "merged_adapters")
 
 
 class Weights:
-    """Where the parameters, the buffers and the parts of modules lie, to be compared later.
+    """Where the parameters, the buffers and the parts of modules lie, and how adapters are set, to be compared later.
 
     Args:
         modules: as `modules_run` found them.
@@ -35,12 +39,9 @@ class Weights:
         return None
 
 
-def _parts(module: nn.Module) -> dict[str, int]:
-    return {
-        name: _at(value)
-        for own in (module._parameters, module._buffers, module._modules)
-        for name, value in own.items()
-    }
+def _parts(module: nn.Module) -> dict[str, object]:
+    its = (module._parameters, module._buffers, module._modules)
+    return {**{name: _at(value) for own in its for name, value in own.items()}, **dict(_adapters(module))}
 
 
 def _place(module: nn.Module) -> Place:
@@ -49,7 +50,14 @@ def _place(module: nn.Module) -> Place:
         [_at(x) for x in module._parameters.values()]
         + [_at(x) for x in module._buffers.values()]
         + [id(x) for x in module._modules.values()]
+        + _adapters(module)
     )
+
+
+def _adapters(module: nn.Module) -> list[Any]:
+    if "scaling" not in module.__dict__ or not hasattr(module, "active_adapters"):
+        return []
+    return [(name, copy(getattr(module, name, None))) for name in ADAPTERS]
 
 
 def _at(value: object) -> int:

@@ -11,6 +11,7 @@ from torch import nn
 
 from zigzag.adapters.diffusers.cast import Cast
 from zigzag.adapters.diffusers.counting import Run
+from zigzag.adapters.diffusers.graphed import graphed
 from zigzag.adapters.diffusers.patches import Patches
 from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.session import Session
@@ -35,6 +36,7 @@ def attach(
     plain: float | Guidance | Role | None = None,
     trace: Trace | None = None,
     generator: torch.Generator | None = None,
+    graphs: bool = False,
 ) -> Iterator[Run]:
     """Within the block `pipe(…)` samples by `method`; the pipeline's own guidance is the strong one.
 
@@ -63,6 +65,11 @@ def attach(
         trace: filled with the last loop of the pipeline.
         generator: for the noise of Renoise; by default what the pipeline passes to its scheduler, if anything, else
             torch's global one. The scheduler's own noise always comes from where the scheduler would take it.
+        graphs: call the pipeline's models as CUDA graphs, one for each form of their arguments (which there are, their
+            shapes, and what is no tensor) and each role: recorded at the first such call, which takes three calls more,
+            and freed with the block. It pays where launching kernels takes longer than running them: small networks,
+            small images, small batches. The results are those without, bit for bit. Weights may change in place; a
+            model of a `Role` of its own (`module=`) runs as it is.
 
     A callback of the pipeline is called after every model call, not once a step. Its latents are the state of the next
     call (shifted already, for a Shift), at knot `run.knot`, whose levels are `run.alpha` and `run.sigma`; a scheduler's
@@ -79,7 +86,9 @@ def attach(
             and for a role whose edits do not fit the model; after it, for guidance with no unconditional branch, or
             that is no combination of two.
         RuntimeError: from within `pipe(…)`, for a pipeline whose loop cannot be led, or that steps a copy of its
-            scheduler, or another one; of the last at the latest on leaving the block.
+            scheduler, or another one; of the last at the latest on leaving the block. With `graphs`, at once without
+            CUDA, and for a model that is offloaded, has a cache enabled, or is compiled with graphs of its own; at its
+            first call for one that cannot be captured; in a later loop where weights were moved or adapters changed.
     """
     scheduler, models = getattr(pipe, "scheduler", None), _models_of(pipe)
     if not all(hasattr(scheduler, name) for name in ("step", "set_timesteps")) or not models:
@@ -96,6 +105,8 @@ def attach(
     cast = Cast(_role("weak", weak), None if plain is None else _role("plain", plain), strong)
     session = Session(pipe, models, method, cast, trace, generator)
     with Patches() as patches:
+        if graphs:
+            session.graphs = graphed(models, patches, lambda: session.now.playing)
         session.take_over(patches)
         yield session.run
         session.now.check_explained()

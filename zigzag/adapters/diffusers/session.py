@@ -13,6 +13,7 @@ from zigzag.adapters.diffusers import unfit
 from zigzag.adapters.diffusers.cast import Cast
 from zigzag.adapters.diffusers.counting import Run, arguments_of
 from zigzag.adapters.diffusers.edits import Edits
+from zigzag.adapters.diffusers.graphed import Graphed
 from zigzag.adapters.diffusers.layout import Part
 from zigzag.adapters.diffusers.levels import noised, noised_by_call, scaled
 from zigzag.adapters.diffusers.loop import Loop, is_plain, moved
@@ -46,6 +47,7 @@ class Session:
         self.run, self.steps, self.edits = self.now.run, Steps(self.now), Edits(self.now, models)
         self._turn: object = None  # whose turn it is to hand out times
         self._warned = False  # that a corrector was left out
+        self.graphs: Sequence[Graphed] = ()
 
     def take_over(self, patches: Patches) -> None:
         """Replaces what the pipeline calls of its scheduler, and watches its models, until `patches` are undone."""
@@ -169,6 +171,8 @@ class Session:
     def _prepare(self, path: tuple[Move, ...], part: Part, times: Times) -> None:
         self.now.loop, self.now.stepped, self.now.path, self.now.run.knot = None, 0, path, part.knot
         self.now.playing = "own"
+        for graph in self.graphs:
+            graph.begin()
         self.now.cast.check_path(path, self.now.method)
         self.now.drop_seconds()
         self.now.grid.draw_in()
