@@ -12,17 +12,18 @@ from torch import Tensor
 from zigzag.checks import check_generator, check_state
 from zigzag.conditions import MISSING
 from zigzag.guidance import Guidance
+from zigzag.guided import Asking
 from zigzag.inversion.fixed_point import FixedPoint
 from zigzag.inversion.inverted import GridMark, Inverted, Report, deviation
 from zigzag.inversion.recorded import Recorded
-from zigzag.inversion.scheme import Found, Scheme, answered
-from zigzag.inversion.settling import check_accuracy, check_solver, draw_noises, settle, state_dtype_of
+from zigzag.inversion.scheme import Found, Run, Scheme, answered
+from zigzag.inversion.settling import check_accuracy, check_solver, draw_noises, held_noises, settle, state_dtype_of
 from zigzag.model import Predictor
 from zigzag.sampling import Generators
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import norms
 
-__all__ = ["fresh", "invert", "reconstruct"]
+__all__ = ["fresh", "invert", "inverting", "reconstruct", "reconstructing"]
 
 
 def invert(
@@ -69,19 +70,31 @@ def invert(
     with torch.set_grad_enabled(grad):
         settled = settle(eps_fn, x0, solver, cond, uncond, guidance, batched)
         x = x0.to(carried)
-        noises = None if isinstance(scheme, Recorded) else draw_noises(solver, x, generator)
-        run = settled.run(solver, noises)
-        found = answered(scheme.up(run, x, generator), settled.model)
-        report = Report(
-            run.guided.rows, deviation(found.states[0].detach(), solver.knots[1][0]), scheme.growth(solver),
-            found.residual, found.contraction,
-        )  # fmt: skip
-        if isinstance(scheme, FixedPoint):
-            report = _judge(scheme, solver.memory, report)
-        if round_trip:
-            back = answered(scheme.down(settled.run(solver, noises), found), settled.model)
-            report = replace(report, round_trip=norms(back - x) / norms(x))
-    return Inverted(scheme, GridMark.of(solver), found.states, x0.dtype, found.residuals, noises, report)
+        run = settled.run(solver, held_noises(scheme, solver, x, generator))
+        return answered(inverting(scheme, run, x, x0.dtype, generator, round_trip), settled.model)
+
+
+def inverting(
+    scheme: Scheme, run: Run, x: Tensor, dtype: torch.dtype, generator: Generators = None, round_trip: bool = False
+) -> Asking[Inverted]:
+    """`invert` without a model, its arguments checked: whoever answers what it asks gets the same.
+
+    Args:
+        scheme, generator, round_trip: as there. run: the grid, the guidance and the noise held, of this way alone.
+        x: the data, in the dtype that the states are carried in. dtype: of the data.
+    """
+    solver = run.solver
+    found = yield from scheme.up(run, x, generator)
+    report = Report(
+        run.guided.rows, deviation(found.states[0].detach(), solver.knots[1][0]), scheme.growth(solver),
+        found.residual, found.contraction,
+    )  # fmt: skip
+    if isinstance(scheme, FixedPoint):
+        report = _judge(scheme, solver.memory, report)
+    if round_trip:
+        back = yield from scheme.down(run, found)
+        report = replace(report, round_trip=norms(back - x) / norms(x))
+    return Inverted(scheme, GridMark.of(solver), found.states, dtype, found.residuals, run.noises, report)
 
 
 def reconstruct(
@@ -117,9 +130,13 @@ def reconstruct(
     with torch.set_grad_enabled(grad):
         shown = inverted.noise.to(inverted.dtype)
         settled = settle(eps_fn, shown, solver, cond, uncond, guidance, batched)
-        found = Found(inverted.states, inverted.residuals)
-        x = answered(inverted.scheme.down(settled.run(solver, inverted.noises), found), settled.model)
+        x = answered(reconstructing(inverted, settled.run(solver, inverted.noises)), settled.model)
     return x.to(inverted.dtype)
+
+
+def reconstructing(inverted: Inverted, run: Run) -> Asking[Tensor]:
+    """`reconstruct` without a model, its arguments checked: the data, in the dtype that the states are carried in."""
+    return (yield from inverted.scheme.down(run, Found(inverted.states, inverted.residuals)))
 
 
 def fresh(
@@ -162,6 +179,6 @@ def _judge(scheme: FixedPoint, memory: int, report: Report) -> Report:
         warnings.warn(
             f"{scheme!r} did not converge for {int((~converged).sum())} of {len(converged)} samples: {each}; {why}; "
             "more steps, weaker guidance or damping help, and EDICT, OBELM and Rex are exact without",
-            stacklevel=3,
+            stacklevel=5,
         )
     return replace(report, converged=converged)

@@ -12,6 +12,7 @@ from zigzag.checks import as_guidance, branches_asked, check_made_for, check_sta
 from zigzag.conditions import share_calls
 from zigzag.guided import Guided
 from zigzag.inversion.endings import Ended
+from zigzag.inversion.recorded import Recorded
 from zigzag.inversion.scheme import Run, Scheme
 from zigzag.model import Model, Models, Predictor
 from zigzag.moves import Denoise
@@ -21,7 +22,7 @@ from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
 from zigzag.solvers.predictions import made_for_of
 
-__all__ = ["Settled", "check_accuracy", "check_solver", "draw_noises", "settle", "state_dtype_of"]
+__all__ = ["Settled", "check_accuracy", "check_solver", "draw_noises", "held_noises", "settle", "state_dtype_of"]
 
 WIDE = (torch.float32, torch.float64)
 
@@ -118,6 +119,11 @@ def draw_noises(solver: Solver, x: Tensor, generator: Generators) -> Tensor | No
     if not any(solver.step(i, None, range(i)).noisy for i in range(len(solver))):
         return None
     return torch.stack([noise_like(x, generator) for _ in range(len(solver))])
+
+
+def held_noises(scheme: Scheme, solver: Solver, x: Tensor, generator: Generators) -> Tensor | None:
+    """The noise that the scheme holds on the solver: none, where it records what takes its place."""
+    return None if isinstance(scheme, Recorded) else draw_noises(solver, x, generator)
 
 
 def _check_last_time(eps_fn: object, solver: Solver) -> None:

@@ -88,8 +88,9 @@ def x0_form(kind: Prediction, alpha: Coefficient, sigma: Coefficient) -> tuple[C
 def first_order(kind: Prediction, alpha_i: float, sigma_i: float, alpha_j: float, sigma_j: float) -> AffineStep:
     """The first-order step between two levels (`DDIM`), for a prediction of that kind.
 
-    `a` is infinite where it says nothing of x₀ (ε at `α_i = 0`).
+    `a` is infinite where it says nothing of x₀ (ε at `α_i = 0`). Raises ValueError for an unknown prediction.
     """
+    check_prediction("kind", kind)
     if kind == "epsilon":
         if alpha_i == 0:
             return AffineStep(math.inf, math.nan)
