@@ -12,9 +12,11 @@ from torch import nn
 from zigzag.adapters.diffusers.cast import Cast
 from zigzag.adapters.diffusers.counting import Run
 from zigzag.adapters.diffusers.graphed import graphed
+from zigzag.adapters.diffusers.loop import only_inverts
 from zigzag.adapters.diffusers.patches import Patches
 from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.session import Session
+from zigzag.adapters.diffusers.ways import Inversion, Reconstruction, Way
 from zigzag.checks import as_guidance
 from zigzag.guidance import Guidance
 from zigzag.methods import Method
@@ -29,10 +31,10 @@ MODELS = ("unet", "transformer", "transformer_2")
 @contextmanager
 def attach(
     pipe: Any,
-    method: Method | Sequence[Move],
+    method: Method | Sequence[Move] | Inversion | Reconstruction,
     *,
     strong: Role | None = None,
-    weak: float | Guidance | Role = 0.0,
+    weak: float | Guidance | Role | None = None,
     plain: float | Guidance | Role | None = None,
     trace: Trace | None = None,
     generator: torch.Generator | None = None,
@@ -95,14 +97,20 @@ def attach(
         raise TypeError(f"pipe must have a scheduler and one of {', '.join(MODELS)}, got {type(pipe).__name__}")
     if "step" in vars(scheduler):
         raise ValueError("pipe: its scheduler's step is replaced already, by another attach block; leave that first")
-    if isinstance(method, type | str) or not isinstance(method, Method | Sequence):
-        raise TypeError(f"method must have path(T) or be a sequence of moves, got {method!r}")
+    if isinstance(method, type | str) or not isinstance(method, Method | Sequence | Way):
+        raise TypeError(
+            f"method must have path(T) or be a sequence of moves, or an Inversion or Reconstruction, got {method!r}"
+        )
     for name, value, wanted in (("trace", trace, Trace), ("generator", generator, torch.Generator)):
         if value is not None and not isinstance(value, wanted):
             raise TypeError(f"{name} must be a {wanted.__name__}, got {value!r}")
     if strong is not None and not isinstance(strong, Role):
         raise TypeError(f"strong must be a Role, or None for the pipeline's own guidance, got {strong!r}")
-    cast = Cast(_role("weak", weak), None if plain is None else _role("plain", plain), strong)
+    if weak is None and not isinstance(method, Way) and not only_inverts(method):
+        weak = 0.0
+    cast = Cast(_role("weak", weak), _role("plain", plain), strong)
+    if isinstance(method, Way):
+        _check_way(cast, trace)
     session = Session(pipe, models, method, cast, trace, generator)
     with Patches() as patches:
         if graphs:
@@ -112,8 +120,15 @@ def attach(
         session.now.check_explained()
 
 
-def _role(name: str, given: float | Guidance | Role) -> Guidance | Role:
-    return given if isinstance(given, Role) else as_guidance(name, given)
+def _role(name: str, given: float | Guidance | Role | None) -> Guidance | Role | None:
+    return given if given is None or isinstance(given, Role) else as_guidance(name, given)
+
+
+def _check_way(cast: Cast, trace: Trace | None) -> None:
+    if any(hasattr(rule, "reset") for rule in cast.rules().values()):
+        raise ValueError(f"weak={cast.weak!r} has a state, and would guide the way back otherwise; take CFG")
+    if trace is not None:
+        raise ValueError("trace is of moves, and an inversion is none; its report is run.inverted.report")
 
 
 def _models_of(pipe: Any) -> list[nn.Module]:

@@ -28,11 +28,11 @@ class Cast:
     """The roles, as far as they are not what the pipeline is by itself: its own calls, joined as it joins them.
 
     Attributes:
-        weak, plain: a rule for the branches of the pipeline's own calls, or a `Role`, whose calls are its own. plain:
-            None is the pipeline as it is. strong: likewise, but for a rule.
+        weak, plain: a rule for the branches of the pipeline's own calls, or a `Role`, whose calls are its own; None is
+            the pipeline as it is. strong: likewise, but for a rule.
     """
 
-    weak: Guidance | Role
+    weak: Guidance | Role | None
     plain: Guidance | Role | None = None
     strong: Role | None = None
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from zigzag.adapters.diffusers.branches import is_doubled, rows_per_sample, shape_of
+from zigzag.inversion import Inverted
 
 __all__ = ["Calls", "Run", "arguments_of"]
 
@@ -26,10 +27,12 @@ class Run:
         rows: model rows per sample that ran, in all calls of the pipeline together. A call that no step of the
             scheduler followed counts too: for as many samples as the step before it had, or for one.
         knot: the knot of the scheduler's grid at which the latents are that the pipeline, or a callback, has now.
+        inverted: what an `Inversion` has found, with its report, once the pipeline has run.
     """
 
     rows: int = 0
     knot: int = 0
+    inverted: Inverted | None = field(default=None, repr=False, compare=False)
     levels: Callable[[int], tuple[float, float]] = field(default=_unknown, repr=False, compare=False)
 
     @property

@@ -30,12 +30,17 @@ class Layout:
         self._called = [rehearsed.called(told) for told in range(len(rehearsed.all_times))]
 
     def call(self, told: int) -> int:
-        """The call at which the model is told that one of the solver's `all_times`."""
-        return self._called[told]
+        """The call at which the model is told that one of the solver's `all_times`; one past the last, for data."""
+        return self._called[told] if told < len(self._called) else self.end
+
+    @property
+    def end(self) -> int:
+        """One past the last call."""
+        return self.groups[-1].last + 1
 
     def first_of(self, call: int) -> int:
-        """The first call of the step that has this one."""
-        return max(group.first for group in self.groups if group.first <= call)
+        """The first call of the step that has this one, and one past the last itself."""
+        return max(first for first in (*(group.first for group in self.groups), self.end) if first <= call)
 
     def part(self, start: int, count: int) -> Part:
         """The knots of a part of the grid, of `count` times from call `start` on.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zigzag.adapters.diffusers.loop import Loop
+from zigzag.adapters.diffusers.answering import Answering
 from zigzag.adapters.diffusers.plans import Plan
 from zigzag.adapters.diffusers.probing import scaled_within
 from zigzag.adapters.diffusers.timesteps import plain
@@ -24,7 +24,7 @@ def stand_at(scheduler: Any, call: int) -> None:
 
 
 def scaled(
-    scheduler: Any, plan: Plan, loop: Loop, original: Callable[..., Tensor], args: Any, kwargs: dict[str, Any]
+    scheduler: Any, plan: Plan, loop: Answering, original: Callable[..., Tensor], args: Any, kwargs: dict[str, Any]
 ) -> Tensor:
     """`scale_model_input` for the next call of the loop. The scheduler has its own grid."""
     call = plan.layout.call(loop.asked[loop.calls])
@@ -36,7 +36,7 @@ def scaled(
 def noised(
     scheduler: Any,
     plan: Plan | None,
-    loop: Loop | None,
+    loop: Answering | None,
     original: Callable[..., Tensor],
     args: Any,
     kwargs: dict[str, Any],

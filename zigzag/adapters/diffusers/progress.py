@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers import unfit
+from zigzag.adapters.diffusers.answering import Answering
 from zigzag.adapters.diffusers.cast import Cast, Source
 from zigzag.adapters.diffusers.counting import Calls, Run
+from zigzag.adapters.diffusers.entry import Entry
 from zigzag.adapters.diffusers.grids import Grid
-from zigzag.adapters.diffusers.loop import Loop
 from zigzag.adapters.diffusers.plans import Plan, levels_of
 from zigzag.adapters.diffusers.routes import is_standard
+from zigzag.adapters.diffusers.ways import Way
 from zigzag.methods import Method
 from zigzag.moves import Move
 from zigzag.trace import Trace
@@ -35,7 +37,8 @@ class Progress:
     Attributes:
         run: what the user is told. calls: the model calls since the last step. grid: the scheduler's own.
         plan: of the scheduler's steps, where a method is to lead them.
-        loop: of a path that is not plain. path: its moves, or those of standard sampling.
+        loop: of a path that is not plain. entry: of a state that is handed in. extras: what else its steps are given,
+            as far as the pipeline has said. path: its moves, or those of standard sampling.
         hosts: the grid's times as host numbers, for a trace of standard sampling.
         stepped: steps made in the loop under way, if one is. led: steps led on this grid.
         told: the time handed out last. taken: whether a step was made at it.
@@ -47,7 +50,7 @@ class Progress:
     def __init__(
         self,
         pipe: Any,
-        method: Method | Sequence[Move],
+        method: Method | Sequence[Move] | Way,
         cast: Cast,
         trace: Trace | None,
         generator: torch.Generator | None,
@@ -58,7 +61,9 @@ class Progress:
         self.calls = Calls(self.run)
         self.grid = Grid(self.scheduler)
         self.plan: Plan | None = None
-        self.loop: Loop | None = None
+        self.loop: Answering | None = None
+        self.entry = Entry()
+        self.extras: Mapping[str, Any] = {}
         self.path: tuple[Move, ...] = ()
         self.stepped: int | None = None
         self.led = 0

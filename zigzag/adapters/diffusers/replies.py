@@ -32,12 +32,16 @@ class Replies:
             call(zero, zero, begun)
         self._like = call.answer
 
-    def __call__(self, state: Tensor, x: Tensor, e: Tensor, call: int) -> Any:
-        """The answer of a call at state `x` with prediction `e`, whose next state is `state`."""
-        clean, row = None, self._rehearsal.row(max(call, self._begun), self._begun)
-        if row.clean is not None:
-            p, q = row.clean
-            clean = (p * x + q * e.to(x.dtype)).to(state.dtype)
+    def __call__(self, state: Tensor, x: Tensor, e: Tensor, call: int, clean: Tensor | None = None) -> Any:
+        """The answer of a call at state `x` with prediction `e`, whose next state is `state`.
+
+        `clean` is the x₀ to give, where it is not the scheduler's.
+        """
+        if clean is None:
+            row = self._rehearsal.row(max(call, self._begun), self._begun)
+            if row.clean is not None:
+                p, q = row.clean
+                clean = (p * x + q * e.to(x.dtype)).to(state.dtype)
         if isinstance(self._like, tuple):
             return (state, clean)[: len(self._like)]
         if isinstance(self._like, BaseOutput):

@@ -34,7 +34,7 @@ class Second:
     """
 
     def __init__(self, now: Progress, scheduler: Any, part: int, given: Mapping[str, Any]) -> None:
-        assert now.loop is not None
+        assert isinstance(now.loop, Loop)
         self.now, self.scheduler, self.part, self.first = now, scheduler, part, now.loop
         self.grid = Grid(scheduler)
         self.grid.keep()

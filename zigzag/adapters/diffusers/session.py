@@ -13,16 +13,22 @@ from zigzag.adapters.diffusers import unfit
 from zigzag.adapters.diffusers.cast import Cast
 from zigzag.adapters.diffusers.counting import Run, arguments_of
 from zigzag.adapters.diffusers.edits import Edits
+from zigzag.adapters.diffusers.entry import check_takes_latents
+from zigzag.adapters.diffusers.given import extras_of
 from zigzag.adapters.diffusers.graphed import Graphed
 from zigzag.adapters.diffusers.layout import Part
+from zigzag.adapters.diffusers.led import enter
 from zigzag.adapters.diffusers.levels import noised, noised_by_call, scaled
-from zigzag.adapters.diffusers.loop import Loop, is_plain, moved
+from zigzag.adapters.diffusers.loop import Loop, enters, is_plain, moved
 from zigzag.adapters.diffusers.patches import Patches
-from zigzag.adapters.diffusers.plans import plan_of
+from zigzag.adapters.diffusers.plans import Plan, plan_of
 from zigzag.adapters.diffusers.progress import Progress
-from zigzag.adapters.diffusers.routes import asks_on, is_standard, path_on, stood_on
+from zigzag.adapters.diffusers.routes import asks_on, is_standard, path_on, stood_on, tour_on
+from zigzag.adapters.diffusers.scheme_loop import SchemeLoop
 from zigzag.adapters.diffusers.steps import Steps
-from zigzag.adapters.diffusers.timesteps import Times, is_tail, plain, spread
+from zigzag.adapters.diffusers.timesteps import Times, is_tail, plain, spread, with_data
+from zigzag.adapters.diffusers.ways import Way
+from zigzag.inversion import Inverted
 from zigzag.methods import Method
 from zigzag.moves import Move
 from zigzag.trace import Trace
@@ -37,7 +43,7 @@ class Session:
         self,
         pipe: Any,
         models: Sequence[nn.Module],
-        method: Method | Sequence[Move],
+        method: Method | Sequence[Move] | Way,
         cast: Cast,
         trace: Trace | None,
         generator: torch.Generator | None,
@@ -46,6 +52,8 @@ class Session:
         self.now = Progress(pipe, method, cast, trace, generator)
         self.run, self.steps, self.edits = self.now.run, Steps(self.now), Edits(self.now, models)
         self._turn: object = None  # whose turn it is to hand out times
+        self._generator: Any = None  # of the pipeline's, for its scheduler
+        self._toured: tuple[Plan, list[int]] | None = None  # of the plan that it was read off, what a way asks
         self._warned = False  # that a corrector was left out
         self.graphs: Sequence[Graphed] = ()
 
@@ -64,7 +72,15 @@ class Session:
         for other in vars(self.now.pipe).values():
             if other is not self.now.scheduler and all(hasattr(other, name) for name in ("step", "set_timesteps")):
                 patches.wrap(other, "step", self.steps.step_of_other)
-        for name, wrapper in (("get_timesteps", self._get_timesteps), ("progress_bar", self._progress_bar)):
+        own = {
+            "get_timesteps": self._get_timesteps,
+            "progress_bar": self._progress_bar,
+        }
+        if isinstance(self.now.method, Way) or enters(self.now.method):
+            check_takes_latents(self.now.pipe)
+            own["prepare_latents"] = self._prepare_latents
+            own["prepare_extra_step_kwargs"] = self._prepare_extra_step_kwargs
+        for name, wrapper in own.items():
             if hasattr(self.now.pipe, name):
                 patches.wrap(self.now.pipe, name, wrapper)
         self.edits.take_over(patches)
@@ -134,24 +150,33 @@ class Session:
 
     def asks(self, start: int, count: int) -> Sequence[int]:
         """Of every pass over a part of `count` times from `start` on: which of them the model is told."""
-        return asks_on(self.now.method, self.now.cast, self.now.plan, start, count)
+        way, plan = self.now.method, self.now.plan
+        if not isinstance(way, Way):
+            return asks_on(way, self.now.cast, plan, start, count)
+        return range(count) if plan is None else [plan.layout.call(told) for told in self._tour(way, start, count)]
+
+    def _tour(self, way: Way, start: int, count: int) -> list[int]:
+        plan = self.now.plan
+        assert plan is not None
+        if self._toured is None or self._toured[0] is not plan:
+            self._toured = plan, tour_on(way, plan, start, count)
+        return self._toured[1]
 
     def begin(self, times: Times) -> Iterator[Tensor]:
         """The times of one loop of the pipeline. Who does not step is only looking, and sees the plain grid."""
-        steps = times.grid.unbind()
+        steps = with_data(times.grid).unbind()
         if self.now.stepped:  # in the middle of a loop
-            yield from steps
+            yield from times.grid.unbind()
             return
         if self.now.plan is not None and self.now.grid.rewritten():
             with self.now.grid.shown():
                 self.now.plan = plan_of(self.now.scheduler)
-        path, part = path_on(self.now.method, self.now.plan, times.start, len(steps))
-        self._prepare(path, part, times)
+        self._prepare(times)
         turn = self._turn = object()
-        for call, told in enumerate(self.asks(times.start, len(steps))):
+        for call, told in enumerate(self._told(times)):
             if self._turn is not turn or (self.now.stepped or 0) != call:
                 self._check_called(turn)
-                yield from steps[call:]
+                yield from times.grid[call:].unbind()
                 return
             if self.now.loop is not None:
                 self.now.playing = self.now.loop.passes[call].source
@@ -163,33 +188,69 @@ class Session:
         if self._turn is turn:
             self.now.told, self.now.taken = None, False
 
+    def _told(self, times: Times) -> Iterator[int]:
+        """Call by call, which of the times is told: of a way, as it asks."""
+        if not isinstance(loop := self.now.loop, SchemeLoop):
+            yield from self.asks(times.start, len(times.grid))
+            return
+        assert self.now.plan is not None
+        while not loop.ended:
+            yield self.now.plan.layout.call(loop.asked[loop.calls])
+
     def _check_called(self, turn: object) -> None:
         """Raises RuntimeError where the loop whose `turn` it is called the model, and goes on without a step."""
         if self._turn is turn and self.now.loop is not None and self.now.calls.outputs:
             raise RuntimeError(unfit.UNLED)
 
-    def _prepare(self, path: tuple[Move, ...], part: Part, times: Times) -> None:
-        self.now.loop, self.now.stepped, self.now.path, self.now.run.knot = None, 0, path, part.knot
-        self.now.playing = "own"
+    def _prepare(self, times: Times) -> None:
+        now, count, method = self.now, len(times.grid), self.now.method
+        entered = isinstance(method, Way) or enters(method)
+        if entered and now.extras and now.plan is not None:
+            with now.grid.shown():
+                now.plan = plan_of(now.scheduler, now.extras)
+        path, part = ((), Part(0, count)) if isinstance(method, Way) else path_on(method, now.plan, times.start, count)
+        now.loop, now.stepped, now.path, now.run.knot = None, 0, path, part.knot
+        now.playing = "own"
         for graph in self.graphs:
             graph.begin()
-        self.now.cast.check_path(path, self.now.method)
-        self.now.drop_seconds()
-        self.now.grid.draw_in()
-        self.now.calls.begin()
-        if is_plain(path):
-            if self.now.trace is not None:
-                self.now.trace.begin(path)
-                self.now.hosts = times.grid.tolist()
+        now.cast.check_path(path, method)
+        now.drop_seconds()
+        now.grid.draw_in()
+        now.calls.begin()
+        if not isinstance(method, Way) and is_plain(path):
+            if now.trace is not None:
+                now.trace.begin(path)
+                now.hosts = times.grid.tolist()
             return
-        assert self.now.plan is not None
-        self.now.loop = Loop(
-            [moved(move, part.knot) for move in path], self.now.plan.solver, self.now.cast, self.now.trace
-        )
-        unfit.refuse_unfit(self.now.pipe, self.models, steps=len(times.grid), calls=len(self.now.loop.asked))
-        if self.now.plan.corrected and not self._warned:
+        assert now.plan is not None
+        loop: Loop | SchemeLoop
+        if isinstance(method, Way):
+            tour = self._tour(method, times.start, count)
+            loop = SchemeLoop(method, method.grid(now.plan), now.cast, tour, self._found)
+        else:
+            loop = Loop([moved(move, part.knot) for move in path], now.plan.solver, now.cast, now.trace)
+        now.loop = loop
+        unfit.refuse_unfit(now.pipe, self.models, steps=count, calls=len(loop.asked), entered=entered)
+        if entered:
+            enter(loop, now.plan, now.grid, now.entry, now.extras, now.generator or self._generator)
+            now.run.knot = loop.knot
+        if now.plan.corrected and not self._warned:
             self._warned = True
-            unfit.warn_of_corrector(self.now.scheduler, self.now.method)
+            unfit.warn_of_corrector(now.scheduler, now.method)
+
+    # A state that is handed in takes the place of the latents that the pipeline prepares.
+
+    def _prepare_latents(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        kept = self.now.method.state if isinstance(self.now.method, Way) else None
+        return self.now.entry.prepare(original, args, kwargs, kept)
+
+    def _prepare_extra_step_kwargs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        given = original(*args, **kwargs)
+        self.now.extras, self._generator = extras_of(self.steps.signature, given), given.get("generator")
+        return given
+
+    def _found(self, inverted: Inverted | None) -> None:
+        self.now.run.inverted = inverted
 
     def _scale_model_input(self, original: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         if self.now.loop is None or self.now.loop.ended or self.now.plan is None:
@@ -200,7 +261,7 @@ class Session:
     def _add_noise(self, original: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         loop = self.now.loop if self.now.stepped else None
         whole = [x for x in (*args, *kwargs.values()) if isinstance(x, Times) and not x.ended]
-        if self.now.plan is not None and whole:
+        if self.now.plan is not None and whole and not isinstance(self.now.method, Way):
             stood = stood_on(self.now.method, self.now.cast, self.now.plan, whole[0].start, len(whole[0].grid))
             with self.now.grid.shown():
                 return noised_by_call(self.now.scheduler, stood, original, args, kwargs)

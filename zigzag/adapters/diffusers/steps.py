@@ -8,7 +8,8 @@ from typing import Any
 
 from zigzag.adapters.diffusers import unfit
 from zigzag.adapters.diffusers.given import given_to
-from zigzag.adapters.diffusers.led import Led, begun
+from zigzag.adapters.diffusers.led import Led, begun, entered
+from zigzag.adapters.diffusers.loop import Loop
 from zigzag.adapters.diffusers.progress import Progress
 from zigzag.adapters.diffusers.routes import is_standard
 from zigzag.adapters.diffusers.seconds import Second
@@ -26,12 +27,12 @@ class Steps:
     def __init__(self, now: Progress) -> None:
         self.now = now
         self._led: Led | None = None
-        self._signature = inspect.signature(now.scheduler.step)
+        self.signature = inspect.signature(now.scheduler.step)
 
     def step(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of the scheduler's own."""
         outputs = self.now.calls.taken()
-        given = given_to(self._signature, args, kwargs)
+        given = given_to(self.signature, args, kwargs)
         now = self.now
         if now.loop is None:
             return self._plain_step(original, args, kwargs, given, outputs)
@@ -39,7 +40,10 @@ class Steps:
         unfit.check_led(now.loop, given["timestep"], now.told, outputs, stepping=stepping, taken=now.taken)
         if not now.stepped:
             assert now.plan is not None
-            self._led = begun(now.loop, now.plan, now.grid, self._signature, given, now.generator)
+            if now.loop.entered or not isinstance(now.loop, Loop):
+                self._led = entered(now.loop, now.plan, now.grid, self.signature, given, now.extras)
+            else:
+                self._led = begun(now.loop, now.plan, now.grid, self.signature, given, now.generator)
             now.loop, now.plan = self._led.loop, self._led.plan
         assert self._led is not None
         loop, rows = self._led.loop, self._led.loop.rows
@@ -95,7 +99,8 @@ class Steps:
 
     def _second_step(self, scheduler: Any, given: Mapping[str, Any]) -> Any:
         now = self.now
-        if not now.taken or now.loop is None or now.calls.outputs or not unfit.same_time(given["timestep"], now.told):
+        apart = not now.taken or now.calls.outputs or not unfit.same_time(given["timestep"], now.told)
+        if apart or not isinstance(now.loop, Loop):
             unfit.refuse_copy()
         second = next((known for known in now.seconds if known.scheduler is scheduler), None)
         if second is None:

@@ -8,14 +8,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Times", "Tour", "is_tail", "plain", "spread"]
+__all__ = ["Times", "Tour", "is_tail", "plain", "spread", "with_data"]
 
 
 class Tour(Protocol):
     """Whoever knows which knots a loop over a part of the grid visits, and what it does there."""
 
     def asks(self, start: int, count: int) -> Sequence[int]:
-        """Of every model call on a part of `count` times from `start` on: which of them the model is told."""
+        """Of every model call on a part of `count` times from `start` on: which of them the model is told.
+
+        One past its last is data, of the whole grid.
+        """
         ...
 
     def begin(self, times: Times) -> Iterator[Tensor]:
@@ -94,5 +97,10 @@ def is_tail(part: Any, whole: Tensor) -> bool:
     return same and torch.equal(part, whole[len(whole) - len(part) :])
 
 
+def with_data(grid: Tensor) -> Tensor:
+    """The time steps, and 0 after them, which a model is told at data."""
+    return torch.cat([grid, grid.new_zeros(1)])
+
+
 def _at(grid: Tensor, told: Sequence[int]) -> Tensor:
-    return grid[torch.tensor(told, dtype=torch.long, device=grid.device)] if len(grid) else grid
+    return with_data(grid)[torch.tensor(told, dtype=torch.long, device=grid.device)] if len(grid) else grid

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 import torch
 from torch import Tensor, nn
 
-from zigzag.adapters.diffusers.loop import Loop
+from zigzag.adapters.diffusers.answering import Answering
 from zigzag.adapters.diffusers.stepping import name_of
 
 __all__ = [
@@ -57,16 +57,17 @@ def refuse_per_token(extras: Mapping[str, Any]) -> None:
             )
 
 
-def refuse_unfit(pipe: Any, models: Sequence[nn.Module], *, steps: int, calls: int) -> None:
+def refuse_unfit(pipe: Any, models: Sequence[nn.Module], *, steps: int, calls: int, entered: bool = False) -> None:
     """Raises ValueError for a pipeline that a path of so many `calls` on so many `steps` would lead wrong.
 
     Those are: a model with a cache; perturbed-attention guidance, which without an unconditional branch evaluates two
     branches all the same; and, where there are more calls than steps, pipelines that hold the counter of their loop
-    against the number of steps, and so switch something off at the call of that number.
+    against the number of steps, and so switch something off at the call of that number; also where the path has
+    `entered` below knot 0, so that the call's number is not the step's.
     """
     refuse_caches(models)
     refuse_perturbed(pipe)
-    if calls > steps:
+    if calls > steps or entered:
         _refuse_counting(pipe, so := f"and the method makes {calls} calls on {steps} steps")
         _refuse_stepwise(pipe, so)
 
@@ -131,7 +132,7 @@ def _refuse_stepwise(pipe: Any, so: str) -> None:
             )
 
 
-def check_led(loop: Loop, time: Any, told: Any, outputs: Sequence[Any], *, stepping: bool, taken: bool) -> None:
+def check_led(loop: Answering, time: Any, told: Any, outputs: Sequence[Any], *, stepping: bool, taken: bool) -> None:
     """Raises RuntimeError unless the pipeline steps at the `told` time, in its turn, after a call of its model.
 
     taken: whether it has stepped at that time already.

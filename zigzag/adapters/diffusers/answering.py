@@ -1,0 +1,136 @@
+"""What a pipeline's model calls answer, and the states that are handed out for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zigzag.adapters.diffusers.branches import (
+    Branches,
+    Names,
+    is_doubled,
+    name_branches,
+    rows_per_sample,
+    sign_of,
+    split_branches,
+)
+from zigzag.adapters.diffusers.cast import Cast, Pass
+from zigzag.adapters.diffusers.draws import Draws
+from zigzag.solvers import Solver, StepInfo
+
+__all__ = ["Answering", "Own"]
+
+
+class Own:
+    """The pipeline's own guidance, whatever its rule, its prediction held until it is called for."""
+
+    def __init__(self) -> None:
+        self.prediction: Tensor | None = None
+        self.both = False
+
+    def __repr__(self) -> str:
+        return "the pipeline's own guidance"
+
+    def branches(self, step: StepInfo) -> tuple[bool, bool]:
+        """`(cond, uncond)`: what the pipeline evaluates, which is not for the traversal to choose."""
+        return self.both, self.both
+
+    def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo) -> Tensor:
+        """The pipeline's prediction of this call."""
+        assert self.prediction is not None
+        return self.prediction
+
+
+class Answering:
+    """Takes the outputs of a model, call by call, and hands out the state for the next.
+
+    Args:
+        solver: the steps of its grid. cast: of the roles that are not the pipeline's own.
+
+    Attributes:
+        passes: of the pipeline's loop. asked: which of the solver's `all_times` the model is told in each.
+        knot: where the state is that was handed out; between two knots, the one that the step has left.
+        place: which of `all_times` belongs to that state; None where it is data.
+        entered: whether it began with a state of its own, before the first call.
+        calls, rows: that were answered, and their rows per sample.
+        doubled: whether the state is twice the samples, one half a branch, both to be the same (DiT).
+        draw: of the noise; to be set before it begins.
+    """
+
+    draw: Draws
+    passes: list[Pass]
+    asked: list[int]
+    knot: int
+    place: int | None
+
+    def __init__(self, solver: Solver, cast: Cast) -> None:
+        self.solver, self.cast, self.own = solver, cast, Own()
+        self.calls, self.rows = 0, 0
+        self.doubled, self.entered = False, False
+        self._names: Names | None = None
+        self._handed: tuple[Tensor, Tensor, int | None] | None = None  # itself, what it was, its count of writes
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing more to ask."""
+        raise NotImplementedError
+
+    def answer(self, outputs: Sequence[Any], guided: Tensor, sample: Tensor) -> Tensor:
+        """Takes the model's outputs at `sample`, and the pipeline's prediction, on to the state for the next call."""
+        raise NotImplementedError
+
+    def _branches(self, outputs: Sequence[Any], guided: Tensor) -> tuple[Branches | None, int]:
+        """The two branches, where there are two and they are wanted, and the rows that ran."""
+        self.doubled = self.doubled or (not self.calls and is_doubled(outputs, guided))
+        guided = guided[: len(guided) // 2] if self.doubled else guided
+        if not self.cast.rules():
+            return None, rows_per_sample(outputs, guided)
+        parts = split_branches(outputs, guided)
+        if len(parts) == 1:
+            return None, 1
+        if len(parts) != 2:
+            raise ValueError(
+                f"the pipeline evaluates {len(parts)} branches a step, and attach follows two, a conditional and an "
+                "unconditional one; switch off what takes the others (perturbed-attention or skip-layer guidance)"
+            )
+        if self._names is None:
+            self._names = name_branches(parts[0], parts[1], guided)
+        # While the two are equal it does not matter which is which, but their sign does.
+        branches = (self._names or Names(cond=1, sign=sign_of(parts[0], guided))).of(parts)
+        return Branches(*(torch.cat([part, part]) for part in branches)) if self.doubled else branches, 2
+
+    def hand_out(self, state: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the pipeline is given of a state, in a `dtype`; the state itself keeps its digits."""
+        handed = state.to(dtype)
+        version = _version(handed)
+        self._handed = handed, handed if version is not None else handed.clone(), version
+        return handed
+
+    def _came_back(self, sample: Tensor) -> bool:
+        """Whether it is what was handed out. (A pipeline may have cast it, or reshaped it and back.)"""
+        assert self._handed is not None
+        handed, was, version = self._handed
+        if _version(handed) != version:
+            return False
+        return (sample is handed and version is not None) or torch.equal(sample, was.to(sample.dtype))
+
+    def _check_entered(self, sample: Tensor) -> None:
+        """Raises ValueError where the first call was not made at the state that was handed in."""
+        if not self.entered or self.calls or self._came_back(sample):
+            return
+        assert self._handed is not None
+        was = self._handed[1].to(sample.device, sample.dtype)
+        how = "laid out otherwise" if was.shape != sample.shape else "changed"
+        raise ValueError(
+            f"the latents that were handed in, {tuple(was.shape)}, came to the scheduler {how}, {tuple(sample.shape)}: "
+            "between its prepare_latents and its loop the pipeline scales, blends or reshapes them, so that attach "
+            "cannot lead a state of one's own there; only paths from knot 0"
+        )
+
+
+def _version(x: Tensor) -> int | None:
+    # Tensors made under inference mode keep no count of what was done to them in place.
+    return None if x.is_inference() else x._version
