@@ -15,7 +15,9 @@ from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampl
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 STUDY = (ROOT / "docs/study.md").read_text(encoding="utf-8")
-TRAINING, INVERSION = ((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("training", "inversion"))
+TRAINING, INVERSION, EXTENDING = (
+    (ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("training", "inversion", "extending")
+)
 # Those of docs/diffusers.md that build their pipeline; the others load one.
 IN_DIFFUSERS = [
     code
@@ -23,7 +25,9 @@ IN_DIFFUSERS = [
     if "Transformer2DModel(" in code
 ]
 BLOCK = re.compile(r"```py\w*\n(.*?)```", re.DOTALL)
-EXAMPLES, IN_TRAINING = (re.findall(r"```python\n(.*?)```", text, re.DOTALL) for text in (README, TRAINING + INVERSION))
+EXAMPLES, IN_TRAINING = (
+    re.findall(r"```python\n(.*?)```", text, re.DOTALL) for text in (README, TRAINING + INVERSION + EXTENDING)
+)
 
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=range(len(EXAMPLES)))

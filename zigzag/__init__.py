@@ -13,11 +13,12 @@ from zigzag.capture.graphs import capture
 from zigzag.conditions import MISSING
 from zigzag.guidance import CFG, CFGPlusPlus, Guidance, Interval, Polaris, RescaledCFG
 from zigzag.matched import matched_cfg
-from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
+from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
+from zigzag.model import Predictor
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol
 from zigzag.rows import count_rows
 from zigzag.sampling import Visit, sample, walk
-from zigzag.solvers import DDIM, AffineStep, FlowEuler, Solver, Spherical, StepInfo
+from zigzag.solvers import DDIM, AffineStep, FlowEuler, Solver, Spherical, StepInfo, adapt_prediction, convert
 from zigzag.strengths import CosineStrength, NormStrength, ShareStrength
 from zigzag.trace import Record, Trace
 
@@ -37,9 +38,11 @@ __all__ = [
     "ImplicitZ",
     "Interval",
     "Invert",
+    "Method",
     "Move",
     "NormStrength",
     "Polaris",
+    "Predictor",
     "Record",
     "Renoise",
     "Resampling",
@@ -55,7 +58,9 @@ __all__ = [
     "Visit",
     "Z2Sampling",
     "ZSampling",
+    "adapt_prediction",
     "capture",
+    "convert",
     "count_rows",
     "matched_cfg",
     "sample",

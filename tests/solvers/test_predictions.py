@@ -1,4 +1,4 @@
-"""Conversions among ε, x₀, v and flow: all four say the same x₀ and ε of one state x = α·x₀ + σ·ε."""
+"""Conversions among ε, x₀, v, flow, its reverse and score: all say the same x₀ and ε of one state x = α·x₀ + σ·ε."""
 
 import math
 from collections.abc import Callable
@@ -13,33 +13,36 @@ from torch import Tensor
 
 from support.gaussians import KINDS
 from support.tensors import assert_within, left, noise, seeds
-from zigzag.solvers import DDIM, FlowEuler, Solver, Spherical, adapt_prediction, convert
+from zigzag import DDIM, FlowEuler, Solver, Spherical, Standard, Z2Sampling, adapt_prediction, convert, sample
+from zigzag.solvers import ve_grid, vp_grid
 from zigzag.zoo import GaussianMixture
 
 EPS = torch.finfo(torch.float64).eps
+SAID = (*KINDS, "flow_to_data", "score")
 
 
 def truth(kind: str, x0: Tensor, eps: Tensor, alpha: Any, sigma: Any) -> Tensor:
-    """v = α·ε − σ·x₀, u = ε − x₀ (the table of docs/mathematics.md)."""
+    """v = α·ε − σ·x₀, u = ε − x₀ (the table of docs/mathematics.md); x₀ − ε, and ∇log p(x|x₀) = −ε/σ."""
     alpha, sigma = left(alpha, x0), left(sigma, x0)
-    return {"epsilon": eps, "x0": x0, "v": alpha * eps - sigma * x0, "flow": eps - x0}[kind]
+    known = {"epsilon": eps, "x0": x0, "v": alpha * eps - sigma * x0, "flow": eps - x0, "flow_to_data": x0 - eps}
+    return -eps / sigma if kind == "score" else known[kind]
 
 
 Convert = Callable[[Tensor, Tensor, Any, Any, Any, Any], Tensor]
 
 
 def check_conversions(conversion: Convert, alpha: Any, sigma: Any, seed: int) -> None:
-    """convert(x, source) = target for all sixteen pairs, built from the same x₀ and ε.
+    """convert(x, source) = target for all pairs, built from the same x₀ and ε.
 
-    One conversion divides at most twice by α, σ, α + σ or α² + σ²: with κ = (1 + α + σ)/min(α, σ, 1), a
-    rounding grows to at most κ² of the data, and there are fewer than ten of them.
+    One conversion divides at most twice by α, σ, α + σ or α² + σ², and once more by σ for a score: with
+    κ = (1 + α + σ)/min(α, σ, 1), a rounding grows to at most κ³ of the data, and there are fewer than ten of them.
     """
     x0, eps = noise(seed, 3, 4), noise(seed + 1, 3, 4)
     a, s = left(alpha, x0), left(sigma, x0)
     x = a * x0 + s * eps
     kappa = (1 + a + s) / torch.minimum(a, s).clamp_max(1.0)
-    bound = 10 * EPS * kappa**2 * (x0.abs() + eps.abs()) * (1 + a + s)
-    for source, target in product(KINDS, KINDS):
+    for source, target in product(SAID, SAID):
+        bound = 10 * EPS * kappa ** (3 if target == "score" else 2) * (x0.abs() + eps.abs()) * (1 + a + s)
         given_, wanted = (truth(kind, x0, eps, alpha, sigma) for kind in (source, target))
         out = conversion(x, given_, alpha, sigma, source, target)
         assert_within(out, wanted, bound)
@@ -71,7 +74,7 @@ def test_conversions_take_one_level_per_sample_or_a_tensor_of_no_dimension() -> 
     check_conversions(convert, alpha, sigma, 0)
     check_conversions(convert, alpha[0], sigma[0], 0)
     square = noise(0, 3, 3), noise(1, 3, 3)
-    for source, target in product(KINDS, KINDS):
+    for source, target in product(SAID, SAID):
         rows = zip(*square, alpha.tolist(), sigma.tolist(), strict=True)
         looped = [convert(*row, source, target) for row in rows]
         out = convert(*square, alpha, sigma, source, target)
@@ -93,7 +96,7 @@ def test_the_conversion_check_refuses_wrong_signs_and_swapped_levels() -> None:
         return convert(x, e, sigma, alpha, source, target)
 
     check_conversions(convert, 0.6, 0.8, 0)
-    for mutant in (negated("v"), negated("flow"), swapped):
+    for mutant in (*map(negated, ("v", "flow", "flow_to_data", "score")), swapped):
         with pytest.raises(AssertionError):
             check_conversions(mutant, 0.6, 0.8, 0)
 
@@ -145,7 +148,7 @@ def test_an_unknown_prediction_is_refused_by_the_name_of_its_argument(bad: Any) 
 def test_a_conversion_keeps_the_states_dtype(dtype: torch.dtype) -> None:
     x, e = noise(0, 2, 3).to(dtype), noise(1, 2, 3).to(dtype)
     level = torch.tensor([0.6, 0.7], dtype=torch.float64)
-    for source, target in product(KINDS, KINDS):
+    for source, target in product(SAID, SAID):
         assert convert(x, e, level, level, source, target).dtype == dtype
         assert convert(x, e, 0.6, 0.8, source, target).dtype == dtype
 
@@ -154,7 +157,7 @@ def test_gradients_flow_to_state_prediction_and_levels() -> None:
     x, e = noise(0, 3, 2).requires_grad_(), noise(1, 3, 2).requires_grad_()
     a = torch.tensor([0.3, 0.6, 0.9], dtype=torch.float64, requires_grad=True)
     s = torch.tensor([0.95, 0.8, 0.3], dtype=torch.float64, requires_grad=True)
-    for source, target in product(KINDS, KINDS):
+    for source, target in product(SAID, SAID):
 
         def function(*args: Tensor, source: Any = source, target: Any = target) -> Tensor:
             return convert(*args, source, target)
@@ -213,7 +216,7 @@ def test_their_shifts_differ_by_the_factor_that_d_carries(pair: str) -> None:
 # adapt_prediction ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", KINDS)
+@pytest.mark.parametrize("source", SAID)
 @pytest.mark.parametrize("name", ["sd", "edm", "flow", "spherical"])
 def test_an_adapted_predictor_predicts_what_the_solver_wants(name: str, source: Any) -> None:
     """A mixture's predictor of `source`, adapted, is its predictor of `solver.prediction` at every time."""
@@ -230,7 +233,9 @@ def test_an_adapted_predictor_predicts_what_the_solver_wants(name: str, source: 
     def predict(x: Tensor, t: Tensor, cond: object) -> Tensor:
         seen.append(cond)
         k = [row[v] for v in t.tolist()]
-        return mixture.predict(x, solver.alphas[k], solver.sigmas[k], prediction=source)
+        levels = solver.alphas[k], solver.sigmas[k]
+        x0, eps = (mixture.predict(x, *levels, prediction=kind) for kind in ("x0", "epsilon"))
+        return truth(source, x0, eps, *levels)
 
     adapted = adapt_prediction(predict, solver, source)
     n = len(solver)
@@ -257,3 +262,56 @@ def test_predictors_of_x0_v_and_flow_adapt_also_at_pure_noise(solver: Solver, so
 
     out = adapt_prediction(predict, solver, source)(x, solver.times[0].expand(2), None)
     assert_within(out, truth(solver.prediction, x0, x, 0.0, 1.0), 8 * EPS * (x.abs() + x0.abs()))
+
+
+def test_a_score_model_is_sampled_as_the_noise_model_of_the_same_mixture() -> None:
+    """∇log p of the mixture, by autograd of its log-density alone, on the grid of the VP and the VE SDE."""
+    means = torch.tensor([[1.0, 0.5], [-1.5, 0.2]], dtype=torch.float64)
+    mixture = GaussianMixture(means, 0.4)
+    for solver in (DDIM(*vp_grid(6)), DDIM(*ve_grid(6, sigma_max=5.0))):
+        row = {t: k for k, t in enumerate(solver.times.tolist())}
+
+        def score(x: Tensor, t: Tensor, cond: object, solver: Solver = solver, row: Any = row) -> Tensor:
+            k = row[float(t[0])]
+            alpha, sigma = solver.alphas[k], solver.sigmas[k]
+            with torch.enable_grad():
+                point = x.detach().requires_grad_()
+                square = ((point[:, None] - alpha * means) ** 2).sum(-1)
+                log_p = torch.logsumexp(-square / (2 * (0.4**2 * alpha**2 + sigma**2)), 1)
+                return torch.autograd.grad(log_p.sum(), point)[0]
+
+        x = solver.noise((5, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        adapted = adapt_prediction(score, solver, "score")
+        ours = sample(adapted, x, solver, Z2Sampling(warmup=1), cond=None, strong=1.0, weak=1.0)
+        theirs = sample(mixture.predictor(solver), x, solver, Standard(), cond=None, strong=1.0)
+        assert_within(ours, theirs, 1e4 * EPS * (1 + theirs.abs()))
+
+
+def test_a_flow_model_whose_time_1_is_data_is_sampled_as_the_other_with_the_direction_turned() -> None:
+    """It is told 1 − σ and predicts x₀ − ε; no time is looked up, so that times may even be shared."""
+    solver, rising = FlowEuler.uniform(6, shift=2.0), FlowEuler.uniform(6, shift=2.0, rising=True)
+    assert_within(rising.times, 1 - solver.times, EPS)
+
+    def flow(x: Tensor, t: Tensor, cond: object) -> Tensor:
+        return torch.sin(3 * x + t[:, None])
+
+    def to_data(x: Tensor, t: Tensor, cond: object) -> Tensor:
+        return -flow(x, 1 - t, cond)
+
+    x = noise(0, 4, 3)
+    plain = sample(flow, x, solver, Standard(), cond=None, strong=1.0)
+    turned = sample(adapt_prediction(to_data, rising, "flow_to_data"), x, rising, Standard(), cond=None, strong=1.0)
+    assert_within(turned, plain, 256 * EPS * (1 + plain.abs()))
+    with pytest.raises(AssertionError):  # mutant: the direction as it is
+        assert_within(sample(to_data, x, rising, Standard(), cond=None, strong=1.0), plain, 1e-3)
+    one_time = FlowEuler([1.0, 0.5, 0.0], [1, 1])
+    assert torch.equal(
+        adapt_prediction(flow, one_time, "flow_to_data")(x, torch.ones(4), None), -flow(x, torch.ones(4), None)
+    )
+
+
+@pytest.mark.parametrize("source", ["score", "epsilon"])
+def test_what_says_nothing_of_the_data_at_pure_noise_is_refused_there(source: Any) -> None:
+    solver = FlowEuler.uniform(3)
+    with pytest.raises(ValueError, match=f"source='{source}' says nothing .* at knot 0"):
+        adapt_prediction(lambda x, t, cond: x, solver, source)

@@ -5,8 +5,10 @@ from zigzag.solvers.affine import AffineStep, Inner, StepInfo
 from zigzag.solvers.consistency import LCM, TCD
 from zigzag.solvers.ddim import DDIM, DDPM, ddim_inverse, ddim_step
 from zigzag.solvers.flow import FlowEuler, flow_inverse, flow_step
+from zigzag.solvers.grids import Prediction, Said
 from zigzag.solvers.multistep import DPMSolver
 from zigzag.solvers.predictions import adapt_prediction, convert
+from zigzag.solvers.schedules import Levels, cosine_grid, ve_grid, vp_grid
 from zigzag.solvers.solver import Solver, StepTable
 from zigzag.solvers.spherical import Spherical, spherical_inverse, spherical_step
 from zigzag.solvers.twostage import DPM2, Heun
@@ -23,16 +25,22 @@ __all__ = [
     "FlowEuler",
     "Heun",
     "Inner",
+    "Levels",
+    "Prediction",
+    "Said",
     "Solver",
     "Spherical",
     "StepInfo",
     "StepTable",
     "adapt_prediction",
     "convert",
+    "cosine_grid",
     "ddim_inverse",
     "ddim_step",
     "flow_inverse",
     "flow_step",
     "spherical_inverse",
     "spherical_step",
+    "ve_grid",
+    "vp_grid",
 ]

@@ -70,7 +70,7 @@ class FlowEuler(Solver):
         return _flow(sigmas[i], sigmas[j])
 
     @classmethod
-    def uniform(cls, steps: int, *, shift: float = 1.0, time_scale: float = 1.0) -> FlowEuler:
+    def uniform(cls, steps: int, *, shift: float = 1.0, time_scale: float = 1.0, rising: bool = False) -> FlowEuler:
         r"""Evenly spaced σ from 1 to 0, shifted toward the noise as in Esser et al. 2024, eq. 23.
 
         .. math:: \sigma' = \frac{s\,\sigma}{1 + (s - 1)\,\sigma}
@@ -78,6 +78,8 @@ class FlowEuler(Solver):
         Args:
             shift: `s > 0`; 1 is even spacing, Stable Diffusion 3 uses 3.
             time_scale: the model is told `time_scale·σ'` (1000 for diffusers' transformers).
+            rising: tell it `time_scale·(1 − σ')`, a time that is 0 at noise and 1 at data. As a rule such a model
+                predicts the flow to the data: `adapt_prediction(model, solver, "flow_to_data")`.
 
         Raises:
             ValueError: for steps, a shift or a time scale that is not positive.
@@ -87,4 +89,4 @@ class FlowEuler(Solver):
             raise ValueError(f"shift and time_scale must be positive and finite, got {shift} and {time_scale}")
         sigma = even(1, 0, steps + 1)
         sigma = shift * sigma / (1 + (shift - 1) * sigma)
-        return cls(sigma, time_scale * sigma[:-1])
+        return cls(sigma, time_scale * (1 - sigma if rising else sigma)[:-1])

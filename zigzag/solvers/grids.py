@@ -12,8 +12,10 @@ __all__ = [
     "Coefficient",
     "Grid",
     "Prediction",
+    "Said",
     "check_grid",
     "check_prediction",
+    "check_said",
     "check_steps",
     "descending",
     "even",
@@ -24,6 +26,8 @@ __all__ = [
 
 Coefficient: TypeAlias = "float | Tensor"
 Prediction: TypeAlias = Literal["epsilon", "x0", "v", "flow"]
+# What a model may say, of which a solver steps on the first four: `adapt_prediction` leads from the others to them.
+Said: TypeAlias = Literal["epsilon", "x0", "v", "flow", "flow_to_data", "score"]
 Grid: TypeAlias = "Tensor | Sequence[float]"
 
 
@@ -33,9 +37,22 @@ def check_prediction(name: str, kind: object) -> Prediction:
     Raises:
         ValueError: if it is not, naming those there are.
     """
-    if kind not in get_args(Prediction):
-        raise ValueError(f"{name} must be one of {', '.join(get_args(Prediction))}, got {kind!r}")
-    return cast(Prediction, kind)
+    return cast(Prediction, _one_of(name, kind, get_args(Prediction)))
+
+
+def check_said(name: str, kind: object) -> Said:
+    """`kind`, if it is something that a model may predict.
+
+    Raises:
+        ValueError: if it is not, naming those there are.
+    """
+    return cast(Said, _one_of(name, kind, get_args(Said)))
+
+
+def _one_of(name: str, kind: object, kinds: tuple[str, ...]) -> object:
+    if kind not in kinds:
+        raise ValueError(f"{name} must be one of {', '.join(kinds)}, got {kind!r}")
+    return kind
 
 
 def host(values: Grid, dtype: torch.dtype | None = None) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zigzag.solvers.affine import AffineStep, state_dtype
-from zigzag.solvers.grids import Coefficient, Prediction, check_prediction
+from zigzag.solvers.grids import Coefficient, Prediction, Said, check_prediction, check_said
 
 if TYPE_CHECKING:
     from zigzag.solvers.solver import Solver
@@ -104,32 +104,31 @@ def first_order(kind: Prediction, alpha_i: float, sigma_i: float, alpha_j: float
     return AffineStep(P + Q * p, Q * q)
 
 
-def convert(
-    x: Tensor, e: Tensor, alpha: Coefficient, sigma: Coefficient, source: Prediction, target: Prediction
-) -> Tensor:
+def convert(x: Tensor, e: Tensor, alpha: Coefficient, sigma: Coefficient, source: Said, target: Said) -> Tensor:
     r"""The prediction `e` of kind `source` at the state `x`, said as kind `target`.
 
     With `x = α·x₀ + σ·ε` (nothing asks that α² + σ² = 1 or α + σ = 1):
 
     .. math::
-        v = \alpha\,\varepsilon - \sigma\,x_0, \qquad u = \varepsilon - x_0 \;\text{("flow")}
+        v = \alpha\,\varepsilon - \sigma\,x_0, \qquad u = \varepsilon - x_0 \;\text{("flow")}, \qquad
+        -u \;\text{("flow_to_data")}, \qquad \nabla\log p = -\varepsilon/\sigma \;\text{("score")}
 
     Args:
         x, e: `(B, …)`.
         alpha, sigma: numbers or tensors `()` or `(B,)`. The coefficients of `x` and `e` are computed in their dtype
             (numbers in float64) and cast to `x.dtype`.
-        source, target: "epsilon", "x0", "v" or "flow".
+        source, target: "epsilon", "x0", "v", "flow", "flow_to_data" (that of models whose time 1 is data) or "score".
 
-    Singular from "epsilon" at α = 0 (pure noise holds nothing of x₀) and from "x0" at σ = 0 (data holds nothing of ε):
-    what comes out there is not finite.
+    Singular from "epsilon" and "score" at α = 0 (pure noise holds nothing of x₀), from "x0" at σ = 0 (data holds
+    nothing of ε), and to "score" at σ = 0: what comes out there is not finite.
 
     Raises:
         ValueError: for an unknown prediction.
 
-    Source: Salimans & Ho 2022, Appendix D (v); Lipman et al. 2023 (flow).
+    Source: Salimans & Ho 2022, Appendix D (v); Lipman et al. 2023 (flow); Song et al. 2021 (score).
     """
-    check_prediction("source", source)
-    check_prediction("target", target)
+    check_said("source", source)
+    check_said("target", target)
     if source == target:
         return e
     if isinstance(alpha, Tensor) or isinstance(sigma, Tensor):
@@ -140,10 +139,28 @@ def convert(
     return AffineStep(a, b).forward(x, e)
 
 
-def conversion(
+def conversion(alpha: Coefficient, sigma: Coefficient, source: Said, target: Said) -> tuple[Coefficient, Coefficient]:
+    """`(a, b)` with which `a·x + b·e` says a prediction `e` of kind `source` as kind `target`."""
+    (given, k), (wanted, n) = _multiple(source, sigma), _multiple(target, sigma)
+    if given == wanted:
+        return 0.0, k / n
+    a, b = _conversion(alpha, sigma, given, wanted)
+    return a / n, b * k / n
+
+
+def _multiple(kind: Said, sigma: Coefficient) -> tuple[Prediction, Coefficient]:
+    """The prediction of a solver that a kind is a multiple of, and the factor that makes this of it."""
+    match kind:
+        case "score":
+            return "epsilon", -sigma
+        case "flow_to_data":
+            return "flow", -1.0
+    return kind, 1.0
+
+
+def _conversion(
     alpha: Coefficient, sigma: Coefficient, source: Prediction, target: Prediction
 ) -> tuple[Coefficient, Coefficient]:
-    """`(a, b)` with which `a·x + b·e` says a prediction `e` of kind `source` as kind `target`."""
     forms = (epsilon_form(source, alpha, sigma), x0_form(source, alpha, sigma))
     targets: dict[str, tuple[Coefficient, Coefficient]] = {
         "epsilon": (1.0, 0.0),
@@ -157,7 +174,7 @@ def conversion(
 
 
 def adapt_prediction(
-    fn: Callable[[Tensor, Tensor, Any], Tensor], solver: Solver, source: Prediction
+    fn: Callable[[Tensor, Tensor, Any], Tensor], solver: Solver, source: Said
 ) -> Callable[[Tensor, Tensor, Any], Tensor]:
     """A predictor of what `solver` wants, from one that predicts `source` on the same grid of (α, σ).
 
@@ -166,28 +183,36 @@ def adapt_prediction(
     The Shift of Z²-Sampling depends on the parametrisation: the solver's own prediction is the anchor. A v-model
     adapted to `DDIM` and the same model under `Spherical` agree under `Standard`, and differ under `Z2Sampling`.
 
+    Args:
+        fn: `fn(x, t, cond)`, the model. solver: on whose grid it is sampled; it tells the model `solver.times`.
+        source: what the model predicts, as in `convert`. A score model is "score", with `DDIM` on `vp_grid` or
+            `ve_grid`; a flow whose time 1 is data is "flow_to_data", with `FlowEuler.uniform(steps, rising=True)`.
+
     Raises:
         ValueError: for an unknown `source`, for one that is singular at a knot that the model is evaluated at, and for
-            a grid on which two knots share a time: the time then does not tell which α and σ are meant.
+            a grid on which two knots share a time, where the conversion depends on the knot: the time then does not
+            tell which α and σ are meant.
     """
-    check_prediction("source", source)
-    singular = {"epsilon": solver.alphas[:-1] == 0, "x0": solver.sigmas[:-1] == 0}.get(source)
-    if source != solver.prediction and singular is not None and singular.any():
-        knot = int(singular.nonzero()[0])
-        raise ValueError(f"source={source!r} says nothing of {solver.prediction!r} at knot {knot} of {solver!r}")
-
-    if source != solver.prediction:
+    check_said("source", source)
+    given, target = _multiple(source, 1.0)[0], solver.prediction
+    if given == "epsilon" != target and (solver.alphas[:-1] == 0).any():
+        knot = int((solver.alphas[:-1] == 0).nonzero()[0])
+        raise ValueError(f"source={source!r} says nothing of {target!r} at knot {knot} of {solver!r}")
+    # By what the state and the prediction are multiplied at each knot.
+    columns = [
+        torch.as_tensor(k, dtype=torch.float64, device="cpu").expand(len(solver))
+        for k in conversion(solver.alphas[:-1], solver.sigmas[:-1], source, target)
+    ]
+    everywhere = given == target and source != "score"
+    if not everywhere:
         solver.check_times("adapt_prediction")
-
-    def columns() -> tuple[Tensor, ...]:
-        a, b = conversion(solver.alphas[:-1], solver.sigmas[:-1], source, solver.prediction)
-        return tuple(torch.as_tensor(k, dtype=torch.float64, device="cpu").expand(len(solver)) for k in (a, b))
+    sign = float(columns[1][0])
 
     def predict(x: Tensor, t: Tensor, cond: Any) -> Tensor:
         e, state = fn(x, t, cond), state_dtype(x.dtype)
-        if source == solver.prediction:
-            return e.to(state)
-        a, b = solver.at_times(t, f"{source} as {solver.prediction}", columns, state)
+        if everywhere:
+            return e.to(state) if sign == 1 else sign * e.to(state)
+        a, b = solver.at_times(t, f"{source} as {target}", lambda: tuple(columns), state)
         return AffineStep(a, b).forward(x.to(state), e.to(state))
 
-    return made_for(predict, solver.prediction, None if source == solver.prediction else solver)
+    return made_for(predict, target, None if everywhere else solver)
