@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from zigzag import DDIM, count_rows, sample
-from zigzag.presets import w2sd
+from zigzag import DDIM, FlowEuler, count_rows, sample
+from zigzag.presets import RF_SAMPLING, Mixture, rf_sampling, w2sd
 from zigzag.zoo import GaussianMixture
 
 MEANS = torch.tensor([[-1.0, 0.0], [1.0, 0.5], [0.0, 1.5]], dtype=torch.float64)
@@ -56,3 +56,43 @@ def test_the_rows_of_w2sd() -> None:
     rows = count_rows(preset["method"], 50, *scales, own_weak=True, plain=preset["plain"], own_plain=True)
     assert rows == (2 + 1 + 2) * 49 + 2
     assert w2sd(steps=3, released=True)["method"].path(5) != w2sd(steps=3)["method"].path(5)
+
+
+@pytest.mark.parametrize(("model", "span", "strong", "weak"), [("dev", 1, 3.5, 0.0), ("lite", 2, 9.0, -1.0)])
+def test_rf_sampling(model: str, span: int, strong: float, weak: float) -> None:
+    """Embeddings `c + s·(0.7·c + 0.3·∅)` down and `c + s·(0.3·c + 0.7·∅)` up, half of which is kept, at every step."""
+    solver, T = FlowEuler.uniform(5), 5
+    generator = torch.Generator().manual_seed(0)
+    c, empty = torch.randn(2, 2, 3, generator=generator, dtype=torch.float64) / 10
+    x0 = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+
+    def field(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        return torch.sin(x + cond) * (1 + t[:, None])
+
+    mix = RF_SAMPLING[model]
+    conds = {"cond": mix.strong(c, empty), "weak_cond": mix.weak(c, empty), "plain_cond": c}
+    x = sample(field, x0, solver, **rf_sampling(T, model=model), **conds)
+
+    sigmas, y = solver.sigmas, x0
+
+    def u(x: Tensor, i: int, cond: Tensor) -> Tensor:
+        return field(x, sigmas[i].expand(2), cond)
+
+    for i in range(T):
+        z, end = y, min(i + span, T)
+        for m in range(i, end):
+            z = z + (sigmas[m + 1] - sigmas[m]) * u(z, m, c + strong * (0.7 * c + 0.3 * empty))
+        for m in reversed(range(i, end)):
+            z = z + (sigmas[m] - sigmas[m + 1]) * u(z, m, c + weak * (0.3 * c + 0.7 * empty))
+        y = y + (z - y) / 2
+        y = y + (sigmas[i + 1] - sigmas[i]) * u(y, i, c)
+    torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-10)
+
+
+def test_mixtures() -> None:
+    """In the dtype of the embedding, with one empty embedding for all; nothing is added at a scale of 0."""
+    c, empty = torch.randn(3, 4, 5).half(), torch.randn(1, 4, 5)
+    assert torch.equal(Mixture(0.0, 0.7)(c, empty), c) and Mixture(2.0, 0.5)(c, empty).dtype == c.dtype
+    torch.testing.assert_close(Mixture(1.0, 1.0)(c.float(), empty), c.float() + empty)
+    with pytest.raises(ValueError, match="model must be one of dev, lite, got 'schnell'"):
+        rf_sampling(4, model="schnell")

@@ -217,6 +217,14 @@ def plan_path(method: object, solver: Solver) -> tuple[tuple[Move, ...], list[He
             raise ValueError(
                 f"move {k} of the path, {move!r}: refine must be an integer of at least 0, or Tol(1e-4), got {n!r}"
             )
+        if isinstance(move, Invert) and move.strength != 1:
+            finite(f"move {k} of the path, {move!r}: strength", move.strength)
+            since = [m for m in path[:k] if isinstance(m, Denoise | Invert) and move.end in (m.start, m.end)]
+            if not any(isinstance(m, Denoise) and m.start == move.end for m in since[-1:]):
+                raise ValueError(
+                    f"move {k} of the path, {move!r}: a strength other than 1 is of what a zigzag moves the state by, "
+                    f"and no Denoise from knot {move.end} begins one"
+                )
         if isinstance(move, Shift):
             check_strength(move.strength, "move {} of the path, {!r}", k, move)
     steps = steps_of(path, solver)

@@ -6,15 +6,17 @@ the first model call. `Held` is what a walk carries along.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, leaves_for_good
 from zigzag.solvers import AffineStep, Inner, Solver
 
-__all__ = ["Draw", "Held", "HeldStep", "steps_of"]
+__all__ = ["Draw", "Held", "HeldStep", "Left", "steps_of"]
 
 # `draw(x, interval)`: standard normal noise like `x`, of an interval `(i, j)`; or of a Renoise, which has none.
 Draw: TypeAlias = Callable[[Tensor, "tuple[int, int] | None"], Tensor]
@@ -162,3 +164,30 @@ class Held:
     def leave(self, knot: int, m: Tensor) -> None:
         """Remembers what a Denoise leaves at its knot."""
         self._kept[knot] = m
+
+
+class Left:
+    """The states that have left the knots to which a path comes back by a part of a zigzag.
+
+    Args:
+        path: whose inversions say which those are.
+    """
+
+    def __init__(self, path: Sequence[Move]) -> None:
+        self._returns = Counter(move.end for move in path if isinstance(move, Invert) and move.strength != 1)
+        self._states: dict[int, Tensor] = {}
+
+    def leave(self, i: int, x: Tensor) -> None:
+        """Keeps the state that a Denoise leaves from, where an inversion wants it."""
+        if i in self._returns:
+            self._states[i] = x
+
+    def merged(self, move: Invert, x: Tensor) -> Tensor:
+        """`x_i + λ·(x − x_i)` at the end of an inversion, with `x_i` the state that left its knot last."""
+        if move.strength == 1:
+            return x
+        x_i = self._states.pop(move.end)
+        self._returns[move.end] -= 1
+        if not self._returns[move.end]:
+            del self._returns[move.end]
+        return torch.lerp(x_i, x, float(move.strength))

@@ -66,10 +66,11 @@ def matched_cfg(
                     kept.leave(i, solver.remember(i, G, e))
                 G = step.forward(G, e, r)
                 entered[j] = i, G
-            case Invert(j, i, _, coefficients):
+            case Invert(j, i, _, coefficients, strength):
                 if coefficients not in (None, (i, j)):
                     raise ValueError(f"{move!r} has no matched scale: its coefficients do not undo the step {i} -> {j}")
                 G = step.inverse(G, zero + w(solver.info(i, j)), kept.remainder(held, G))
+                G = torch.lerp(left.get(i, zero), G, float(strength))
             case Shift(i, fresh, strength):
                 if not isinstance(strength, Real):
                     raise TypeError(f"{move!r} has no matched scale: its strength depends on the state")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from zigzag.guidance.base import finite
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol, at_least
 from zigzag.strengths import Strength, check_strength
 
@@ -91,8 +92,10 @@ class ZSampling:
             comparisons with published figures. Needs span 1, refine 0 and `steps ≤ T − 1`.
         plain: leave every knot for good by a Φ of the plain role. With a strong and a weak model around a plain one,
             as LoRA strengths 1.5 and −1.5 around 0.8, that is W2SD.
+        strength: how much of what a zigzag moved the state by is kept, a number: `x_i + λ·(x̃_i − x_i)`.
 
-    Source: Bai et al. 2025 (Z-Sampling), Algorithm 1; spans are its Table 12. W2SD: Bai et al. 2502.00473.
+    Source: Bai et al. 2025 (Z-Sampling), Algorithm 1; spans are its Table 12. W2SD: Bai et al. 2502.00473. The
+    strength is the merge ratio of the code that RF-Sampling (Zhou et al. 2603.06165) came of.
     """
 
     steps: int | None = None
@@ -101,8 +104,10 @@ class ZSampling:
     refine: int | Tol = 0
     released: bool = False
     plain: bool = False
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
+        finite("ZSampling: strength", self.strength)
         at_least(self, "rounds", 1)
         at_least(self, "span", 1)
         _check_refine(self)
@@ -122,13 +127,13 @@ class ZSampling:
             if i < active:
                 end = min(i + self.span, T)
                 down = [Denoise(m, m + 1) for m in range(i, end)]
-                up = [self._invert(m) for m in reversed(range(i, end))]
+                up = [self._invert(m, self.strength if m == i else 1.0) for m in reversed(range(i, end))]
                 moves += [*down, *up] * self.rounds
             moves.append(Denoise(i, i + 1, self.plain))
         return tuple(moves)
 
-    def _invert(self, i: int) -> Invert:
-        return Invert(i + 1, i, self.refine, (i + 1, i + 2) if self.released else None)
+    def _invert(self, i: int, strength: float) -> Invert:
+        return Invert(i + 1, i, self.refine, (i + 1, i + 2) if self.released else None, strength)
 
 
 @dataclass(frozen=True)

@@ -93,12 +93,15 @@ class Invert:
     guided step, approached where `|d|·Lip(e_w) < 1`. `refine=Tol(1e-4)` repeats it, accelerated, as often as it takes
     to come that near, and converges beyond. `coefficients=(k, l)` takes `c`, `d` from the step `k → l`
     instead of `i → j`: the authors' released code uses `(i + 1, j + 1)`, which is not an inverse of anything it did.
+    With a `strength` λ other than 1 the state that the walk goes on from is `x_i + λ·(x̃_i − x_i)`, with `x_i` the one
+    that left the knot last: so much of the zigzag is kept.
     """
 
     j: int
     i: int
     refine: int | Tol = 0
     coefficients: tuple[int, int] | None = None
+    strength: float = 1.0
 
     @property
     def start(self) -> int:

@@ -14,7 +14,7 @@ from zigzag.checks import Given, check_generator, moves_recorded, roles_asked, s
 from zigzag.conditions import MISSING
 from zigzag.guidance import Guidance
 from zigzag.guided import Answer, Guided, Query
-from zigzag.held import Draw, Held, HeldStep
+from zigzag.held import Draw, Held, HeldStep, Left
 from zigzag.methods import Method
 from zigzag.model import Model, Models, Predictor
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol, gap_is_read
@@ -206,7 +206,7 @@ def traverse(
     driver's.
     """
     guided, kept, gaps = Guided(roles, traced=trace is not None), Held(draw), Gaps(path)
-    refined = Refined(path)
+    left, refined = Left(path), Refined(path)
     x = x.to(state_dtype(x.dtype))
     if trace is not None:
         trace.begin(path)
@@ -230,6 +230,7 @@ def traverse(
                     gaps.forget()
                 del es  # or the branches would be held through the next model call
                 r = kept.remainder(held, x)
+                left.leave(i, x)
                 x, time = step.forward(x, e, r), at.t
             case Invert(j, i, refine):
                 at, x_j, r = solver.info(i, j), x, kept.remainder(held, x)
@@ -242,6 +243,7 @@ def traverse(
                         (e,) = yield from guided.ask(x, at, WEAK)
                         x = step.inverse(x_j, e, r)
                 del x_j
+                x = left.merged(move, x)
             case Shift(i, fresh, strength):
                 at = solver.info(i)
                 if fresh:

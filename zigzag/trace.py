@@ -27,7 +27,7 @@ class Record:
         rows: model rows per sample that ran for this move.
         delta: `δ = ‖x̃ − x‖²` per sample `(B,)`, for a move that returns to a knot: `x̃` is the state it brings back, `x`
             the one that left the knot (for a Shift, the one before it). Else None.
-        tau1, tau2: `‖τ₁‖`, `‖τ₂‖` per sample `(B,)`, for an exact Invert that undoes the Denoise just before it:
+        tau1, tau2: `‖τ₁‖`, `‖τ₂‖` per sample `(B,)`, for an exact Invert that undoes all of the Denoise just before it:
 
             .. math:: \tau_1 = e_s(x_i) - e_w(\tilde x_i), \qquad \tau_2 = e_w(\tilde x_i) - \bar e,
                       \qquad \tilde x_i - x_i = (b/a)(\tau_1 + \tau_2)
@@ -136,9 +136,9 @@ class Trace:
                     beta = self._beta(i, before, guided.direction, step)
                 if j in self._injected:
                     self._arrived[j] = after
-            case Invert(j, i, _, coefficients) if e is not None:
+            case Invert(j, i, _, coefficients, strength) if e is not None:
                 delta = self._delta(i, after)
-                if last == Denoise(i, j) and coefficients in (None, (i, j)):
+                if last == Denoise(i, j) and coefficients in (None, (i, j)) and strength == 1:
                     self._zigzag = self._left[i][1], e
             case Shift():
                 delta = norms(after - before) ** 2

@@ -106,7 +106,7 @@ def test_the_check_fails_where_branches_are_exchanged(family: str, tiny: Tiny, m
 
 
 METHODS = [
-    ZSampling(steps=2, rounds=2, span=2, refine=1),
+    ZSampling(steps=2, rounds=2, span=2, refine=1, strength=0.5),
     ZSampling(steps=4, released=True),
     EndToEnd(),
     ImplicitZ(),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zigzag import ImplicitZ, Standard, Trace, Z2Sampling, ZSampling, count_rows, sample
+from zigzag import ImplicitZ, Standard, Trace, Z2Sampling, ZSampling, count_rows, presets, sample
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -175,6 +175,22 @@ def test_strong_and_weak_roles_around_the_pipeline_itself(method: Any, one_branc
     check_same(x, case.sampled(method, weak=1.0, weak_cond=weak, **given))
     apart = {"own_weak": ("cond",), "own_plain": ("cond",) if given else ()}
     assert run.rows == sum(rows) == count_rows(method, 6, strong=1.0, weak=1.0, **apart)
+
+
+@pytest.mark.parametrize("model", ["dev", "lite"])
+def test_rf_sampling(model: str, one_branch: Tiny) -> None:
+    case, empty = one_branch("flux", 2), normal(1, TOKENS, 16, seed=8)
+    with attach(case.pipe, **adapters.rf_sampling(empty, 6, model=model)) as run, case.counted() as rows:
+        x = case.run()
+    mix, own = presets.RF_SAMPLING[model], case.cond
+    strong, weak = (
+        {**own, "encoder_hidden_states": mixture(own["encoder_hidden_states"], empty)}
+        for mixture in (mix.strong, mix.weak)
+    )
+    case.cond, given = strong, presets.rf_sampling(6, model=model)
+    check_same(x, case.sampled(**given, weak_cond=weak, plain_cond=own))
+    calls = 6 * 3 if model == "dev" else 5 * 5 + 3
+    assert run.rows == sum(rows) / 2 == calls
 
 
 @pytest.mark.parametrize("method", [ZSampling(plain=True), Z2Sampling(warmup=1)], ids=repr)

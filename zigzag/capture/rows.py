@@ -39,7 +39,8 @@ def plan_rows(settled: Settled, solver: Solver) -> list[Row]:
 
     Raises:
         TypeError: for guidance that is not linear in the gap: it has no scale to put into a table.
-        ValueError: for a step of two evaluations whose second state does not tell the first prediction (`B = 0`).
+        ValueError: for a step of two evaluations whose second state does not tell the first prediction (`B = 0`), and
+            for an inversion of a strength other than 1.
     """
     return _even(_shared(_Table(settled, solver).rows))
 
@@ -107,6 +108,8 @@ class _Table:
         self.rows.append(_holding(row, held, slots, 1.0))
 
     def _invert(self, move: Invert, held: HeldStep, slots: Slots) -> None:
+        if move.strength != 1:
+            raise ValueError(f"{move!r} cannot be captured: a part of a zigzag needs the state that left; use sample")
         at, (c, d) = self.solver.info(move.i, move.j), (float(held.step.c), float(held.step.d))
         last = evaluations(move, "a captured loop") - 1
         for r in range(1 + last):

@@ -70,7 +70,7 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
         dest="method_strength",
         type=float,
         metavar="X",
-        help="how much of the gap a shift applies (z2, implicit); 1",
+        help="how much of the gap a shift applies (z2, implicit), or of a zigzag is kept (z); 1",
     )
     options.add_argument(
         "--released", dest="method_released", action="store_const", const=True, help="the released code's inverse (z)"

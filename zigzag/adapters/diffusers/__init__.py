@@ -15,7 +15,7 @@ from zigzag.adapters.diffusers.conventions import Convention
 from zigzag.adapters.diffusers.guiders import from_guider
 from zigzag.adapters.diffusers.images import encode_image
 from zigzag.adapters.diffusers.predictors import dit_predictor, unet_predictor
-from zigzag.adapters.diffusers.presets import w2sd
+from zigzag.adapters.diffusers.presets import rf_sampling, w2sd
 from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.schedulers import solver_from_scheduler
 from zigzag.adapters.diffusers.ways import Inversion, Reconstruction
@@ -30,6 +30,7 @@ __all__ = [
     "dit_predictor",
     "encode_image",
     "from_guider",
+    "rf_sampling",
     "solver_from_scheduler",
     "unet_predictor",
     "w2sd",

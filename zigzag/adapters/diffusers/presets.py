@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
+
+from torch import Tensor
 
 from zigzag import presets
 from zigzag.adapters.diffusers.roles import Role
 from zigzag.methods import Method
 
-__all__ = ["Attached", "w2sd"]
+__all__ = ["Attached", "rf_sampling", "w2sd"]
+
+EMBEDDING = "encoder_hidden_states"
 
 
 class Attached(TypedDict):
@@ -45,3 +50,24 @@ def w2sd(
     preset = presets.w2sd(steps=steps, released=released)
     below = Role(adapters={adapter: weak}, cfg=preset["weak"] if cfg is None else cfg)
     return {"method": preset["method"], "strong": Role(adapters={adapter: strong}), "weak": below}
+
+
+def rf_sampling(empty: Tensor, steps: int, *, model: str = "dev", strength: float = 0.5) -> Attached:
+    """RF-Sampling (`zigzag.presets.rf_sampling`) on a distilled pipeline, whose plain steps are under its own prompt.
+
+        with attach(pipe, **rf_sampling(pipe.encode_prompt("", None)[0], steps=28)):
+            image = pipe(prompt, guidance_scale=4.5, num_inference_steps=28).images[0]
+
+    Args:
+        empty: the embedding of the empty prompt, `(1, S, D)`, or one for each sample.
+        steps: of the pipeline's grid. model, strength: as of `zigzag.presets.rf_sampling`.
+
+    Raises, source: as there.
+    """
+    method = presets.rf_sampling(steps, model=model, strength=strength)["method"]
+    mixtures = presets.RF_SAMPLING[model]
+
+    def mixed(mixture: presets.Mixture) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+        return lambda arguments: {EMBEDDING: mixture(arguments[EMBEDDING], empty)}
+
+    return {"method": method, "strong": Role(edit=mixed(mixtures.strong)), "weak": Role(edit=mixed(mixtures.weak))}
