@@ -8,12 +8,12 @@ from zigzag.adapters.diffusers.cast import Cast, Pass, passes_of
 from zigzag.adapters.diffusers.layout import Part
 from zigzag.adapters.diffusers.loop import is_plain, moved, moves_of
 from zigzag.adapters.diffusers.plans import Plan
-from zigzag.adapters.diffusers.ways import Way, tour_of
+from zigzag.adapters.diffusers.ways import Way
 from zigzag.checks import plan_path
 from zigzag.methods import Method, Standard
 from zigzag.moves import Move
 
-__all__ = ["asks_on", "is_standard", "path_on", "stood_on", "tour_on"]
+__all__ = ["asks_on", "check_whole", "is_standard", "path_on", "stood_on"]
 
 
 def path_on(
@@ -52,18 +52,13 @@ def _passes_on(
     return passes_of(laid, steps, len(plan.solver), cast)
 
 
-def tour_on(way: Way, plan: Plan, start: int, count: int) -> list[int]:
-    """Which of its solver's `all_times` a way asks at, call by call, on that part, which is to be the whole grid.
-
-    Raises:
-        ValueError: for less of it, and where the scheme does not run on it.
-    """
+def check_whole(plan: Plan, start: int, count: int) -> None:
+    """Raises ValueError for less than the whole grid, along which an inversion runs."""
     if (part := plan.layout.part(start, count)) != (0, len(plan.solver)):
         raise ValueError(
             f"an inversion runs along the whole grid of {len(plan.solver)} steps, and the pipeline's loop along "
             f"{part.steps} of them from knot {part.knot} on; leave out strength, denoising_start and denoising_end"
         )
-    return tour_of(way, way.grid(plan))
 
 
 def is_standard(method: Method | Sequence[Move] | Way, steps: int | None = None) -> bool:

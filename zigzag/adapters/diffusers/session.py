@@ -23,11 +23,11 @@ from zigzag.adapters.diffusers.loop import Loop, enters, is_plain, moved
 from zigzag.adapters.diffusers.patches import Patches
 from zigzag.adapters.diffusers.plans import Plan, plan_of
 from zigzag.adapters.diffusers.progress import Progress
-from zigzag.adapters.diffusers.routes import asks_on, is_standard, path_on, stood_on, tour_on
+from zigzag.adapters.diffusers.routes import asks_on, check_whole, is_standard, path_on, stood_on
 from zigzag.adapters.diffusers.scheme_loop import SchemeLoop
 from zigzag.adapters.diffusers.steps import Steps
 from zigzag.adapters.diffusers.timesteps import Times, is_tail, plain, spread, with_data
-from zigzag.adapters.diffusers.ways import Way
+from zigzag.adapters.diffusers.ways import Way, tour_of
 from zigzag.inversion import Inverted
 from zigzag.methods import Method
 from zigzag.moves import Move
@@ -158,8 +158,9 @@ class Session:
     def _tour(self, way: Way, start: int, count: int) -> list[int]:
         plan = self.now.plan
         assert plan is not None
+        check_whole(plan, start, count)
         if self._toured is None or self._toured[0] is not plan:
-            self._toured = plan, tour_on(way, plan, start, count)
+            self._toured = plan, tour_of(way, way.grid(plan))
         return self._toured[1]
 
     def begin(self, times: Times) -> Iterator[Tensor]:

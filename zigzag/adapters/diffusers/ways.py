@@ -152,10 +152,14 @@ class Reconstruction(Way):
 
     def grid(self, plan: Plan) -> Solver:
         """The one that the inversion was made on."""
-        mark, solvers = self.inverted.grid, _grids(plan, self.inverted.scheme)
-        solver = next((solver for solver in solvers if len(solver) == len(mark.times)), solvers[0])
-        mark.check(solver)
-        return solver
+        errors = list[ValueError]()
+        for solver in _grids(plan, self.inverted.scheme):
+            try:
+                self.inverted.grid.check(solver)
+                return solver
+            except ValueError as error:
+                errors.append(error)
+        raise errors[0]
 
     def begin(
         self, solver: Solver, role: Role, x: Tensor, dtype: torch.dtype, generator: torch.Generator | None
