@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_attach_refusals import snapshot
 from test_attach_upward import STEPS, WANTED, by_core, check_scheme, distance, inverted, rebuilt, up, with_data
+from tiny_paths import inputs_of, picture, seeded
 from tiny_unets import shake
 from torch import Tensor
 
@@ -185,12 +186,32 @@ def test_the_round_trip_is_reported_where_it_is_asked_for(tiny: Tiny) -> None:
     )
 
 
-def test_controlnet_and_inpainting_models_see_their_conditions_at_every_call(tiny: Tiny) -> None:
+def test_controlnet_sees_every_state(tiny: Tiny) -> None:
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     case = tiny("sdxl", kind="ControlNet", image=image, num_inference_steps=STEPS)
     case.latents = 0.7 * case.latents
     case.run()
     check_scheme(case, EDICT())
+    partly = pytest.raises(ValueError, match=r"doses its ControlNet.*1\.0 at the first call and 0\.0.*control_guidance")
+    with partly, attach(case.pipe, Inversion(EDICT())):
+        case.run(control_guidance_end=0.5)
+
+
+def test_the_mask_of_nine_channels_is_behind_every_state(tiny: Tiny) -> None:
+    """Its masked image is drawn from what its VAE says, by the generator, the same both times."""
+    given = {"image": picture(1, 3, 16, 16), "mask_image": torch.ones(1, 1, 16, 16), "height": 16, "width": 16}
+    given |= {"strength": 1.0, "num_inference_steps": STEPS, "output_type": "latent"}
+    case = tiny("sdxl", kind="Inpaint", in_channels=9)
+    case.call |= given
+    rest = inputs_of(replace(case, call=case.call | {"generator": seeded()}))[0].chunk(2)[1][:, 4:]
+    case.img2img_ids()
+    predict = case.predict
+    case.predict = lambda x, t, cond: predict(torch.cat([x, rest], 1), t, cond)
+    with attach(case.pipe, Inversion(EDICT())) as run:
+        case.pipe(**case.call, latents=case.latents, generator=seeded())
+    assert distance(run.inverted.noise, by_core(case, EDICT(), case.solver()).noise) <= WANTED
+    with attach(case.pipe, Reconstruction(run.inverted)):
+        assert distance(case.run(generator=seeded()), case.latents) <= WANTED
 
 
 def test_an_iteration_that_has_converged_asks_no_more(tiny: Tiny) -> None:

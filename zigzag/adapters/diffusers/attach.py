@@ -58,20 +58,28 @@ def attach(
     Args:
         pipe: a diffusers pipeline with a `scheduler` and a `unet` or `transformer`. On leaving the block, also by an
             exception, it is as it was.
-        method: one of `zigzag.methods`, or moves that run from knot 0 to the last.
+        method: one of `zigzag.methods`; or moves that run from knot 0 to the last; or moves that begin below knot 0 (an
+            image to invert) and end anywhere, or an `Inversion` or `Reconstruction`, with a state that is handed in.
         weak: the weak guidance, of the two branches that the pipeline evaluates; a number is `CFG(number)`. Or a
             `Role`: what differs in the model's calls for weak predictions, which are then made in passes of the loop of
-            their own, and need no second branch.
+            their own, and need no second branch. By default 0; but the pipeline as it is, for moves that only go up,
+            and for an inversion and its reconstruction, all of whose predictions it makes.
         plain: the same of a Denoise that is plain (`ZSampling(plain=True)`); by default the pipeline as it is.
         strong: a `Role` for the strong predictions; by default the pipeline as it is.
         trace: filled with the last loop of the pipeline.
-        generator: for the noise of Renoise; by default what the pipeline passes to its scheduler, if anything, else
-            torch's global one. The scheduler's own noise always comes from where the scheduler would take it.
+        generator: for the noise of Renoise, and that which an inversion holds; by default what the pipeline passes to
+            its scheduler, if anything, else torch's global one. The scheduler's own noise, on a path, always comes from
+            where the scheduler would take it.
         graphs: call the pipeline's models as CUDA graphs, one for each form of their arguments (which there are, their
             shapes, and what is no tensor) and each role: recorded at the first such call, which takes three calls more,
             and freed with the block. It pays where launching kernels takes longer than running them: small networks,
             small images, small batches. The results are those without, bit for bit. Weights may change in place; a
             model of a `Role` of its own (`module=`) runs as it is.
+
+    A state is handed in as the `latents` of the pipeline, which is called at the size and with the number of prompts
+    that they have, and is taken as it is: nothing scales it by `init_noise_sigma`. What comes out is the state at the
+    last knot of the path, at knot 0 the noise as the scheduler has it, which is `init_noise_sigma` times the `latents`
+    of a pipeline that is not led.
 
     A callback of the pipeline is called after every model call, not once a step. Its latents are the state of the next
     call (shifted already, for a Shift), at knot `run.knot`, whose levels are `run.alpha` and `run.sigma`; a scheduler's
@@ -85,8 +93,10 @@ def attach(
             within `pipe(…)`, before the first model call, for a number of steps that the method does not take, a
             scheduler whose steps cannot be led or have no inverse where the path needs it, a model with a cache,
             perturbed-attention guidance, and, with more calls than steps, a modular pipeline or SDXL's T2I-Adapter,
-            and for a role whose edits do not fit the model; after it, for guidance with no unconditional branch, or
-            that is no combination of two.
+            and for a role whose edits do not fit the model; for a state that is handed in, where it is missing or of
+            another shape, or the pipeline has no `prepare_latents` that takes it, or its scheduler's steps do not suit
+            the scheme; after it, where such a state is changed on the way, and for guidance with no unconditional
+            branch, or that is no combination of two.
         RuntimeError: from within `pipe(…)`, for a pipeline whose loop cannot be led, or that steps a copy of its
             scheduler, or another one; of the last at the latest on leaving the block. With `graphs`, at once without
             CUDA, and for a model that is offloaded, has a cache enabled, or is compiled with graphs of its own; at its

@@ -43,23 +43,23 @@ class Entry:
                 pipeline's own; and for a pipeline that makes other numbers of its latents.
         """
         call = inspect.signature(original).bind(*args, **kwargs)
-        latents, prepared = call.arguments.get("latents"), None
-        if kept is None:
-            if latents is None:
-                raise ValueError("latents is missing: pass latents=z0, as encode_image(pipe, image) gives it")
-            prepared = _first(original(*call.args, **call.kwargs))
-            if "generator" in call.signature.parameters:  # whose numbers are for something else
-                call.arguments["generator"] = torch.Generator().manual_seed(0)
-        elif latents is not None:
+        latents = call.arguments.get("latents")
+        if kept is None and latents is None:
+            raise ValueError("latents is missing: pass latents=z0, as encode_image(pipe, image) gives it")
+        if kept is not None and latents is not None:
             raise ValueError("latents: a reconstruction begins with what its inversion has found; leave latents out")
+        # The pipeline draws latents of its own both times, so that what else it draws is the same both times.
         call.arguments["latents"] = None
         own = original(*call.args, **call.kwargs)
         first = _first(own)
-        if kept is not None:
+        if latents is None:
+            assert kept is not None
             self.state = _fitting(kept, first, "inverted holds states")
         else:
-            assert latents is not None and prepared is not None
-            fitting = _fitting(prepared, first, "latents are")
+            call.arguments["latents"] = latents
+            if "generator" in call.signature.parameters:
+                call.arguments["generator"] = torch.Generator().manual_seed(0)
+            fitting = _fitting(_first(original(*call.args, **call.kwargs)), first, "latents are")
             self.state = latents if latents.shape == fitting.shape else _laid_out(latents, fitting)
         self._buffer = self.state.to(first.device, first.dtype, copy=True)
         return (self._buffer, *own[1:]) if isinstance(own, tuple) else self._buffer

@@ -53,6 +53,7 @@ class Session:
         self.run, self.steps, self.edits = self.now.run, Steps(self.now), Edits(self.now, models)
         self._turn: object = None  # whose turn it is to hand out times
         self._generator: Any = None  # of the pipeline's, for its scheduler
+        self._doses = list[Any]()  # of ControlNet, in the loop under way
         self._toured: tuple[Plan, list[int]] | None = None  # of the plan that it was read off, what a way asks
         self._warned = False  # that a corrector was left out
         self.graphs: Sequence[Graphed] = ()
@@ -80,6 +81,8 @@ class Session:
             check_takes_latents(self.now.pipe)
             own["prepare_latents"] = self._prepare_latents
             own["prepare_extra_step_kwargs"] = self._prepare_extra_step_kwargs
+            if isinstance(control := getattr(self.now.pipe, "controlnet", None), nn.Module):
+                patches.watch(control, self._saw_control)
         for name, wrapper in own.items():
             if hasattr(self.now.pipe, name):
                 patches.wrap(self.now.pipe, name, wrapper)
@@ -214,6 +217,7 @@ class Session:
         now.playing = "own"
         for graph in self.graphs:
             graph.begin()
+        self._doses.clear()
         now.cast.check_path(path, method)
         now.drop_seconds()
         now.grid.draw_in()
@@ -249,6 +253,10 @@ class Session:
         given = original(*args, **kwargs)
         self.now.extras, self._generator = extras_of(self.steps.signature, given), given.get("generator")
         return given
+
+    def _saw_control(self, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self._doses.append(kwargs.get("conditioning_scale"))
+        unfit.check_dose(self._doses)
 
     def _found(self, inverted: Inverted | None) -> None:
         self.now.run.inverted = inverted

@@ -14,8 +14,8 @@ from zigzag.adapters.diffusers.answering import Answering
 from zigzag.adapters.diffusers.stepping import name_of
 
 __all__ = [
-    "UNLED", "UNTIMED", "check_led", "refuse_caches", "refuse_copy", "refuse_per_token", "refuse_perturbed",
-    "refuse_unfit", "same_time", "warn_of_corrector",
+    "UNLED", "UNTIMED", "check_dose", "check_led", "refuse_caches", "refuse_copy", "refuse_per_token",
+    "refuse_perturbed", "refuse_unfit", "same_time", "warn_of_corrector",
 ]  # fmt: skip
 
 # What the names of diffusers' hooks that cache across time steps have in them.
@@ -151,6 +151,19 @@ def check_led(loop: Answering, time: Any, told: Any, outputs: Sequence[Any], *, 
         raise RuntimeError(
             "no call of the pipeline's model was seen before its scheduler's step, so that attach cannot lead it; "
             "a unet or transformer is to be replaced before the block, not within it"
+        )
+
+
+def check_dose(doses: Sequence[Any]) -> None:
+    """Raises ValueError where ControlNet's scale is not the same at every call of a loop that does not go down alone.
+
+    A pipeline switches it by the share of its loop, which is not there the share of the way from noise to data.
+    """
+    if doses[-1] != doses[0]:
+        raise ValueError(
+            f"the pipeline doses its ControlNet by the share of its loop, {doses[0]} at the first call and {doses[-1]} "
+            f"at call {len(doses) - 1}, and this loop does not run from noise to data alone; leave "
+            "control_guidance_start and control_guidance_end out"
         )
 
 
