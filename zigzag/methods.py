@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -16,8 +17,8 @@ __all__ = ["EndToEnd", "ImplicitZ", "Method", "Resampling", "Standard", "Z2Sampl
 class Method(Protocol):
     """Anything with a path over a grid of `T` steps."""
 
-    def path(self, T: int) -> tuple[Move, ...]:
-        """The moves, from knot 0 to knot T."""
+    def path(self, T: int) -> Iterable[Move]:
+        """The moves, from knot 0 to knot T: any iterable of them, a generator for one."""
         ...
 
 

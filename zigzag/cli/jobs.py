@@ -91,7 +91,7 @@ def plan(settings: Any, prompts: Sequence[str], method: Method, folder: Path, fi
     """
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise ValueError("prompt must not be empty")
-    method.path(settings.steps)
+    tuple(method.path(settings.steps))  # whose errors are said now
     methods = [Standard()] if method == Standard() else [Standard(), method]
     return [Job(settings, prompt, m, folder, files) for prompt in dict.fromkeys(prompts) for m in methods]
 

@@ -39,7 +39,7 @@ def add(commands: Commands) -> None:
 
 def _path(args: argparse.Namespace) -> None:
     method = method_of(args, args.steps)
-    path = method.path(args.steps)
+    path = tuple(method.path(args.steps))
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
     print(f"{method!r} on {args.steps} steps\n")
     solver = make_solver(args.solver or "ddim", DDIM.karras(args.steps))

@@ -110,7 +110,7 @@ def draw_lines(
     """
     # The first line is drawn once more, before: what the first run sets up is no method's cost.
     samplers = [line.sampler for line in [every[0], *every]]
-    with progress_bar(sum(len(s.method.path(s.steps)) for s in samplers), enabled=progress) as tick:
+    with progress_bar(sum(len(tuple(s.method.path(s.steps))) for s in samplers), enabled=progress) as tick:
 
         def on_move(visit: Visit) -> None:
             tick(visit.rows)

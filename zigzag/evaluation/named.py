@@ -94,7 +94,7 @@ def make_method(name: str, T: int, options: Mapping[str, Any]) -> Method:
         raise ValueError(f"{name} has no option {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
     few = {"warmup": 1} if kind is Z2Sampling and T < 6 else {}
     method: Method = kind(**{**few, **options})
-    method.path(T)
+    tuple(method.path(T))  # whose errors are said now
     return method
 
 
@@ -111,7 +111,7 @@ def parse_method(text: str, T: int) -> Method:
         found = find_object(f"method must be one of {', '.join(METHODS)}, or module:object;", text)
         if not isinstance(found, Method):
             raise ValueError(f"method {text!r} must have path(T), got {name_of(found)}")
-        found.path(T)
+        tuple(found.path(T))  # whose errors are said now
         return found
     flags = [key for key, kind in get_type_hints(METHODS[name]).items() if kind is bool] if name in METHODS else []
     options: dict[str, Any] = {}

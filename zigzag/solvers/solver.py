@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zigzag.solvers.affine import AffineStep, Inner, StepInfo, combine
 from zigzag.solvers.grids import Grid, Prediction, check_grid, check_prediction, grid, host
+from zigzag.solvers.steps import by_sample, checked
 
 __all__ = ["Solver", "StepTable"]
 
@@ -33,7 +34,9 @@ class StepTable(NamedTuple):
 class Solver(ABC):
     """`T + 1` knots from noise (0) to data (T), and the affine step between any two of them.
 
-    A solver of one's own gives `coefficients`, and with memory also `memory` and `remember`.
+    A solver of one's own gives `coefficients`, and with memory also `memory` and `remember`. Its constructor leads to
+    this one, which checks the grid; what `coefficients` gives is checked where a step is first asked for, which a walk
+    does before the first model call.
 
     Attributes:
         alphas, sigmas: float64 host tensors `(T + 1,)`; a noised sample at knot `i` is `alphas[i]·x₀ + sigmas[i]·ε`.
@@ -62,7 +65,7 @@ class Solver(ABC):
         # Filled by `at_times`: columns on each device they were asked for on, so that no step copies from the host.
         self._lookup: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
         # A grid never changes: each step is computed and checked once.
-        self._steps: dict[tuple[int, int, tuple[int, ...]], AffineStep] = {}
+        self._steps: dict[tuple[Any, Any, tuple[int, ...]], AffineStep] = {}
         self._infos: dict[tuple[int, int], StepInfo] = {}
 
     def __len__(self) -> int:
@@ -78,7 +81,11 @@ class Solver(ABC):
         Args:
             i, j: knots, `0 ≤ i < j ≤ T`.
             remembered: at most `memory` noisier knots whose predictions are at hand, the latest (least noisy) first.
-                The step may read fewer, and has a coefficient in `memory` for each that it does.
+                The step may read fewer, and has a coefficient in `memory` for each that it does, in this order.
+
+        Returns:
+            `AffineStep(a, b, memory, noise)`: `noise` is the coefficient on standard normal noise of the interval,
+            drawn once and held; `memory` those on what `remember` left at the knots.
         """
 
     def remember(self, i: int, x: Tensor, e: Tensor) -> Tensor:
@@ -102,15 +109,23 @@ class Solver(ABC):
         """The times of the knots, and behind them those of evaluations between knots, as host numbers."""
         return [*self.times.tolist(), *self.inner_times.tolist()]
 
-    def step(self, i: int, j: int | None = None, remembered: Sequence[int] = ()) -> AffineStep:
-        """The step from knot `i` to knot `j` (default `i + 1`), as host numbers.
+    def step(
+        self,
+        i: int | Tensor,
+        j: int | Tensor | None = None,
+        remembered: Sequence[int] = (),
+        dtype: torch.dtype = torch.float64,
+    ) -> AffineStep:
+        """The step from knot `i` to knot `j` (default `i + 1`), as host numbers, or as tensors of one step a sample.
 
         Args:
-            i, j: knots.
+            i, j: knots: numbers, or integer tensors `(B,)`. Tensors are read on the host, which waits for their device.
             remembered: the noisier knots whose predictions are at hand, from noise to data. The latest of them, at
                 most `memory`, decide the order of the step and so its `a` and `b`; without any it is the first.
+            dtype: of the coefficients `(B,)`, where `i` is a tensor; they are on its device.
 
         Raises:
+            TypeError: for knots that are not integers, and coefficients that `coefficients` may not give.
             ValueError: unless `0 ≤ i < j ≤ T`, or where the step does not exist (`a` not finite: a zero-SNR knot
                 under an ε-prediction). The way back is `step(i, j).inverse`, never `step(j, i)`.
         """
@@ -119,10 +134,15 @@ class Solver(ABC):
         known = self._steps.get((i, j, latest))
         if known is not None:
             return known
+        if isinstance(i, Tensor) or isinstance(j, Tensor):
+            i = i if isinstance(i, Tensor) else torch.full_like(torch.as_tensor(j), i)
+            each = j if isinstance(j, Tensor) else torch.full_like(i, j)
+            return by_sample(lambda i, j: self.step(i, j, remembered), i, each, dtype)
         self._check_interval(i, j)
         if latest and latest[0] >= i:
             raise ValueError(f"the step from knot {i} remembers noisier knots only, got {list(remembered)}")
-        step = self.coefficients(i, j, latest)
+        who = f"{self!r}, step {i} -> {j}"
+        step = checked(self.coefficients(i, j, latest), who, self.memory, latest)
         if not math.isfinite(float(step.a)):
             raise ValueError(
                 f"{self!r} has no step from knot {i} to {j}: alpha is {self.knots[0][i]:g} at knot {i}, where "
