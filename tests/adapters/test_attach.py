@@ -95,8 +95,8 @@ def test_the_check_fails_where_branches_are_exchanged(family: str, tiny: Tiny, m
     """Two mutants: conditional for unconditional, and the sign that the pipeline gives them dropped."""
     case, method = tiny(family), ZSampling(steps=3)
     named = Names.of
-    mutants = [lambda self, parts: named(Names(1 - self.cond, self.sign), parts)]
-    mutants.append(lambda self, parts: named(Names(self.cond, -self.sign), parts))
+    mutants = [lambda self, *given: named(Names(1 - self.cond, self.sign), *given)]
+    mutants.append(lambda self, *given: named(Names(self.cond, -self.sign), *given))
     for mutant in mutants:
         monkeypatch.setattr(Names, "of", mutant)
         with attach(case.pipe, method):

@@ -43,13 +43,17 @@ def dit(tiny: Tiny) -> tuple[Any, Any, Callable[[Tensor, Tensor, Tensor], Tensor
     return pipe, tiny_unets, predict
 
 
-def test_a_doubled_batch_handed_over_whole(tiny: Tiny) -> None:
-    """DiT steps both halves of its batch alike: two rows a sample, and the zigzag of each sample."""
+@pytest.mark.parametrize("labels", [[1, 2], [1, 1], [1000, 1000], [1000]])
+def test_a_doubled_batch_handed_over_whole(labels: list[int], tiny: Tiny) -> None:
+    """DiT steps both halves of its batch alike: two rows a sample, and the zigzag of each sample.
+
+    Label 1000 is that of no condition: its halves give equal predictions, and are two all the same.
+    """
     pipe, tools, predict = dit(tiny)
     last: list[Tensor] = []
 
     def run() -> Tensor:
-        given = {"class_labels": [1, 2], "guidance_scale": 4.0, "num_inference_steps": 6, "output_type": "pt"}
+        given = {"class_labels": labels, "guidance_scale": 4.0, "num_inference_steps": 6, "output_type": "pt"}
         pipe(**given, generator=torch.Generator().manual_seed(5))
         return last[-1]
 
@@ -64,11 +68,14 @@ def test_a_doubled_batch_handed_over_whole(tiny: Tiny) -> None:
         with attach(pipe, Standard()) as counted:
             assert torch.equal(run(), plain)
         assert counted.rows == 2 * 6
-        x, (c, u) = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5)), ([1, 2], [1000, 1000])
+        x = torch.randn(len(labels), 4, 8, 8, generator=torch.Generator().manual_seed(5))
+        c, u = labels, [1000] * len(labels)
         for method in METHODS:
             with attach(pipe, method) as counted:
                 led = run()
             assert counted.rows == 2 * calls_of(method.path(6))
+            if labels[0] == 1000 and method == METHODS[0]:
+                check_same(led, plain)
             given = {"cond": torch.tensor(c), "uncond": torch.tensor(u), "strong": 4.0}
             check_same(led, sample(predict, x, tools.solver_of(pipe.scheduler), method, **given))
     finally:
@@ -99,21 +106,56 @@ def test_a_time_for_each_token_is_refused(batch: int, tiny: Tiny) -> None:
                 run()
 
 
+@pytest.mark.parametrize("method", METHODS, ids=repr)
 @pytest.mark.parametrize("equal", [True, False])
 @pytest.mark.parametrize("kind", ["x0 into v", "first frame cut off"])
-def test_a_prediction_made_otherwise_is_refused(kind: str, equal: bool, tiny: Tiny) -> None:
-    """With equal prompts there is no gap, and nothing but that the prediction is no multiple of the model's tells."""
+def test_a_prediction_made_otherwise_is_followed(kind: str, equal: bool, method: Any, tiny: Tiny) -> None:
+    """The gap is that of what the scheduler is given; with equal prompts there is none, and Z² changes nothing."""
+    case = tiny("sd")
+    c, u = case.call["prompt_embeds"], case.call["negative_prompt_embeds"]
+    x, converted = case.latents, kind == "x0 into v"
+    first, x = (None, x) if converted else (x[..., :1, :], x[..., 1:, :])
+
+    def predict(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        if first is None:
+            return x - case.pipe.unet(x, t, cond).sample
+        return case.pipe.unet(torch.cat([first, x], -2), t, cond).sample[..., 1:, :]
+
+    def run() -> Tensor:
+        case.pipe.scheduler.set_timesteps(6)
+        state = x
+        for t in case.pipe.scheduler.timesteps:
+            shown = state if first is None else torch.cat([first, state], -2)
+            e_u, e_c = case.pipe.unet(torch.cat([shown] * 2), t, torch.cat([c if equal else u, c])).sample.chunk(2)
+            e = e_u + 4 * (e_c - e_u)
+            state = case.pipe.scheduler.step(state - e if converted else e[..., 1:, :], t, state).prev_sample
+        return state
+
+    with torch.no_grad():
+        plain = run()
+        with attach(case.pipe, method) as counted:
+            led = run()
+    assert counted.rows == 2 * calls_of(method.path(6))
+    if equal and method == METHODS[0]:
+        check_same(led, plain)
+    given = {"cond": c, "uncond": c if equal else u, "strong": 4.0, "batched": False}
+    check_same(led, sample(predict, x, case.solver(), method, **given))
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_prediction_that_cannot_be_followed_is_refused(equal: bool, tiny: Tiny) -> None:
+    """A part of it replaced, as of a frame that is known; with equal prompts only that it fits no branch tells."""
     case = tiny("sd")
     c, u = case.call["prompt_embeds"], case.call["negative_prompt_embeds"]
 
     def run() -> None:
         case.pipe.scheduler.set_timesteps(6)
-        x = case.latents if kind == "x0 into v" else case.latents[..., 1:, :]
+        x = case.latents
         for t in case.pipe.scheduler.timesteps:
-            shown = x if kind == "x0 into v" else torch.cat([x[..., :1, :], x], -2)
-            e_u, e_c = case.pipe.unet(torch.cat([shown] * 2), t, torch.cat([c if equal else u, c])).sample.chunk(2)
+            e_u, e_c = case.pipe.unet(torch.cat([x, x]), t, torch.cat([c if equal else u, c])).sample.chunk(2)
             e = e_u + 4 * (e_c - e_u)
-            x = case.pipe.scheduler.step(x - e if kind == "x0 into v" else e[..., 1:, :], t, x).prev_sample
+            e[..., :4, :] = x[..., :4, :] - torch.linspace(0, 1, 8)
+            x = case.pipe.scheduler.step(e, t, x).prev_sample
 
     for method in METHODS:
         refused = pytest.raises(ValueError, match="attach cannot")

@@ -12,8 +12,9 @@ from torch import Tensor
 
 pytest.importorskip("diffusers")
 branches = pytest.importorskip("zigzag.adapters.diffusers.branches")
-Names, name_branches, split_branches = branches.Names, branches.name_branches, branches.split_branches
-shape_of, sign_of = branches.shape_of, branches.sign_of
+layouts = pytest.importorskip("zigzag.adapters.diffusers.layouts")
+Names, Naming = branches.Names, branches.Naming
+rows_per_sample, shape_of, split_branches = layouts.rows_per_sample, layouts.shape_of, layouts.split_branches
 
 SCALES = st.floats(1.05, 30.0)
 GAPS = st.floats(-3.0, 1.0).map(lambda power: 10.0**power)
@@ -26,6 +27,11 @@ def pair(gap: float, seed: int, shape: tuple[int, ...] = (2, 4, 16, 16)) -> tupl
     generator = torch.Generator().manual_seed(seed)
     e_u, d = (torch.randn(shape, generator=generator) for _ in range(2))
     return e_u, e_u + gap * d
+
+
+def name_branches(p: Tensor, q: Tensor, m: Tensor) -> Any:
+    """At a state that the pipeline has not mixed in."""
+    return branches.name_branches(p, q, m, torch.randn(m.shape, generator=torch.Generator().manual_seed(99)))
 
 
 def guide(e_u: Tensor, e_c: Tensor, w: float, rule: str, sign: int) -> Tensor:
@@ -46,7 +52,7 @@ def test_the_branches_are_told_apart(w: float, gap: float, seed: int, rule: str,
     m = guide(e_u, e_c, w, rule, sign)
     assert name_branches(e_u, e_c, m) == Names(cond=1, sign=sign)
     assert name_branches(e_c, e_u, m) == Names(cond=0, sign=sign)
-    named = Names(cond=1, sign=sign).of([e_u, e_c])
+    named = Names(cond=1, sign=sign).of([e_u, e_c], m, m)
     assert torch.equal(named.cond, sign * e_c) and torch.equal(named.uncond, sign * e_u)
 
 
@@ -66,11 +72,38 @@ def test_equal_branches_have_no_names_yet(scale: float) -> None:
 
 
 @given(w=SCALES, seed=st.integers(0, 9), rule=st.sampled_from(RULES), sign=st.sampled_from([1, -1]), dtype=DTYPES)
-def test_equal_branches_have_the_sign_of_the_pipeline(w: float, seed: int, rule: str, sign: int, dtype: Any) -> None:
-    """`k·(e + w·(e − e)) = k·e`, at any scale, rescaled or not: the sign of k is that of `<e, k·e>`."""
+def test_equal_branches_are_the_pipelines_own_prediction(w: float, seed: int, rule: str, sign: int, dtype: Any) -> None:
+    """`k·(e + w·(e − e)) = k·e`, at any scale, rescaled or not: no gap, whatever the roundings; names come later."""
     e = pair(0.0, seed)[0].to(dtype)
-    assert sign_of(e, guide(e, e, w, rule, sign)) == sign
-    assert sign_of(0 * e, 0 * e) == 1
+    m, naming = guide(e, e, w, rule, sign), Naming()
+    named, rows = naming([torch.cat([e, e])], m, torch.randn(m.shape))
+    assert torch.equal(named.cond, m) and torch.equal(named.uncond, m) and rows == 2
+    e_u, e_c = pair(0.3, seed)
+    named, rows = naming([torch.cat([e_u, e_c])], guide(e_u, e_c, w, rule, sign), torch.randn(m.shape))
+    assert torch.equal(named.cond, sign * e_c) and torch.equal(named.uncond, sign * e_u) and rows == 2
+
+
+CONVERSIONS = {  # of a prediction e at x, as pipelines do it
+    "x0 into v": lambda e, x, sigma: (x - e) / sigma,
+    "preconditioned": lambda e, x, sigma: (x - (x / (1 + sigma) - sigma / (1 + sigma) * e)) / sigma,
+}
+
+
+@given(
+    w=st.floats(1.5, 15.0), gap=st.floats(-1.5, 0.5).map(lambda power: 10.0**power), seed=st.integers(0, 9),
+    kind=st.sampled_from([*CONVERSIONS]), sigma=st.sampled_from([0.1, 0.5, 1.0, 20.0]), swapped=st.booleans(),
+)  # fmt: skip
+def test_a_prediction_made_of_another_is_followed(
+    w: float, gap: float, seed: int, kind: str, sigma: float, swapped: bool
+) -> None:
+    """Guidance first and then `A·x + k·e`: each branch is what the pipeline would make of it alone."""
+    (e_u, e_c), naming = pair(gap, seed), Naming()
+    for at in (sigma, 0.7 * sigma):  # A and k are another at each call
+        x = torch.randn(e_u.shape, generator=torch.Generator().manual_seed(seed + 50)) * max(1.0, at)
+        made = [CONVERSIONS[kind](e, x, at) for e in (e_u, e_c, e_u + w * (e_c - e_u))]
+        named, _ = naming([e_c, e_u] if swapped else [e_u, e_c], made[2], x)
+        for branch, wanted in ((named.uncond, made[0]), (named.cond, made[1])):
+            assert float((branch - wanted).norm()) <= 1e-4 * float(made[2].norm())
 
 
 @pytest.mark.parametrize("w", [0.25, 0.5, 0.75])
@@ -113,20 +146,32 @@ LAYOUTS: list[tuple[Any, Tensor]] = [
 
 @pytest.mark.parametrize(("outputs", "guided"), LAYOUTS)
 def test_every_layout_is_cut_into_two_branches(outputs: Any, guided: Tensor) -> None:
-    parts = split_branches(outputs, guided)
-    assert len(parts) == branches.rows_per_sample(outputs, guided) == 2
-    assert branches.rows_per_sample([shape_of(output) for output in outputs], guided) == 2
+    parts, *others = split_branches(outputs, guided)
+    assert not others or parts[0].shape != outputs[0].shape
+    assert len(parts) == rows_per_sample(outputs, guided) == 2
+    assert rows_per_sample([shape_of(output) for output in outputs], guided) == 2
     assert all(part.shape == guided.shape for part in parts)
 
 
 def test_the_order_of_a_layout_is_kept() -> None:
     """Entries are marked by branch, sample, frame and channel, and come out where the scheduler has them."""
     marks = torch.arange(2 * 2 * 4 * 3).reshape(4, 4, 3, 1, 1).float()  # (branch·sample, channel, frame)
-    parts = split_branches([marks], torch.zeros(6, 4, 1, 1))
+    (parts,) = split_branches([marks], torch.zeros(6, 4, 1, 1))
     for branch, part in enumerate(parts):
         for sample in range(2):
             for frame in range(3):
                 assert torch.equal(part[sample * 3 + frame], marks[branch * 2 + sample, :, frame])
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_first_frame_that_is_cut_off_is_no_part_of_the_prediction(tokens: bool, sign: int) -> None:
+    """The layout is the one under which guidance is a combination, frames or tokens of frames."""
+    e_u, e_c = pair(0.3, 1, (2, 4, 3, 2, 2))
+    m = guide(e_u, e_c, 4.0, "plain", sign)[:, :, 1:]
+    outputs = [e.flatten(2).mT if tokens else e for e in (e_u, e_c)]
+    named, _ = Naming()(outputs, m, torch.randn(m.shape))
+    assert torch.equal(named.cond, sign * e_c[:, :, 1:]) and torch.equal(named.uncond, sign * e_u[:, :, 1:])
 
 
 @pytest.mark.parametrize(
@@ -136,4 +181,4 @@ def test_the_order_of_a_layout_is_kept() -> None:
 def test_other_layouts_are_refused(outputs: Any, guided: Tensor) -> None:
     with pytest.raises(ValueError, match="attach can"):
         split_branches(outputs, guided)
-    assert branches.rows_per_sample(outputs, guided) in (2, 3)
+    assert rows_per_sample(outputs, guided) in (2, 3)

@@ -57,7 +57,6 @@ GRIDS: dict[str, tuple[Callable[[], Solver], str]] = {
         lambda: solver_from_scheduler(ddim(**TRAILING, rescale_betas_zero_snr=True), 4),
         "999, where alpha is 0 .*; use timestep_spacing='leading'.* or a model of v_prediction",
     ),
-    "flow to nowhere": (lambda: solver_from_scheduler(flow(), sigmas=[1.0, 0.5, 0.0]), "last step that does nothing"),
     "no step at all": (lambda: solver_from_scheduler(diffusers.RePaintScheduler(), 4), "needs original_image, mask"),
 }
 
@@ -85,8 +84,6 @@ REFUSED: dict[str, tuple[Any, str, int]] = {
     "learned": (made("DDPMScheduler", variance_type="learned_range"), "learned variance", 4),
     "linspace": (ddim(**LINSPACE), r"from time step 999 elsewhere than to the next one, 888: .* 1000//10 = 100", 10),
     "trailing": (ddim(**TRAILING), r"goes down by 1000//30 = 33 .*; use .*such as 25 or 40", 30),
-    "to nowhere": (ddim(set_alpha_to_one=False), "last step that does nothing", 4),
-    "euler to nowhere": (euler(final_sigmas_type="sigma_min"), "last step that does nothing", 4),
     "half a flow": (dpm(prediction_type="flow_prediction"), "neither a flow nor a diffusion", 4),
     "runge-kutta": (made("PNDMScheduler", **PRK), "Runge-Kutta", 4),
     "triples": (made("DPMSolverSinglestepScheduler", **SINGLE), "one step of 3 model calls", 6),
@@ -113,6 +110,26 @@ def test_the_scheduler_that_is_named_instead_works(case: str) -> None:
     if "such as" in named:
         for number in (25, 40):
             assert len(solver_from_scheduler(scheduler, number)) == number
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "grid"),
+    [
+        (ddim(set_alpha_to_one=False), {"steps": 4}),
+        (euler(final_sigmas_type="sigma_min"), {"steps": 4}),
+        (flow(), {"sigmas": [1.0, 0.75, 0.5, 0.0]}),
+    ],
+)
+def test_a_last_step_that_does_nothing_is_left_out(scheduler: Any, grid: dict[str, Any]) -> None:
+    """It ends at the level that it starts from: what is before it leads there, and is the scheduler's."""
+    solver = solver_from_scheduler(scheduler, **grid)
+    scheduler.set_timesteps(**{"num_inference_steps" if name == "steps" else name: n for name, n in grid.items()})
+    assert len(scheduler.timesteps) == 4 and len(solver) == 3
+    x, e = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    for i, t in enumerate(scheduler.timesteps):
+        scheduler._step_index = i
+        after = scheduler.step(e, t, x)[0]
+        torch.testing.assert_close(after, x if i == 3 else solver.step(i).forward(x, e), rtol=1e-5, atol=1e-5)
 
 
 def schedulers() -> dict[str, Any]:

@@ -8,15 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zigzag.adapters.diffusers.branches import (
-    Branches,
-    Names,
-    is_doubled,
-    name_branches,
-    rows_per_sample,
-    sign_of,
-    split_branches,
-)
+from zigzag.adapters.diffusers.branches import Branches, Naming
 from zigzag.adapters.diffusers.cast import Cast, Pass
 from zigzag.adapters.diffusers.draws import Draws
 from zigzag.solvers import Solver, StepInfo
@@ -56,7 +48,6 @@ class Answering:
         place: which of `all_times` belongs to that state; None where it is data.
         entered: whether it began with a state of its own, before the first call.
         calls, rows: that were answered, and their rows per sample.
-        doubled: whether the state is twice the samples, one half a branch, both to be the same (DiT).
         draw: of the noise; to be set before it begins.
     """
 
@@ -69,8 +60,7 @@ class Answering:
     def __init__(self, solver: Solver, cast: Cast) -> None:
         self.solver, self.cast, self.own = solver, cast, Own()
         self.calls, self.rows = 0, 0
-        self.doubled, self.entered = False, False
-        self._names: Names | None = None
+        self.entered, self._naming = False, Naming()
         self._handed: tuple[Tensor, Tensor, int | None] | None = None  # itself, what it was, its count of writes
 
     @property
@@ -82,25 +72,9 @@ class Answering:
         """Takes the model's outputs at `sample`, and the pipeline's prediction, on to the state for the next call."""
         raise NotImplementedError
 
-    def _branches(self, outputs: Sequence[Any], guided: Tensor) -> tuple[Branches | None, int]:
+    def _branches(self, outputs: Sequence[Any], guided: Tensor, sample: Tensor) -> tuple[Branches | None, int]:
         """The two branches, where there are two and they are wanted, and the rows that ran."""
-        self.doubled = self.doubled or (not self.calls and is_doubled(outputs, guided))
-        guided = guided[: len(guided) // 2] if self.doubled else guided
-        if not self.cast.rules():
-            return None, rows_per_sample(outputs, guided)
-        parts = split_branches(outputs, guided)
-        if len(parts) == 1:
-            return None, 1
-        if len(parts) != 2:
-            raise ValueError(
-                f"the pipeline evaluates {len(parts)} branches a step, and attach follows two, a conditional and an "
-                "unconditional one; switch off what takes the others (perturbed-attention or skip-layer guidance)"
-            )
-        if self._names is None:
-            self._names = name_branches(parts[0], parts[1], guided)
-        # While the two are equal it does not matter which is which, but their sign does.
-        branches = (self._names or Names(cond=1, sign=sign_of(parts[0], guided))).of(parts)
-        return Branches(*(torch.cat([part, part]) for part in branches)) if self.doubled else branches, 2
+        return self._naming(outputs, guided, sample, wanted=bool(self.cast.rules()))
 
     def hand_out(self, state: Tensor, dtype: torch.dtype) -> Tensor:
         """What the pipeline is given of a state, in a `dtype`; the state itself keeps its digits."""

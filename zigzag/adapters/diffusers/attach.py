@@ -25,7 +25,7 @@ from zigzag.trace import Trace
 
 __all__ = ["Run", "attach"]
 
-MODELS = ("unet", "transformer", "transformer_2")
+MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder")
 
 
 @contextmanager
@@ -56,8 +56,8 @@ def attach(
     with a warning. `Standard()` leaves the steps to the scheduler: bit by bit what the pipeline does by itself.
 
     Args:
-        pipe: a diffusers pipeline with a `scheduler` and a `unet` or `transformer`. On leaving the block, also by an
-            exception, it is as it was.
+        pipe: a diffusers pipeline with a `scheduler` and a `unet`, `transformer`, `prior` or `decoder`. On leaving the
+            block, also by an exception, it is as it was.
         method: one of `zigzag.methods`; or moves that run from knot 0 to the last; or moves that begin below knot 0 (an
             image to invert) and end anywhere, or an `Inversion` or `Reconstruction`, with a state that is handed in.
         weak: the weak guidance, of the two branches that the pipeline evaluates; a number is `CFG(number)`. Or a

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
-__all__ = [
-    "Branches", "Names", "is_doubled", "name_branches", "rows_per_sample", "shape_of", "sign_of", "split_branches",
-]  # fmt: skip
+from zigzag.adapters.diffusers.layouts import is_doubled, rows_per_sample, split_branches
+
+__all__ = ["Branches", "Names", "Naming", "name_branches"]
 
 # How many roundings of its arithmetic a pipeline's guidance may be from a combination of the branches.
 ROUNDINGS = 4
@@ -22,6 +21,12 @@ DIMS = ((1, -1), (0, -2))
 
 # Equal branches may differ by roundings of the model, which guidance multiplies by its scale.
 ROUNDINGS_OF_EQUALS = 64
+
+# A state and a prediction that are this close to parallel, or closer, cannot be told apart in what is made of both.
+PARALLEL = 1e-6
+
+# Of a prediction, what a conversion that was found at the first call may leave unexplained later.
+UNEXPLAINED = 1e-2
 
 
 class Branches(NamedTuple):
@@ -33,83 +38,86 @@ class Branches(NamedTuple):
 
 @dataclass(frozen=True)
 class Names:
-    """Which of two model outputs is which. cond: the place of the conditional one. sign: the pipeline's, ±1."""
+    """Which of two model outputs is which.
+
+    Attributes:
+        cond: the place of the conditional one. sign: the pipeline's, ±1.
+        converted: whether the pipeline makes another prediction of its model's, `A·x + k·e` (x₀ into v, say).
+    """
 
     cond: int
     sign: int
+    converted: bool = False
 
-    def of(self, parts: Sequence[Tensor]) -> Branches:
-        """The two, named."""
+    def of(self, parts: Sequence[Tensor], guided: Tensor, sample: Tensor) -> Branches:
+        """The two, named, and as the scheduler is given them, in place of `guided` at the state `sample`."""
+        if self.converted:
+            p, q = _converted(parts[0], parts[1], guided, sample)
+            return Branches(*((p, q) if self.cond == 0 else (q, p)))
         cond, uncond = parts[self.cond], parts[1 - self.cond]
         return Branches(cond, uncond) if self.sign > 0 else Branches(-cond, -uncond)
 
 
-def rows_per_sample(outputs: Sequence[Any], guided: Tensor) -> int:
-    """Model rows per sample of the calls that gave `outputs`, for one guided prediction `guided` of all samples."""
-    try:
-        return len(_parts(outputs, guided))
-    except ValueError:  # a layout of the pipeline's own, as of windows of frames
-        return -(-sum(len(output) for output in outputs) // len(guided))
+class Naming:
+    """Tells the branches of a pipeline apart at the first call where they differ, and names those of every call.
 
-
-def is_doubled(outputs: Sequence[Any], guided: Tensor) -> bool:
-    """Whether the scheduler is given the guided prediction twice, once for each half of a doubled batch (DiT).
-
-    Its halves are then equal, and those of the one output are not.
+    Attributes:
+        doubled: whether the scheduler is given twice the samples, one half a branch, both to be the same (DiT).
     """
-    output = outputs[0]
-    if len(outputs) != 1 or not isinstance(output, Tensor) or output.shape[0] != len(guided) or len(guided) % 2:
-        return False
-    if output.is_meta:
-        return False
-    (g, h), (p, q) = guided.chunk(2), output.chunk(2)
-    return torch.equal(g, h) and not torch.equal(p, q)
 
+    def __init__(self) -> None:
+        self.doubled = False
+        self._calls = 0
+        self._names: Names | None = None
+        self._layout = 0
 
-def shape_of(output: Any) -> Any:
-    """What stands for an output of the model where only its rows count: it holds no memory."""
-    return tree_map(lambda part: torch.empty(part.shape, device="meta"), output)
+    def __call__(
+        self, outputs: Sequence[Any], guided: Tensor, sample: Tensor, wanted: bool = True
+    ) -> tuple[Branches | None, int]:
+        """The two branches, where there are two and they are wanted, and the rows per sample that ran.
 
+        Args:
+            outputs: of the model. guided: what the pipeline makes of them. sample: the state that it is stepped from.
+            wanted: whether the branches are.
 
-def split_branches(outputs: Sequence[Any], guided: Tensor) -> list[Tensor]:
-    """The model's outputs one branch each, in the layout of `guided`, in the order in which they were computed.
-
-    A doubled batch is cut in two; a list is stacked; frames are folded into the batch; channels of a learned variance,
-    and tokens of a reference image, which come last, are left out.
-
-    Raises:
-        ValueError: for outputs that cannot be laid out like `guided`.
-    """
-    return [_laid_out(part, guided) for part in _parts(outputs, guided)]
-
-
-def _parts(outputs: Sequence[Any], guided: Tensor) -> list[Tensor]:
-    parts: list[Tensor] = []
-    for output in outputs:
-        tensor = torch.stack(list(output)) if isinstance(output, list | tuple) else output
-        frames = tensor.shape[2] if tensor.ndim == guided.ndim + 1 else 1
-        samples = guided.shape[0] // frames
-        if not samples or tensor.shape[0] % samples:
+        Raises:
+            ValueError: for outputs that cannot be followed.
+        """
+        if not self._calls:
+            self.doubled = is_doubled(outputs, guided, sample)
+        self._calls += 1
+        if self.doubled:
+            guided, sample = (x[: len(x) // 2] for x in (guided, sample))
+        if not wanted:
+            return None, rows_per_sample(outputs, guided)
+        laid = split_branches(outputs, guided)
+        if (count := len(laid[0])) == 1:
+            return None, 1
+        if count != 2:
             raise ValueError(
-                f"the model's output, {tuple(tensor.shape)}, holds no whole number of the pipeline's samples, "
-                f"{tuple(guided.shape)}: attach cannot tell its branches apart"
+                f"the pipeline evaluates {count} branches a step, and attach follows two, a conditional and an "
+                "unconditional one; switch off what takes the others (perturbed-attention or skip-layer guidance)"
             )
-        parts += tensor.split(samples)
-    return parts
+        if self._names is None:
+            self._name(laid, guided, sample)
+        # While the two are equal there is no gap between them and what is made of them.
+        pair = Branches(guided, guided)
+        if self._names is not None:
+            pair = self._names.of(laid[self._layout], guided, sample)
+        return Branches(*(torch.cat([part, part]) for part in pair)) if self.doubled else pair, 2
+
+    def _name(self, laid: Sequence[Sequence[Tensor]], guided: Tensor, sample: Tensor) -> None:
+        errors = []
+        for layout, (p, q) in enumerate(laid):
+            try:
+                self._names, self._layout = name_branches(p, q, guided, sample), layout
+                return
+            except ValueError as error:
+                errors.append(error)
+        raise errors[0]
 
 
-def _laid_out(part: Tensor, guided: Tensor) -> Tensor:
-    if part.ndim == guided.ndim + 1:
-        part = part.movedim(2, 1).flatten(0, 1)
-    if part.ndim != guided.ndim or any(p < g for p, g in zip(part.shape, guided.shape, strict=True)):
-        raise ValueError(
-            f"the model's output, {tuple(part.shape)} a branch, is not laid out like the prediction that the pipeline "
-            f"makes of it, {tuple(guided.shape)}: attach cannot follow"
-        )
-    return part[tuple(slice(size) for size in guided.shape)]
-
-
-def name_branches(p: Tensor, q: Tensor, guided: Tensor) -> Names | None:
+def name_branches(p: Tensor, q: Tensor, guided: Tensor, sample: Tensor) -> Names | None:
     r"""Which of `p` and `q` is conditional, from `guided`, the pipeline's own prediction; None while they are equal.
 
     Guidance at a scale `w > 1` is `k·(e_∅ + w·(e_c − e_∅))`, with `k = ±1`, or a factor per sample where the pipeline
@@ -118,30 +126,34 @@ def name_branches(p: Tensor, q: Tensor, guided: Tensor) -> Names | None:
 
     .. math:: m = \alpha\,p + \beta\,q, \qquad k = \alpha + \beta
 
-    and the conditional one is that whose share of `k` is 1 or more. The sign of `k` is the pipeline's.
+    and the conditional one is that whose share of `k` is 1 or more. The sign of `k` is the pipeline's. Where that does
+    not explain `m`, the pipeline may have made another prediction of its model's (x₀ into v, EDM's preconditioning),
+    and `m = A·x + α·p + β·q` with the state `x` is fitted in the same way.
 
-    Of two equal branches every guidance is `k·p`, and what is not was made of them otherwise.
+    Of two equal branches every guidance is `k·p`, or `A·x + k·p`, and what is not was made of them otherwise.
 
     Raises:
         ValueError: for guidance that no such combination explains, and for scales between 0 and 1, where the two
             cannot be told apart.
     """
-    dtype = torch.float64 if p.device.type != "mps" else torch.float32
-    eps = max(torch.finfo(guided.dtype).eps, torch.finfo(p.dtype).eps)
-    p, q, m = p.to(dtype), q.to(dtype), guided.to(dtype)
+    dtype, eps = _wide(p), max(torch.finfo(guided.dtype).eps, torch.finfo(p.dtype).eps)
+    p, q, m, x = (tensor.to(dtype) for tensor in (p, q, guided, sample))
+    rows = [[tensor.flatten(*dims) for tensor in (p, q, m)] for dims in DIMS]
     if not bool(_clear(p.flatten(1), (q - p).flatten(1), eps).any()):
-        rows = [(p.flatten(*dims), m.flatten(*dims)) for dims in DIMS]
-        if any(a.shape[-1] > 3 and _multiple(a, c, eps) for a, c in rows):
+        if any(a.shape[-1] > 3 and _multiple(a, c, eps) for a, _, c in rows) or _mixed(p, p, m, x, eps) is not None:
             return None
         raise ValueError(
             "what the pipeline hands to its scheduler is no multiple of its model's two predictions, though these are "
-            "equal: it makes another prediction of them (x0 into v, say) or drops a part (a first frame), so that "
-            "attach cannot follow; use method Standard()"
+            "equal: it makes something else of them, so that attach cannot follow; use method Standard()"
         )
-    for first, last in DIMS:
-        a, b, c = (x.flatten(first, last) for x in (p, q, m))
+    for a, b, c in rows:
         if a.shape[-1] > 3 and (names := _fit(a, b, c, eps)) is not None:
             return names
+    if (mixed := _mixed(p, q, m, x, eps)) is not None:
+        k, beta = mixed
+        gg = (q - p).flatten(1).square().sum(-1)
+        share, total = beta / torch.where(k == 0, torch.ones_like(k), k), gg.sum()
+        return Names(_named(share, gg, total), sign=1, converted=True)
     raise ValueError(
         "the pipeline's guidance is not a combination of its conditional and unconditional predictions, so attach "
         "cannot tell them apart; switch off what else takes part in it (skip-layer, perturbed-attention or partial "
@@ -149,10 +161,43 @@ def name_branches(p: Tensor, q: Tensor, guided: Tensor) -> Names | None:
     )
 
 
-def sign_of(p: Tensor, guided: Tensor) -> int:
-    """The pipeline's sign, ±1, where both branches are `p`, and its guidance `k·p` whatever the scale: that of `k`."""
-    dtype = torch.float64 if p.device.type != "mps" else torch.float32
-    return -1 if float((p.to(dtype) * guided.to(dtype)).sum()) < 0 else 1
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.device.type != "mps" else torch.float32
+
+
+def _converted(p: Tensor, q: Tensor, guided: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
+    """What the pipeline makes of each branch by itself: `A·x + k·p`, and `A·x + k·q`."""
+    dtype, eps = _wide(p), torch.finfo(guided.dtype).eps
+    p, q, m, x = (tensor.to(dtype) for tensor in (p, q, guided, sample))
+    if (mixed := _mixed(p, q, m, x, eps, UNEXPLAINED)) is None:
+        raise ValueError(
+            "what the pipeline hands to its scheduler is no combination any more of its state and its model's two "
+            "predictions, as it was at first; use method Standard()"
+        )
+    k, beta = (value.reshape(-1, *(1,) * (m.ndim - 1)) for value in mixed)
+    gap = q - p
+    return m - beta * gap, m + (k - beta) * gap
+
+
+def _mixed(p: Tensor, q: Tensor, m: Tensor, x: Tensor, eps: float, rest: float = 0.0) -> tuple[Tensor, Tensor] | None:
+    """`k`, `β` of `m = A·x + k·p + β·(q − p)`, one for each sample; None where that does not explain `m`."""
+    if x.shape != m.shape:
+        return None
+    p, gap, m, x = (tensor.flatten(1) for tensor in (p, q - p, m, x))
+    wide = bool((_norm(gap, -1) > 0).all())
+    columns = torch.stack([x, p, gap] if wide else [x, p], -1)
+    sizes = _norm(columns, -2)
+    if not bool((sizes > 0).all()):
+        return None
+    unit = columns / sizes[..., None, :]
+    if bool((torch.linalg.det(unit.mT @ unit) < PARALLEL).any()):
+        return None
+    shares = torch.linalg.solve(unit.mT @ unit, unit.mT @ m[..., None])[..., 0]
+    left = _norm(m - (unit @ shares[..., None])[..., 0], -1)
+    if not bool((left <= ROUNDINGS_OF_EQUALS * eps * shares.abs().sum(-1) + rest * _norm(m, -1)).all()):
+        return None
+    shares = shares / sizes
+    return shares[:, 1], shares[:, 2] if wide else torch.zeros_like(shares[:, 1])
 
 
 def _fit(p: Tensor, q: Tensor, m: Tensor, eps: float) -> Names | None:
@@ -172,14 +217,20 @@ def _fit(p: Tensor, q: Tensor, m: Tensor, eps: float) -> Names | None:
     # be left unguided, e_c itself, as are some channels of Lumina.
     weight = torch.where(clear, gg, torch.zeros_like(gg))
     share, total = beta / torch.where(k == 0, torch.ones_like(k), k), weight.sum()
-    q_cond, p_cond, plus = (float((weight * vote).sum() / total) for vote in (share > 0.999, share < 0.001, k > 0))
-    if max(q_cond, p_cond) < 0.9 or 0.1 < plus < 0.9:
+    plus = float((weight * (k > 0)).sum() / total)
+    return Names(_named(share, weight, total, one_sign=not 0.1 < plus < 0.9), sign=1 if plus > 0.5 else -1)
+
+
+def _named(share: Tensor, weight: Tensor, total: Tensor, one_sign: bool = True) -> int:
+    """The place of the conditional one, by the `share` of the second, each of its own `weight`."""
+    q_cond, p_cond = (float((weight * vote).sum() / total) for vote in (share > 0.999, share < 0.001))
+    if max(q_cond, p_cond) < 0.9 or not one_sign:
         w = float((weight * share).sum() / total)
         raise ValueError(
             f"the pipeline joins its two branches as {1 - w:.3g} of the first and {w:.3g} of the second, from which "
             "attach cannot tell the conditional one; set its guidance scale above 1"
         )
-    return Names(cond=int(q_cond > p_cond), sign=1 if plus > 0.5 else -1)
+    return int(q_cond > p_cond)
 
 
 def _multiple(p: Tensor, m: Tensor, eps: float) -> bool:

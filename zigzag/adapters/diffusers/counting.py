@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zigzag.adapters.diffusers.branches import is_doubled, rows_per_sample, shape_of
+from zigzag.adapters.diffusers.layouts import is_doubled, rows_per_sample, shape_of
 from zigzag.inversion import Inverted
 
 __all__ = ["Calls", "Run", "arguments_of"]
@@ -85,10 +85,10 @@ class Calls:
         self._parts.clear()
         return outputs
 
-    def count(self, outputs: Sequence[Any], guided: Tensor) -> int:
-        """Counts the rows of a step with prediction `guided` that followed the calls which gave `outputs`."""
+    def count(self, outputs: Sequence[Any], guided: Tensor, sample: Tensor) -> int:
+        """Counts the rows of a step of `sample` by `guided` that followed the calls which gave `outputs`."""
         if outputs and self._doubled is None:
-            self._doubled = is_doubled(outputs, guided)
+            self._doubled = is_doubled(outputs, guided, sample)
         guided = guided[: len(guided) // 2] if self._doubled else guided
         if outputs:
             self._round = self.run.rows, [shape_of(output) for output in outputs]

@@ -68,23 +68,26 @@ class Grid:
     def draw_out(self, calls: Sequence[int]) -> None:
         """From now on `sigmas` is that of a loop's calls: pipelines of flow models look them up by its counter."""
         if "sigmas" in self.own:
-            self._by_call = self.own["sigmas"][torch.tensor(calls, device=self.own["sigmas"].device)]
+            own = self.own["sigmas"]
+            self._by_call = torch.cat([own[torch.tensor(calls, device=own.device)], own[-1:]])
 
     def draw_in(self) -> None:
         """A loop begins, whose calls are not drawn out yet."""
         self._by_call = None
 
-    def stand(self, at: int, *, latents: bool = False) -> None:
-        """Lets the scheduler's own count be that of a call: of the next one, or of the knot where the `latents` are.
+    def stand(self, at: int, call: int | None = None) -> None:
+        """Lets the scheduler's own count be `at`: that of the knot where the latents are, or of the loop's next `call`.
 
-        A callback that looks up the level of the latents by that count then finds it.
+        A callback that looks up the level of the latents by that count then finds it; and so does a pipeline that
+        tells its model where the step of its `call` is to end (flow maps) the level one further.
         """
         stand_at(self.scheduler, at)
         if self._by_call is None:
             return
-        sigmas, own = self._by_call, self.own["sigmas"]
-        if latents:
-            sigmas = torch.cat([sigmas, own[len(sigmas) :]])
-            if at < len(own):
-                sigmas[at] = own[at]
+        own = self.own["sigmas"]
+        sigmas = torch.cat([self._by_call, own[len(self._by_call) :]])
+        if call is None and at < len(own):
+            sigmas[at] = own[at]
+        elif call is not None and at + 1 < len(own):
+            sigmas[call + 1] = own[at + 1]
         self.scheduler.sigmas = sigmas

@@ -105,7 +105,7 @@ class Loop(Answering):
         Raises:
             ValueError: for guidance without an unconditional branch, or that attach cannot follow.
         """
-        branches, rows = self._branches(outputs, guided)
+        branches, rows = self._branches(outputs, guided, sample)
         if branches is None:
             self.cast.check_branches(self.path[self.made :], self.knot)
         query, now = self._query(sample, both=branches is not None), self.passes[self.calls]

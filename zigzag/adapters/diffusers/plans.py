@@ -45,14 +45,18 @@ class Plan:
 def plan_of(scheduler: Any, step_kwargs: Mapping[str, Any] | None = None) -> Plan:
     """The plan of a scheduler on the grid that it has; it is neither stepped nor changed.
 
+    A last step that does nothing, as it ends at the level that it starts from, is left out.
+
     Raises:
         ValueError: for steps that are not affine, or cannot be led, or do not lead from knot to knot from noise to
             data; with the reason, and what works.
     """
     rehearsal = Rehearsal(scheduler, step_kwargs)
     try:
-        rows = rehearsal.rows()
         mismatch = rehearsal.mismatch()
+        while rehearsal.calls > 1 and rehearsal.rows()[-1].idle:
+            rehearsal = Rehearsal(scheduler, step_kwargs, calls=rehearsal.calls - 1)
+        rows = rehearsal.rows()
     except NotLinear as error:
         raise refusals.of_rehearsal(scheduler, error) from error
     if mismatch is not None:

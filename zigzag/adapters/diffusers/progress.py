@@ -35,7 +35,8 @@ class Progress:
         pipe: as it is attached to. method, trace, generator: as `attach` was given them. cast: of its weak, plain.
 
     Attributes:
-        run: what the user is told. calls: the model calls since the last step. grid: the scheduler's own.
+        run: what the user is told. calls: the model calls since the last step; prior: those of a combined pipeline's
+            prior, which is not led. grid: the scheduler's own.
         plan: of the scheduler's steps, where a method is to lead them.
         loop: of a path that is not plain. entry: of a state that is handed in. extras: what else its steps are given,
             as far as the pipeline has said. path: its moves, or those of standard sampling.
@@ -58,7 +59,7 @@ class Progress:
         self.pipe, self.scheduler = pipe, pipe.scheduler
         self.method, self.cast, self.trace, self.generator = method, cast, trace, generator
         self.run = Run(levels=self._levels)
-        self.calls = Calls(self.run)
+        self.calls, self.prior = Calls(self.run), Calls(self.run)
         self.grid = Grid(self.scheduler)
         self.plan: Plan | None = None
         self.loop: Answering | None = None

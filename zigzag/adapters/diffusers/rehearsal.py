@@ -22,6 +22,7 @@ __all__ = ["TOLERANCE", "Mismatch", "Rehearsal", "Row", "Symbol"]
 
 TOLERANCE: Final = 1e-6
 NEGLIGIBLE: Final = 1e-11  # of a row's largest coefficient
+IDLE: Final = 1e-9  # of a state
 DRAWS: Final = 4  # symbols kept for the noises of one call
 
 Symbol: TypeAlias = tuple[str, int] | tuple[str, int, int]
@@ -52,6 +53,12 @@ class Row:
     constant: float
     draws: tuple[Draw, ...]
     clean: tuple[float, float] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether the state is left as it is, to rounding."""
+        rest = (self.b, self.a - 1, *self.noise, *self.old_noise.values(), *sum(self.memory.values(), ()))
+        return all(abs(c) < IDLE for c in rest)
 
     def terms(self) -> dict[Symbol, float]:
         """Every coefficient by its symbol: `("x", m)`, `("e", m)`, `("z", m, j)`."""

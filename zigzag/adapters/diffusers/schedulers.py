@@ -34,10 +34,10 @@ def solver_from_scheduler(
     `DPMSolver`, `AdamsBashforth`, `LCM`, `TCD`, `Heun`, `DPM2`; else the steps as they were read (`Rehearsed`), which
     go from knot to next knot only. The affinity is checked on numbers of 0.1 to 100.
 
-    The scheduler itself is neither stepped nor changed. A corrector (UniPC, SA-Solver) is left out: no step can be
-    undone after it. The state is the pipelines' latent, which begins as noise times `scheduler.init_noise_sigma`. Euler
-    and its kin also scale the model's input: build the predictor with the same scheduler
-    (`unet_predictor(unet, scheduler=scheduler)`).
+    The scheduler itself is neither stepped nor changed. A last step that does nothing is left out, and so is a
+    corrector (UniPC, SA-Solver): no step can be undone after it. The state is the pipelines' latent, which begins as
+    noise times `scheduler.init_noise_sigma`. Euler and its kin also scale the model's input: build the predictor with
+    the same scheduler (`unet_predictor(unet, scheduler=scheduler)`).
 
     Args:
         scheduler: a diffusers scheduler. Without the next four its grid is the one that `set_timesteps` has set.

@@ -73,7 +73,7 @@ class SchemeLoop(Answering):
                 "the latents were changed (by a callback, or an inpainting mask) on the way of an inversion, which "
                 "would not lead back; leave them alone, or take a pipeline that shows its mask to the model"
             )
-        branches, rows = self._branches(outputs, guided)
+        branches, rows = self._branches(outputs, guided, sample)
         if branches is None and self.source == "own" and self.cast.weak is not None:
             raise ValueError(
                 f"the pipeline evaluates one branch, and weak={self.cast.weak!r} is to be made of two: raise its "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ from zigzag.moves import Move
 from zigzag.trace import Trace
 
 __all__ = ["Run", "Session"]
+
+PRIOR: Final = "prior_prior"  # of a combined pipeline, whose other half is led
 
 
 class Session:
@@ -89,9 +91,12 @@ class Session:
         self.edits.take_over(patches)
         for model in self.models:
             patches.watch(model, self._saw)
+        if isinstance(prior := getattr(self.now.pipe, PRIOR, None), nn.Module):
+            patches.watch(prior, self._saw_prior)
 
     def _release(self) -> None:
         self.now.calls.flush()
+        self.now.prior.flush()
         self.now.drop_seconds()
         self.now.grid.show(self.now.grid.own)
 
@@ -103,6 +108,9 @@ class Session:
         # Outside of a loop a model may be called for something else, but not as often as a whole loop does.
         if self.now.stepped is None and len(self.now.calls.outputs) >= len(self.now.grid):
             self.now.check_explained()
+
+    def _saw_prior(self, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self.now.prior.saw(output, arguments_of(args, kwargs), whole=False)
 
     # The grid: the scheduler's own is kept, and the pipeline is shown one drawn out to the calls of the path.
 
@@ -185,7 +193,7 @@ class Session:
             if self.now.loop is not None:
                 self.now.playing = self.now.loop.passes[call].source
                 for grid in (self.now.grid, *(second.grid for second in self.now.seconds)):
-                    grid.stand(times.start + told)
+                    grid.stand(times.start + told, call)
             self.now.told, self.now.taken = steps[told], False
             yield self.now.told
         self._check_called(turn)

@@ -68,7 +68,7 @@ class Steps:
             if not is_standard(self.now.method, len(self.now.scheduler.timesteps)):
                 raise RuntimeError(unfit.UNTIMED)
             self.now.stepped = 0
-        rows = self.now.calls.count(outputs, given["model_output"])
+        rows = self.now.calls.count(outputs, given["model_output"], given["sample"])
         result = original(*args, **kwargs)
         if self.now.trace is not None and self.now.stepped < len(self.now.path):
             move, after = self.now.path[self.now.stepped], result[0]
@@ -91,10 +91,13 @@ class Steps:
         Standard sampling is left to it, and the rows are counted.
         """
         now, given = self.now, given_to(inspect.signature(original), args, kwargs)
+        if now.prior.outputs:
+            now.prior.count(now.prior.taken(), given["model_output"], given["sample"])
+            return original(*args, **kwargs)
         ended = now.taken and unfit.same_time(given["timestep"], now.told)  # by the first state's step just now
         if now.leads() and (now.stepped is not None or now.calls.outputs or ended):
             return self._second_step(original.__self__, given)
-        now.calls.count(now.calls.taken(), given["model_output"])
+        now.calls.count(now.calls.taken(), given["model_output"], given["sample"])
         return original(*args, **kwargs)
 
     def _second_step(self, scheduler: Any, given: Mapping[str, Any]) -> Any:

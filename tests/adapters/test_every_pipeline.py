@@ -1,0 +1,111 @@
+"""A sweep over the pipeline classes of diffusers: plain bit for bit, led or refused, rows counted, nothing left behind.
+
+What a led pipeline gives is held against a loop that is written by hand (swept_by_hand.py), wherever its guidance is
+`u + w·(c − u)`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from zigzag import Standard, Z2Sampling, ZSampling
+
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+attach = pytest.importorskip("zigzag.adapters.diffusers").attach
+
+import swept  # noqa: E402
+import swept_by_hand  # noqa: E402
+import swept_images  # noqa: E402
+import swept_others  # noqa: E402
+import swept_unets  # noqa: E402
+import swept_videos  # noqa: E402
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*without its corrector"),
+]
+
+CLASSES = swept_unets.CLASSES | swept_images.CLASSES | swept_videos.CLASSES | swept_others.CLASSES
+METHODS: dict[str, Any] = {"z2": Z2Sampling(warmup=1), "z": ZSampling(steps=1)}
+WANTED = 5e-5  # two implementations in float32, and a decoder behind some; measured at 1e-5 and below
+MOVED = 5e-5  # what a method does here; 1e-3 and more for most
+
+
+class Known(NamedTuple):
+    """A pipeline, what it gives by itself, and the rows of its calls."""
+
+    case: swept.Swept
+    plain: Tensor
+    rows: list[int]
+
+
+@functools.cache
+def known(name: str) -> Known:
+    diffusers.logging.set_verbosity_error()
+    case = CLASSES[name]()
+    with case.seen() as rows:
+        plain = case.run()
+    assert len(plain) and bool(plain.isfinite().all())
+    return Known(case, plain, rows)
+
+
+@contextmanager
+def put_back(name: str) -> Iterator[None]:
+    """What is left behind of the block within, also by an exception: nothing."""
+    case, plain, _ = known(name)
+    try:
+        yield
+    finally:
+        assert not case.left_behind()
+        assert torch.equal(case.run(), plain)
+
+
+def off(x: Tensor, y: Tensor) -> float:
+    return float((x - y).norm() / y.norm())
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_standard_is_the_pipeline_itself(name: str) -> None:
+    case, plain, rows = known(name)
+    with attach(case.pipe, Standard()) as run, case.seen() as seen:
+        assert torch.equal(case.run(), plain)
+    assert seen == rows and run.rows == sum(rows) / case.samples
+    assert not case.left_behind()
+
+
+@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_zigzag_is_led_or_refused(name: str, kind: str) -> None:
+    """Refused at the first round of the model's calls at the latest, before there is an image."""
+    case, plain, rows = known(name)
+    refused = case.refused or getattr(case, f"{kind}_refused")
+    if refused:
+        error = pytest.raises((ValueError, RuntimeError), match=refused)
+        with put_back(name), case.seen() as seen, error, attach(case.pipe, METHODS[kind]):
+            case.run()
+        assert len(seen) <= -(-len(rows) // case.steps)
+        return
+    with attach(case.pipe, METHODS[kind]) as run, case.seen() as seen:
+        led = case.run()
+    moved = off(led, plain)
+    assert run.rows == sum(seen) / case.samples and moved > MOVED
+    if case.scale is not None:
+        assert off(led, getattr(swept_by_hand, kind)(case)) <= min(WANTED, moved / 10)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_an_exception_leaves_nothing_behind(name: str) -> None:
+    """In the middle of a loop that is led, or of a plain one."""
+    case, *_ = known(name)
+    method = Standard() if case.refused or case.z_refused else METHODS["z"]
+    with put_back(name), pytest.raises(swept.Stopped), attach(case.pipe, method), case.seen(stop=1):
+        case.run()
