@@ -130,10 +130,10 @@ def seeded(seed: int = 5) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def runs(case: Real, x: Tensor, method: Any, *, flat: bool = False, **call: Any) -> Tensor:
+def runs(case: Real, x: Tensor, method: Any, *, flat: bool = False, renoise: Any = None, **call: Any) -> Tensor:
     pipe = real_steps.Pipe(case.make(), flat)
     torch.manual_seed(5)  # some pass no generator on
-    with attach(pipe, method):
+    with attach(pipe, method, generator=renoise):
         return pipe(
             x,
             case.steps,

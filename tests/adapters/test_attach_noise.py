@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from zigzag import ImplicitZ, Standard, Z2Sampling, ZSampling
+from zigzag import ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
 
 diffusers = pytest.importorskip("diffusers")
 attach = pytest.importorskip("zigzag.adapters.diffusers").attach
@@ -60,3 +60,49 @@ def test_a_list_of_generators_is_each_samples_own(name: str) -> None:
         conds = tuple(c + 0.1 * n for c in (1.0, -0.5))
         one = runs(case, x[n : n + 1], method, generator=[seeded(seed)], conds=conds)
         assert distance(both[n : n + 1], one) <= WANTED
+
+
+@pytest.mark.parametrize("given", ["to attach", "to the pipeline"])
+@pytest.mark.parametrize("name", ["ddim eta", "euler ancestral", "lcm"])
+def test_a_sample_that_is_renoised_does_not_depend_on_its_batch(name: str, given: str) -> None:
+    """By a list of generators, one a sample: of the scheduler's steps and of Renoise alike."""
+    case, x, method = REAL[name], noise(2), Resampling(steps=2)
+
+    def run(x: torch.Tensor, seeds: list[int], **conds: object) -> torch.Tensor:
+        steps, again = ([seeded(seed) for seed in seeds] for _ in range(2))
+        own = {"renoise": again} if given == "to attach" else {}
+        return runs(case, x, method, generator=steps, **own, **conds)
+
+    both = run(x, [1, 2])
+    for n, seed in enumerate((1, 2)):
+        one = run(x[n : n + 1], [seed], conds=tuple(c + 0.1 * n for c in (1.0, -0.5)))
+        assert distance(both[n : n + 1], one) <= WANTED
+    assert distance(both, run(x, [1, 3])) > WANTED
+
+
+def test_a_list_of_generators_is_checked() -> None:
+    case, x = REAL["ddim eta"], noise(3)
+    for wrong, error, match in (
+        ([], ValueError, "list of one for each"),
+        ([seeded(), 3], TypeError, r"generator must be a torch\.Generator, or a list"),
+        ([seeded(), seeded()], ValueError, r"one for each sample of the pipeline's state, \(3, .*got 2"),
+    ):
+        with pytest.raises(error, match=match):
+            runs(case, x, Resampling(steps=1), renoise=wrong)
+
+
+def test_frames_that_are_folded_into_the_batch_are_their_samples() -> None:
+    """A state of `B·F` rows and `B` generators: those of a sample are drawn as by itself."""
+    from zigzag.adapters.diffusers.draws import Draws
+
+    def draw(rows: int, generators: list[torch.Generator]) -> torch.Tensor:
+        scheduler = diffusers.DDIMScheduler(clip_sample=False)
+        scheduler.set_timesteps(4)
+        plan = plans.plan_of(scheduler)
+        given = {"sample": noise(rows), "model_output": noise(rows)}
+        return Draws(scheduler, plan.rehearsed, 0, given, {}, generators)(noise(rows), None)
+
+    plans = pytest.importorskip("zigzag.adapters.diffusers.plans")
+    both = draw(6, [seeded(1), seeded(2)])
+    assert torch.equal(both, torch.cat([draw(3, [seeded(1)]), draw(3, [seeded(2)])]))
+    assert not torch.equal(both[0], both[1])

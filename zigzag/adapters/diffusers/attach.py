@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from zigzag.adapters.diffusers.cast import Cast
@@ -17,10 +16,11 @@ from zigzag.adapters.diffusers.patches import Patches
 from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.session import Session
 from zigzag.adapters.diffusers.ways import Inversion, Reconstruction, Way
-from zigzag.checks import as_guidance
+from zigzag.checks import as_guidance, check_generator
 from zigzag.guidance import Guidance
 from zigzag.methods import Method
 from zigzag.moves import Move
+from zigzag.sampling import Generators
 from zigzag.trace import Trace
 
 __all__ = ["Run", "attach"]
@@ -37,7 +37,7 @@ def attach(
     weak: float | Guidance | Role | None = None,
     plain: float | Guidance | Role | None = None,
     trace: Trace | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     graphs: bool = False,
 ) -> Iterator[Run]:
     """Within the block `pipe(…)` samples by `method`; the pipeline's own guidance is the strong one.
@@ -67,8 +67,9 @@ def attach(
         plain: the same of a Denoise that is plain (`ZSampling(plain=True)`); by default the pipeline as it is.
         strong: a `Role` for the strong predictions; by default the pipeline as it is.
         trace: filled with the last loop of the pipeline.
-        generator: for the noise of Renoise, and that which an inversion holds; by default what the pipeline passes to
-            its scheduler, if anything, else torch's global one. The scheduler's own noise, on a path, always comes from
+        generator: for the noise of Renoise, and that which an inversion holds: one, or a list of one for each sample,
+            whose image then does not depend on its batch. By default what the pipeline passes to its scheduler (a list
+            too), if anything, else torch's global one. The scheduler's own noise, on a path, always comes from
             where the scheduler would take it.
         graphs: call the pipeline's models as CUDA graphs, one for each form of their arguments (which there are, their
             shapes, and what is no tensor) and each role: recorded at the first such call, which takes three calls more,
@@ -110,9 +111,9 @@ def attach(
         raise TypeError(
             f"method must have path(T) or be a sequence of moves, or an Inversion or Reconstruction, got {method!r}"
         )
-    for name, value, wanted in (("trace", trace, Trace), ("generator", generator, torch.Generator)):
-        if value is not None and not isinstance(value, wanted):
-            raise TypeError(f"{name} must be a {wanted.__name__}, got {value!r}")
+    if trace is not None and not isinstance(trace, Trace):
+        raise TypeError(f"trace must be a Trace, got {trace!r}")
+    check_generator(generator, max(1, len(generator)) if isinstance(generator, Sequence) else 1)
     if strong is not None and not isinstance(strong, Role):
         raise TypeError(f"strong must be a Role, or None for the pipeline's own guidance, got {strong!r}")
     if weak is None and not isinstance(method, Way) and not only_inverts(method):

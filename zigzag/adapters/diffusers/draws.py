@@ -13,6 +13,7 @@ from torch import Tensor
 from zigzag.adapters.diffusers.noises import Written
 from zigzag.adapters.diffusers.rehearsed import Rehearsed
 from zigzag.adapters.diffusers.stepping import Caller, begun_at, prepare
+from zigzag.sampling import noise_like
 
 __all__ = ["Draws"]
 
@@ -31,7 +32,10 @@ class Draws:
         start: the knot that the loop begins at.
         given: what the pipeline called `step` with at its first call.
         step_kwargs: of these what belongs to every step.
-        renoise: a generator, or a list of them, for Renoise; None is torch's global one.
+        renoise: a generator, or a list of one a sample, for Renoise; None is torch's global one.
+
+    Raises:
+        ValueError: for a list that is not of one a sample.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Draws:
     ) -> None:
         self._scheduler, self._rehearsed, self._renoise = begun_at(scheduler, 0, live=True), rehearsed, renoise
         self._step_kwargs, self._generator = dict(step_kwargs), given.get("generator")
+        self._twice = _is_twice(given["sample"], renoise)
         self._zeros = torch.zeros_like(given["sample"]), torch.zeros_like(given["model_output"])
         self._noisy = any(rehearsed.rehearsal.row(k).draws for k in range(rehearsed.rehearsal.calls))
         if self._noisy:
@@ -70,8 +75,13 @@ class Draws:
         return parts[0][1] if len(parts) == 1 else torch.stack([c * z for c, z in parts]).sum(0)
 
     def _anew(self, x: Tensor) -> Tensor:
-        z: Tensor = randn_tensor(x.shape, generator=self._renoise, device=x.device, dtype=x.dtype)
-        return z
+        if not isinstance(self._renoise, list | tuple):
+            z: Tensor = randn_tensor(x.shape, generator=self._renoise, device=x.device, dtype=x.dtype)
+            return z
+        half = x[: len(x) // 2] if self._twice else x
+        # A sample may be several rows, as of frames that are folded into the batch.
+        z = noise_like(half.reshape(len(self._renoise), -1, *half.shape[1:]), self._renoise).reshape(half.shape)
+        return torch.cat([z, z]) if self._twice else z
 
     def finish(self, end: int) -> None:
         """Draws what the scheduler would have drawn and not used, in what is left up to knot `end`."""
@@ -101,3 +111,15 @@ class Draws:
             each = len(drawn) // count
             drawn = [torch.cat(drawn[j * each : (j + 1) * each]) for j in range(count)]
         return drawn
+
+
+def _is_twice(state: Tensor, generators: Any) -> bool:
+    """Whether a state that is drawn for by a list of generators has each sample in both its halves (DiT)."""
+    if not isinstance(generators, list | tuple):
+        return False
+    if len(state) % len(generators):
+        raise ValueError(
+            f"generator must be a list of one for each sample of the pipeline's state, {tuple(state.shape)}, got "
+            f"{len(generators)}"
+        )
+    return len(state) == 2 * len(generators) and torch.equal(*state.chunk(2))

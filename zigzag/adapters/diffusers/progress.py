@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers import unfit
@@ -20,6 +19,7 @@ from zigzag.adapters.diffusers.routes import is_standard
 from zigzag.adapters.diffusers.ways import Way
 from zigzag.methods import Method
 from zigzag.moves import Move
+from zigzag.sampling import Generators
 from zigzag.trace import Trace
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Progress:
         method: Method | Sequence[Move] | Way,
         cast: Cast,
         trace: Trace | None,
-        generator: torch.Generator | None,
+        generator: Generators,
     ) -> None:
         self.pipe, self.scheduler = pipe, pipe.scheduler
         self.method, self.cast, self.trace, self.generator = method, cast, trace, generator

@@ -13,6 +13,7 @@ from zigzag.adapters.diffusers.cast import Cast, Pass
 from zigzag.adapters.diffusers.ways import End, Way
 from zigzag.guided import Answer, Asking, Query
 from zigzag.inversion import Inverted
+from zigzag.sampling import Generators
 from zigzag.solvers import Solver
 
 __all__ = ["SchemeLoop"]
@@ -49,7 +50,7 @@ class SchemeLoop(Answering):
         """Whether the way has come to its end."""
         return self.entered and self._query is None
 
-    def enter(self, x: Tensor, dtype: torch.dtype, generator: torch.Generator | None) -> Tensor:
+    def enter(self, x: Tensor, dtype: torch.dtype, generator: Generators) -> Tensor:
         """Begins at a state before the first call; the one that this is to be made at.
 
         Args:

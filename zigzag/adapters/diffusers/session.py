@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import torch
 from torch import Tensor, nn
 
 from zigzag.adapters.diffusers import unfit
@@ -31,6 +30,7 @@ from zigzag.adapters.diffusers.ways import Way, tour_of
 from zigzag.inversion import Inverted
 from zigzag.methods import Method
 from zigzag.moves import Move
+from zigzag.sampling import Generators
 from zigzag.trace import Trace
 
 __all__ = ["Run", "Session"]
@@ -48,7 +48,7 @@ class Session:
         method: Method | Sequence[Move] | Way,
         cast: Cast,
         trace: Trace | None,
-        generator: torch.Generator | None,
+        generator: Generators,
     ) -> None:
         self.models = models
         self.now = Progress(pipe, method, cast, trace, generator)

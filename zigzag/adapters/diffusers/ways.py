@@ -21,6 +21,7 @@ from zigzag.inversion.inverting import inverting, reconstructing
 from zigzag.inversion.scheme import Run
 from zigzag.inversion.settling import check_accuracy, check_solver, held_noises, state_dtype_of
 from zigzag.roles import Role, Roles
+from zigzag.sampling import Generators
 from zigzag.solvers import Solver
 
 __all__ = ["Inversion", "Reconstruction", "Way", "tour_of"]
@@ -51,9 +52,7 @@ class Way(ABC):
         """
 
     @abstractmethod
-    def begin(
-        self, solver: Solver, role: Role, x: Tensor, dtype: torch.dtype, generator: torch.Generator | None
-    ) -> Asking[End]:
+    def begin(self, solver: Solver, role: Role, x: Tensor, dtype: torch.dtype, generator: Generators) -> Asking[End]:
         """The way itself: it asks, and returns the state that it ends at, and what an inversion leaves.
 
         Args:
@@ -102,9 +101,7 @@ class Inversion(Way):
         """The scheduler's own, or with a time for its last knot."""
         return _grids(plan, self.scheme)[0]
 
-    def begin(
-        self, solver: Solver, role: Role, x: Tensor, dtype: torch.dtype, generator: torch.Generator | None
-    ) -> Asking[End]:
+    def begin(self, solver: Solver, role: Role, x: Tensor, dtype: torch.dtype, generator: Generators) -> Asking[End]:
         """From data to noise."""
         carried = state_dtype_of(x.to(dtype), self.dtype)
         check_accuracy(self.scheme, solver, carried, self.accuracy)
@@ -117,7 +114,7 @@ class Inversion(Way):
         x, generator = torch.zeros(1, 1), torch.Generator().manual_seed(0)
         return self._up(_run(solver, role, held_noises(self.scheme, solver, x, generator)), x, x.dtype, generator)
 
-    def _up(self, run: Run, x: Tensor, dtype: torch.dtype, generator: torch.Generator | None) -> Asking[End]:
+    def _up(self, run: Run, x: Tensor, dtype: torch.dtype, generator: Generators) -> Asking[End]:
         inverted = yield from inverting(self.scheme, run, x, dtype, generator, self.round_trip)
         return inverted.noise, inverted
 
@@ -161,9 +158,7 @@ class Reconstruction(Way):
                 errors.append(error)
         raise errors[0]
 
-    def begin(
-        self, solver: Solver, role: Role, x: Tensor, dtype: torch.dtype, generator: torch.Generator | None
-    ) -> Asking[End]:
+    def begin(self, solver: Solver, role: Role, x: Tensor, dtype: torch.dtype, generator: Generators) -> Asking[End]:
         """From noise to data."""
         inverted = self.inverted.to(x.device)
         return self._down(_run(solver, role, inverted.noises), inverted)
