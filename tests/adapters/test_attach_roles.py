@@ -274,3 +274,32 @@ def test_standard_sampling_asks_no_role(one_branch: Tiny) -> None:
     with attach(case.pipe, Standard(), weak=Role(guidance=1.5)) as run:
         assert torch.equal(case.run(), plain)
     assert run.rows == 6
+
+
+@pytest.mark.parametrize("how", ["compiled in place", "compiled", "offloaded"])
+def test_models_that_are_called_in_other_ways(how: str, one_branch: Tiny) -> None:
+    """The edited call is compiled, or moves the weights in, as the pipeline's own does."""
+    case, method = one_branch("sdxl"), ZSampling(steps=3)
+    case.pipe.unet = net = copy.deepcopy(case.model)
+    weak_cond = {**case.cond, "encoder_hidden_states": normal(1, TOKENS, 16, seed=8)}
+    wanted = [case.run(), case.sampled(method, weak=1.0, weak_cond=weak_cond)]
+    models = [part for part in case.pipe.components.values() if isinstance(part, torch.nn.Module)]
+    if how == "offloaded":
+        accelerate = pytest.importorskip("accelerate")
+        for model in models:
+            accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    elif how == "compiled":
+        case.pipe.unet = torch.compile(net, backend="eager")
+    else:
+        net.compile(backend="eager")
+    before = sorted(vars(net))
+    try:
+        with attach(case.pipe, method, weak=Role(edit={"encoder_hidden_states": weak_cond["encoder_hidden_states"]})):
+            x, y = case.run(), case.run()
+        assert torch.equal(x, y) and sorted(vars(net)) == before
+        check_same(x, wanted[1])
+        check_same(case.run(), wanted[0])
+    finally:
+        torch.compiler.reset()
+        for model in models if how == "offloaded" else ():
+            accelerate.hooks.remove_hook_from_submodules(model)
