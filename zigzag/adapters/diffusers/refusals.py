@@ -87,7 +87,7 @@ def of_upward(scheduler: Any) -> ValueError:
     if config_of(scheduler).get("invert_sigmas"):
         reason = "counts σ up from data to noise (invert_sigmas)"
         return _refusal(scheduler, reason, "invert_sigmas=False, with a model that predicts ε − x₀")
-    reason = "runs from data to noise, and an image is inverted by a path of Invert moves on the way down"
+    reason = "runs from data to noise; an image is inverted by Inversion(...), on a scheduler that runs down"
     return _refusal(scheduler, reason, "DDIMScheduler.from_config(scheduler.config, clip_sample=False)")
 
 
