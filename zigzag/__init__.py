@@ -11,7 +11,7 @@ guidance, back under a weak one, forward again.
 
 from zigzag.capture.graphs import capture
 from zigzag.conditions import MISSING
-from zigzag.guidance import CFG, CFGPlusPlus, Guidance, Interval, Polaris, RescaledCFG
+from zigzag.guidance import APG, CFG, CFGPlusPlus, CFGZeroStar, Guidance, Interval, Polaris, RescaledCFG, State
 from zigzag.matched import matched_cfg
 from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
 from zigzag.model import Predictor
@@ -25,11 +25,13 @@ from zigzag.trace import Record, Trace
 __version__ = "0.1.0"
 
 __all__ = [
+    "APG",
     "CFG",
     "DDIM",
     "MISSING",
     "AffineStep",
     "CFGPlusPlus",
+    "CFGZeroStar",
     "CosineStrength",
     "Denoise",
     "EndToEnd",
@@ -52,6 +54,7 @@ __all__ = [
     "Solver",
     "Spherical",
     "Standard",
+    "State",
     "StepInfo",
     "Tol",
     "Trace",

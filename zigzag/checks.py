@@ -12,6 +12,7 @@ from torch import Tensor
 from zigzag.conditions import MISSING, Conditions, share_calls
 from zigzag.guidance import CFG, Guidance
 from zigzag.guidance.base import finite
+from zigzag.guided import check_shown
 from zigzag.held import HeldStep, steps_of
 from zigzag.methods import Method
 from zigzag.model import Predictor
@@ -265,8 +266,10 @@ def branches_asked(
     """The sets of branches that are asked for on a path, each once.
 
     Raises:
-        ValueError: if one is needed whose condition is MISSING, naming the guidance that needs it.
+        ValueError: if one is needed whose condition is MISSING, naming the guidance that needs it; for a rule that
+            reads the state on a solver that does not tell it.
     """
+    check_shown(roles, solver)
     questions = dict.fromkeys(
         (names, min(move.start, move.end), max(move.start, move.end))
         for move, read in zip(path, gap_is_read(path), strict=True)

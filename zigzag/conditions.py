@@ -51,7 +51,7 @@ def share_calls(
     Raises:
         ValueError: for `batched=True` and conditions that cannot be joined, saying which leaf.
     """
-    calls: dict[tuple[str, ...], Sequence[tuple[str, ...]]] = {}
+    calls: dict[tuple[str, ...], Sequence[tuple[str, ...]]] = {(): ()}  # a rule may need none of its branches
     joined: dict[tuple[str, ...], Any] = {}
 
     def join(branches: tuple[str, ...]) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar, get_args
 
 from torch import Tensor
 
+from zigzag.guidance.base import State, needs_state
 from zigzag.roles import Role, RoleName, Roles, in_order
-from zigzag.solvers import StepInfo
+from zigzag.solvers import Prediction, Solver, StepInfo
+from zigzag.solvers.predictions import level_after
 
-__all__ = ["Answer", "Guided", "Query"]
+__all__ = ["Answer", "Guided", "Query", "check_shown"]
 
 
 class Query(NamedTuple):
@@ -39,7 +41,8 @@ class Guided:
     """The predictions that the moves are made of: the branches asked for, joined by the rules of the roles.
 
     Args:
-        roles: the three. traced: whether what was answered last is kept, for diagnoses.
+        roles: the three. solver: whose predictions they are, for rules that read the state.
+        traced: whether what was answered last is kept, for diagnoses.
 
     Attributes:
         rows: model rows per sample so far.
@@ -47,8 +50,9 @@ class Guided:
             was not evaluated.
     """
 
-    def __init__(self, roles: Roles, traced: bool = False) -> None:
+    def __init__(self, roles: Roles, solver: Solver, traced: bool = False) -> None:
         self._by_name: dict[str, Role] = roles._asdict()
+        self._solver, self._shows = solver, any(needs_state(role.rule) for role in roles)
         self.rows, self._traced = 0, traced
         self.direction: Tensor | None = None
         for rule in {id(role.rule): role.rule for role in roles}.values():
@@ -66,10 +70,19 @@ class Guided:
         self.rows += answer.rows
         # Cast before guidance: a gap in half precision would have lost its digits.
         e = {name: p if p.dtype == x.dtype else p.to(x.dtype) for name, p in answer.branches.items()}
+        shown = self._state(x, at, told) if self._shows else None
         if self._traced and told is None:  # of a step's two evaluations the first, which is made at its state
-            self._last = e, at
+            self._last = x, e, at, shown
             self.direction = e["cond"] - e["uncond"] if "cond" in e and "uncond" in e else None
-        return [_guide(role, its, e, at) for role, its in zip(asked, needs, strict=True)]
+        return [_guide(role, its, x, e, at, shown) for role, its in zip(asked, needs, strict=True)]
+
+    def _state(self, x: Tensor, at: StepInfo, told: int | None) -> State:
+        """What a rule may read of the state; `told` is that of a second evaluation, at the level between."""
+        kind, level = self._solver.prediction, (at.alpha_i, at.sigma_i)
+        inner = None if told is None or told == at.i else self._solver.inner(at.i, at.j)
+        if inner is not None and inner.told == told:
+            level = level_after(inner.first, kind, *level)
+        return State(x, *level, kind)
 
     def known(self, name: RoleName) -> Tensor | None:
         """The prediction of a role at the last question, where the branches that were asked for suffice for it.
@@ -77,20 +90,43 @@ class Guided:
         It is for diagnoses, which must change nothing: a rule with state is not called.
         """
         role = self._by_name[name]
-        e, at = self._last
+        x, e, at, shown = self._last
         needs = role.needs(at)
         if hasattr(role.rule, "reset") or not e.keys() >= set(needs):
             return None
-        return _guide(role, needs, e, at)
+        return _guide(role, needs, x, e, at, shown)
 
 
-def _guide(role: Role, needs: Sequence[str], e: Mapping[str, Tensor], at: StepInfo) -> Tensor:
+def _guide(
+    role: Role, needs: Sequence[str], x: Tensor, e: Mapping[str, Tensor], at: StepInfo, shown: State | None
+) -> Tensor:
+    rule: Any = role.rule
     e_c = e[role.cond] if role.cond in needs else None
     e_u = e[role.uncond] if role.uncond in needs else None
-    guided = role.rule(e_c, e_u, at)
-    like = e_u if e_c is None else e_c
-    if not isinstance(guided, Tensor) or (like is not None and guided.shape != like.shape):
+    guided = rule(e_c, e_u, at) if shown is None or not needs_state(rule) else rule(e_c, e_u, at, shown)
+    if not isinstance(guided, Tensor) or guided.shape != x.shape:
         got = tuple(guided.shape) if isinstance(guided, Tensor) else type(guided).__name__
-        wanted = None if like is None else tuple(like.shape)
-        raise ValueError(f"{role.rule!r} must return a prediction of shape {wanted}, as its branches have, got {got}")
+        raise ValueError(
+            f"{rule!r} must return a prediction of shape {tuple(x.shape)}, as its branches have, got {got}"
+        )
     return guided
+
+
+def check_shown(roles: Roles, solver: Solver) -> None:
+    """Holds rules that read the state against a solver: whether the levels of its states are those of its predictions.
+
+    Raises:
+        ValueError: for a solver whose prediction has no name, or whose levels are unknown or of another state.
+    """
+    for role in roles:
+        if not needs_state(role.rule):
+            continue
+        if solver.prediction not in get_args(Prediction) or solver.alphas.isnan().any():
+            raise ValueError(
+                f"{role} reads the state, and of {solver!r} it is not known what its predictions say of that; use a "
+                "rule that reads the predictions alone, such as CFG"
+            )
+        try:
+            solver.alpha_sigma(solver.times[:1])
+        except ValueError as error:
+            raise ValueError(f"{role} reads the state: {error}") from None

@@ -205,7 +205,7 @@ def traverse(
     `draw(x, interval)` gives noise like `x`: that of an interval `(i, j)`, or (None) for a Renoise. Grad mode is the
     driver's.
     """
-    guided, kept, gaps = Guided(roles, traced=trace is not None), Held(draw), Gaps(path)
+    guided, kept, gaps = Guided(roles, solver, traced=trace is not None), Held(draw), Gaps(path)
     left, refined = Left(path), Refined(path)
     x = x.to(state_dtype(x.dtype))
     if trace is not None:

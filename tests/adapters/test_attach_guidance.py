@@ -11,7 +11,7 @@ import pytest
 from tiny_paths import check_same
 from torch import Tensor
 
-from zigzag import CFG, Interval, RescaledCFG, StepInfo, Z2Sampling, ZSampling
+from zigzag import APG, CFG, CFGZeroStar, Interval, RescaledCFG, StepInfo, Z2Sampling, ZSampling
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -57,6 +57,32 @@ class Capped(CFG):
         factor = (most / norm).clamp(max=1)
         self.factors |= set((factor < 1).flatten().tolist())
         return e * factor
+
+
+@pytest.mark.parametrize("rule", [APG(1.5, eta=0.3, norm=2.0), CFGZeroStar(0.5, zero_init=1)], ids=repr)
+@pytest.mark.parametrize("family", ["sd", "flux"])
+def test_a_weak_rule_may_read_the_state(family: str, rule: Any, tiny: Tiny) -> None:
+    """In ε and in flow; where it needs no branch, the pipeline evaluates its own all the same."""
+    case = tiny(family, 2)
+    for method in METHODS:
+        with attach(case.pipe, method, weak=rule):
+            x = case.run()
+        check_same(x, case.sampled(method, weak=rule))
+        with pytest.raises(AssertionError):
+            check_same(x, case.sampled(method, weak=1.2))
+
+
+def test_a_rule_that_reads_the_state_is_refused_where_predictions_are_of_another(tiny: Tiny) -> None:
+    """Euler's σ-space under a model of v, which is the v of the scaled state."""
+    from diffusers import EulerDiscreteScheduler
+
+    case = tiny("sd")
+    case.pipe.scheduler = EulerDiscreteScheduler(prediction_type="v_prediction")
+    with (
+        pytest.raises(ValueError, match=r"weak=APG.*not of its own state"),
+        attach(case.pipe, METHODS[0], weak=APG(1.5)),
+    ):
+        case.run()
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 pytest.importorskip("scipy")
 from support.evaluations import asked, moody
-from zigzag import CFG, FlowEuler, Interval, RescaledCFG, Standard, StepInfo, Trace, ZSampling
+from zigzag import APG, CFG, CFGZeroStar, FlowEuler, Interval, RescaledCFG, Standard, StepInfo, Trace, ZSampling
 from zigzag.cli import main
 from zigzag.evaluation.accuracy import noise
 from zigzag.evaluation.compare import lines
@@ -67,6 +67,19 @@ def test_a_rule_without_a_hash_is_evaluated_and_its_rows_are_those_that_run(tmp_
     assert run(tmp_path, sampler) == (6 * 4, {4})
     assert run(tmp_path, replace(sampler, strong=Early(700.0))) == (0, {4})
     assert run(tmp_path, replace(sampler, strong=Early(300.0))) == (6 * 6, {6})
+
+
+def test_rules_that_read_the_state_are_evaluated_with_the_rows_that_run(tmp_path: Path) -> None:
+    """At the first step CFG-Zero* needs none, and a zigzag's inversion there those of the weak rule."""
+    rules = APG(3.0, norm=2.0, momentum=-0.5), CFGZeroStar(0.5)
+    for sampler in (
+        Sampler(Standard(), T, rules[1]),
+        Sampler(ZSampling(), T, *rules),
+        Sampler(Standard(), T, rules[0]),
+    ):
+        rows = sampler.rows(moody().solver)
+        assert run(tmp_path, sampler) == (6 * rows, {rows})
+        assert run(tmp_path, sampler) == (0, {rows})
 
 
 def test_a_rule_that_is_not_linear_has_no_matched_scale() -> None:

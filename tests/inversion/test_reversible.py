@@ -246,7 +246,7 @@ def test_the_pair_of_data_is_of_the_data_alone() -> None:
 def frozen(solver: Solver) -> Run:
     """A run whose model says nothing: what the scheme alone does to a difference."""
     role = Role("strong", CFG(1.0))
-    return Run(solver, Guided(Roles(role, role, role)))
+    return Run(solver, Guided(Roles(role, role, role), solver))
 
 
 def zero(query: Any) -> Any:

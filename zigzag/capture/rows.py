@@ -25,6 +25,7 @@ from zigzag.capture.slots import Slots, slots_of
 from zigzag.capture.table import Kind, Row
 from zigzag.checks import Settled, roles_asked
 from zigzag.guidance import LinearGuidance
+from zigzag.guidance.base import needs_state
 from zigzag.held import HeldStep
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, evaluations, gap_is_read
 from zigzag.roles import BRANCHES, STRONG, WEAK, Role, RoleName, in_order
@@ -243,6 +244,8 @@ def _strength(shift: Move | None) -> float:
 
 
 def _linear(role: Role) -> LinearGuidance:
+    if needs_state(role.rule):
+        raise TypeError(f"{role} reads the state, of which a table of coefficients knows nothing; use sample")
     if not isinstance(role.rule, LinearGuidance):
         raise TypeError(f"{role} is not linear in the gap: it has no scale to put into a table; use sample")
     return role.rule

@@ -15,7 +15,8 @@ from zigzag.checks import as_guidance
 from zigzag.conditions import MISSING
 from zigzag.evaluation.named import name_of
 from zigzag.evaluation.solvers import Made, make_solver
-from zigzag.guidance import Guidance
+from zigzag.guidance import Guidance, State
+from zigzag.guidance.base import reading
 from zigzag.matched import matched_cfg
 from zigzag.methods import Method, Resampling, Standard, ZSampling
 from zigzag.rows import count_rows
@@ -163,13 +164,13 @@ class Sampler:
 class _Branches:
     """The branches of a rule without the rule, which may want images of the states that rows are counted with."""
 
+    needs_state = True  # of its shape: a rule may need no branch
+
     def __init__(self, guidance: Guidance) -> None:
         self.branches = guidance.branches
 
-    def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo) -> Tensor:
-        e = e_u if e_c is None else e_c
-        assert e is not None
-        return e
+    def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo, state: State | None = None) -> Tensor:
+        return reading(self, state).x
 
 
 def _hash(value: object) -> int:

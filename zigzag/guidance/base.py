@@ -4,20 +4,44 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from zigzag.solvers import StepInfo
+from zigzag.solvers import Prediction, Said, StepInfo
+from zigzag.solvers.predictions import form
 
-__all__ = ["Guidance", "LinearGuidance", "finite"]
+__all__ = ["Guidance", "LinearGuidance", "State", "finite", "needs_state", "reading"]
+
+
+class State(NamedTuple):
+    """Where a rule with `needs_state` is asked.
+
+    Attributes:
+        x: the state that the model was asked at, `(B, …)`; in the second evaluation of a step that makes two, the one
+            between.
+        alpha, sigma: its level as the model was told it, `x = α·x₀ + σ·ε`. (An inversion asks at the state that it
+            begins from, and tells the level that it returns to.)
+        prediction: what the branches predict.
+    """
+
+    x: Tensor
+    alpha: float
+    sigma: float
+    prediction: Prediction
+
+    def form(self, kind: Said) -> tuple[float, float]:
+        """`(p, q)` with which `p·x + q·e` says a prediction `e` as `kind`."""
+        return form(self.alpha, self.sigma, self.prediction, kind)
 
 
 @runtime_checkable
 class Guidance(Protocol):
     """A rule that makes one prediction of two: `e_c`, given the condition, and `e_u`, without it.
 
-    A rule with state also has `reset()`, which `walk` calls before the first step.
+    A rule with state also has `reset()`, which `walk` calls before the first step. A rule whose `needs_state` is True
+    is called with a `State` as fourth argument, as `rule(e_c, e_u, step, state)`: the state that the model was asked
+    at, and what is predicted there.
     """
 
     def branches(self, step: StepInfo) -> tuple[bool, bool]:
@@ -39,6 +63,22 @@ class LinearGuidance(Guidance, Protocol):
     def at(self, step: StepInfo) -> float:
         """The scale `w` at this step."""
         ...
+
+
+def needs_state(rule: object) -> bool:
+    """Whether a rule is to be called with the `State` too."""
+    return bool(getattr(rule, "needs_state", False))
+
+
+def reading(rule: object, state: State | None) -> State:
+    """The state that a rule was called with.
+
+    Raises:
+        TypeError: where it was called without.
+    """
+    if state is None:
+        raise TypeError(f"{rule!r} reads the state: call it with a State as fourth argument")
+    return state
 
 
 def finite(name: str, value: object) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from zigzag.guidance.base import Guidance, LinearGuidance
+from zigzag.guidance.base import Guidance, LinearGuidance, State, needs_state
 from zigzag.guidance.cfg import guided, needed
 from zigzag.solvers import StepInfo
 
@@ -33,6 +33,7 @@ class Interval:
         if start < 0 or (stop is not None and stop <= start):
             raise ValueError(f"need 0 <= start < stop, got start={start}, stop={stop}")
         self.guidance, self.start, self.stop = guidance, start, stop
+        self.needs_state = needs_state(guidance)
         if (reset := getattr(guidance, "reset", None)) is not None:
             self.reset = reset
 
@@ -59,6 +60,6 @@ class Interval:
         """`(cond, uncond)`: those of the rule inside, `(True, False)` outside."""
         return self.guidance.branches(step) if self.inside(step) else needed(1.0)
 
-    def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo) -> Tensor:
+    def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo, *state: State) -> Tensor:
         """The guided prediction, in the shape of the branches."""
-        return self.guidance(e_c, e_u, step) if self.inside(step) else guided(e_c, e_u, 1.0)
+        return self.guidance(e_c, e_u, step, *state) if self.inside(step) else guided(e_c, e_u, 1.0)

@@ -35,7 +35,7 @@ class Settled(NamedTuple):
 
     def run(self, solver: Solver, noises: Tensor | None) -> Run:
         """A way up or down."""
-        return Run(solver, Guided(self.roles), noises)
+        return Run(solver, Guided(self.roles, solver), noises)
 
 
 def settle(

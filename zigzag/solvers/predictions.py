@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
@@ -22,7 +23,10 @@ __all__ = [
     "convert",
     "epsilon_form",
     "first_order",
+    "form",
+    "level_after",
     "made_for",
+    "pair_form",
     "x0_form",
 ]
 
@@ -104,6 +108,26 @@ def first_order(kind: Prediction, alpha_i: float, sigma_i: float, alpha_j: float
     return AffineStep(P + Q * p, Q * q)
 
 
+def pair_form(kind: Prediction, alpha: float, sigma: float) -> tuple[float, float]:
+    """`(u, v)` with which `u·x₀ + v·ε` is the true prediction of that kind at `α·x₀ + σ·ε`."""
+    match kind:
+        case "epsilon":
+            return 0.0, 1.0
+        case "x0":
+            return 1.0, 0.0
+        case "v":
+            return -sigma, alpha
+        case "flow":
+            return -1.0, 1.0
+
+
+def level_after(step: AffineStep, kind: Prediction, alpha: float, sigma: float) -> tuple[float, float]:
+    """`(α, σ)` of the state that a step leads to from `(α, σ)`, where the prediction of that kind is the true one."""
+    u, v = pair_form(kind, alpha, sigma)
+    a, b = float(step.a), float(step.b)
+    return a * alpha + b * u, a * sigma + b * v
+
+
 def convert(x: Tensor, e: Tensor, alpha: Coefficient, sigma: Coefficient, source: Said, target: Said) -> Tensor:
     r"""The prediction `e` of kind `source` at the state `x`, said as kind `target`.
 
@@ -132,11 +156,16 @@ def convert(x: Tensor, e: Tensor, alpha: Coefficient, sigma: Coefficient, source
     if source == target:
         return e
     if isinstance(alpha, Tensor) or isinstance(sigma, Tensor):
-        a, b = conversion(alpha, sigma, source, target)
-    else:  # on the host, where a division by zero is infinite as it is for tensors
-        on_host = [torch.tensor(k, dtype=torch.float64, device="cpu") for k in (alpha, sigma)]
-        a, b = map(float, conversion(on_host[0], on_host[1], source, target))
-    return AffineStep(a, b).forward(x, e)
+        return AffineStep(*conversion(alpha, sigma, source, target)).forward(x, e)
+    return AffineStep(*form(alpha, sigma, source, target)).forward(x, e)
+
+
+@lru_cache(maxsize=4096)
+def form(alpha: float, sigma: float, source: Said, target: Said) -> tuple[float, float]:
+    """`conversion` of numbers, on the host, where a division by zero is infinite as it is for tensors."""
+    on_host = [torch.tensor(k, dtype=torch.float64, device="cpu") for k in (alpha, sigma)]
+    a, b = conversion(on_host[0], on_host[1], source, target)
+    return float(a), float(b)
 
 
 def conversion(alpha: Coefficient, sigma: Coefficient, source: Said, target: Said) -> tuple[Coefficient, Coefficient]:

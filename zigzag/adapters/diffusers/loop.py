@@ -13,7 +13,7 @@ from torch import Tensor
 from zigzag.adapters.diffusers.answering import Answering
 from zigzag.adapters.diffusers.cast import Cast, calls_of, passes_of
 from zigzag.checks import plan_path
-from zigzag.guided import Answer, Query
+from zigzag.guided import Answer, Query, check_shown
 from zigzag.methods import Method, Standard
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
 from zigzag.sampling import Traversal, Visit, traverse
@@ -79,6 +79,7 @@ class Loop(Answering):
     def __init__(self, path: Sequence[Move], solver: Solver, cast: Cast, trace: Trace | None) -> None:
         super().__init__(solver, cast)
         self.path, self.steps = plan_path(path, solver)
+        check_shown(cast.roles(self.own), solver)
         _check_levels(solver, cast)
         self.trace = trace
         self.passes = passes_of(self.path, self.steps, len(solver), cast)

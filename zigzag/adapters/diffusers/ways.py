@@ -195,7 +195,7 @@ def tour_of(way: Way, solver: Solver) -> list[int]:
 
 
 def _run(solver: Solver, role: Role, noises: Tensor | None) -> Run:
-    return Run(solver, Guided(Roles(role, role, role)), noises)
+    return Run(solver, Guided(Roles(role, role, role), solver), noises)
 
 
 def _grids(plan: Plan, scheme: Scheme) -> list[Solver]:
