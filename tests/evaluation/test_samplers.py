@@ -227,7 +227,7 @@ def half(model: LearnedModel) -> Predictor:
 OTHER = ({"weak_prompt": "two circles"}, {"weak_fn": half}, {"weak_prompt": ""})
 
 
-@pytest.mark.parametrize("role", OTHER, ids=str)
+@pytest.mark.parametrize("role", OTHER, ids=["prompt", "network", "empty prompt"])
 @pytest.mark.parametrize("method", [ZSampling(), ImplicitZ(), Z2Sampling(warmup=1)], ids=str)
 def test_a_draw_under_another_weak_role_is_that_of_sample(method: ZSampling, role: dict[str, object]) -> None:
     model = moody()
