@@ -72,6 +72,36 @@ def test_a_lower_embedded_scale(family: str, unit: float, method: Any, one_branc
     check_role(case, method, Role(guidance=1.5), weak_cond, batch)
 
 
+def test_a_lower_scale_that_is_embedded_as_a_vector() -> None:
+    """As latent consistency models are told it, with the noise that their scheduler adds."""
+    import tiny_unets
+
+    case, method = tiny_unets.sd(2, guidance_scale=8.0), ZSampling(steps=3)
+    sizes = {name: value for name, value in case.model.config.items() if not name.startswith("_")}
+    net = diffusers.UNet2DConditionModel(**{**sizes, "time_cond_proj_dim": 8})
+    case.pipe = diffusers.LatentConsistencyModelPipeline(
+        **{**case.pipe.components, "unet": tiny_unets.shake(net)}, requires_safety_checker=False
+    )
+    case.pipe.scheduler = diffusers.LCMScheduler(**tiny_unets.SD_BETAS)
+    case.pipe.set_progress_bar_config(disable=True)
+    case.call.pop("negative_prompt_embeds")
+    case.call |= {"height": 16, "width": 16, "num_inference_steps": 4}
+
+    def told(scale: float) -> Tensor:
+        e: Tensor = case.pipe.get_guidance_scale_embedding(torch.tensor([scale - 1.0] * 2), embedding_dim=8)
+        return e
+
+    def run(**roles: Any) -> tuple[Tensor, int]:
+        torch.manual_seed(3)
+        with attach(case.pipe, method, **roles) as run:
+            return case.run(), run.rows
+
+    x, rows = run(weak=Role(guidance=1.5))
+    y, _ = run(weak=Role(edit={"timestep_cond": told(1.5)}))
+    z, _ = run(weak=Role(edit={"timestep_cond": told(8.0)}))
+    assert torch.equal(x, y) and not torch.equal(x, z) and rows == 4 + 2 * 3
+
+
 @pytest.mark.parametrize("method", METHODS, ids=named)
 @pytest.mark.parametrize("family", ["flux", "flux2", "hunyuan_video", "ltx", "sdxl"])
 def test_another_prompt(family: str, method: Any, one_branch: Tiny) -> None:

@@ -94,7 +94,7 @@ class Edits:
         role, known = self.roles[name], arguments_of_forward(model)
         arguments = {**dict(zip(known, args, strict=False)), **kwargs}
         if role.guidance is not None:
-            arguments["guidance"] = self._guidance(name, role.guidance, arguments.get("guidance"))
+            arguments |= self._guidance(name, role.guidance, arguments)
         if role.prompts:
             arguments = self.encodings.exchanged(name, arguments)
         if role.edit is not None:
@@ -113,23 +113,35 @@ class Edits:
             )
         return arguments
 
-    def _guidance(self, name: Source, scale: float, own: object) -> Tensor:
-        """The embedded scale in the unit in which the model is told it: as it is, or 1000 times (HunyuanVideo)."""
+    def _guidance(self, name: Source, scale: float, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The argument that has the embedded scale, as a number (Flux) or as an embedding of it (LCM)."""
         role, pipe = self.roles[name], self.now.pipe
-        if not isinstance(own, Tensor):
+        own, vector = arguments.get("guidance"), arguments.get("timestep_cond")
+        given = getattr(pipe, "guidance_scale", None)
+        embed = getattr(pipe, "get_guidance_scale_embedding", None)
+        if isinstance(own, Tensor):
+            told = float(own.flatten()[0])
+            if isinstance(given, int | float) and given * told > 0:
+                # As it is, or 1000 times (HunyuanVideo).
+                return {"guidance": torch.full_like(own, scale * 10.0 ** round(math.log10(told / given)))}
+        elif isinstance(vector, Tensor) and embed is not None and isinstance(given, int | float):
+            mine, other = (_embedded(embed, vector, of) for of in (given, scale))
+            if torch.equal(mine, vector):
+                return {"timestep_cond": other}
+        else:
             raise ValueError(
-                f"{name}={role!r}: the pipeline's model is told no embedded guidance scale ({own!r}); guidance is for "
-                "models distilled with one. Pass another prompt, edit=, adapters=, or a number for guidance by two "
-                "branches"
+                f"{name}={role!r}: the pipeline's model is told no embedded guidance scale; guidance is for models "
+                "distilled with one. Pass another prompt, edit=, adapters=, or a number for guidance by two branches"
             )
-        told, given = float(own.flatten()[0]), getattr(pipe, "guidance_scale", None)
-        if not isinstance(given, int | float) or not given * told > 0:
-            raise ValueError(
-                f"{name}={role!r}: the unit of the embedded scale cannot be read off the pipeline's own, "
-                f"guidance_scale={given!r}, of which its model is told {told:g}; pass edit={{'guidance': ...}}"
-            )
-        unit = 10.0 ** round(math.log10(told / given))
-        return torch.full_like(own, scale * unit)
+        raise ValueError(
+            f"{name}={role!r}: the unit of the embedded scale cannot be read off the pipeline's own, "
+            f"guidance_scale={given!r}; pass edit= with the model's own argument"
+        )
+
+
+def _embedded(embed: Callable[..., Tensor], like: Tensor, scale: float) -> Tensor:
+    """The embedding of a scale that latent consistency models are told, which count it from 1 on."""
+    return embed(torch.tensor(scale - 1).repeat(len(like)), embedding_dim=like.shape[-1]).to(like)
 
 
 @contextmanager
