@@ -119,5 +119,11 @@ def test_what_is_no_strength_of_a_zigzag_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"no Denoise from knot . begins one"):
             sample(predict, NOISE, solver, path, **given(solver))
-    with pytest.raises(ValueError, match=r"cannot be captured.*use sample"):
-        TableLoop(predict, NOISE, solver, ZSampling(strength=0.5), **given(solver))
+    within = (Denoise(0, 1), Denoise(1, 2), Invert(2, 1, strength=0.5), Invert(1, 0, strength=0.5))
+    for method, match in (
+        (ZSampling(strength=0.5, refine=1), "cannot be captured together with refine"),
+        ((*within, *Standard().path(6)), "keeps a part of a zigzag within another"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            TableLoop(predict, NOISE, solver, method, **given(solver))
+        sample(predict, NOISE, solver, method, **given(solver))

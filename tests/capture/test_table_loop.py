@@ -48,6 +48,7 @@ METHODS: dict[str, Any] = {
     "z": ZSampling(),
     "z, span, rounds, refine": ZSampling(span=2, rounds=2, refine=2),
     "z, released": ZSampling(released=True),
+    "parts of z": ZSampling(span=2, rounds=2, strength=0.3),
     "implicit": ImplicitZ(),
     "z2": Z2Sampling(warmup=2),
     "a path": ODD,

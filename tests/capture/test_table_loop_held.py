@@ -44,6 +44,17 @@ def test_the_loop_on_tables_is_sample(name: str, method: str, scales: str) -> No
     assert run.rows == trace.rows
 
 
+@pytest.mark.parametrize("name", [name for name, solver in SOLVERS.items() if solver.inner(0, 1) is None])
+def test_parts_of_zigzags_are_those_of_sample(name: str) -> None:
+    """What a step holds is kept in part with the rest; on steps of two evaluations it is refused."""
+    method, solver, ours, theirs = ZSampling(span=2, strength=0.3), SOLVERS[name], generator(), generator()
+    run = TableLoop(eps_fn, X, solver, method, cond=COND, uncond=UNCOND)
+    expected = sample(eps_fn, X, solver, method, cond=COND, uncond=UNCOND, generator=theirs)
+    check_same(run(X, generator=ours), expected)
+    with pytest.raises(ValueError, match="on steps of two evaluations"):
+        TableLoop(eps_fn, X, SOLVERS["heun"], method, cond=COND, uncond=UNCOND)
+
+
 @pytest.mark.parametrize("name", ["eta", "sde 2", "lcm"])
 def test_another_generator_is_another_sample(name: str) -> None:
     """And one that goes on from run to run gives what it gives `sample`."""

@@ -264,8 +264,8 @@ def capture(
 
     Raises:
         TypeError, ValueError: as `sample`, for guidance that is not linear in the gap, for conditions on another
-            device, for a step of two evaluations whose second state does not depend on the first prediction, and for
-            zigzags of which a part is kept (`strength`).
+            device, for a step of two evaluations whose second state does not depend on the first prediction, and for a
+            part of a zigzag (`strength`) with `refine`, on steps of two evaluations, or within another.
         RuntimeError: without CUDA, within `torch.autocast` (but with `cache_enabled=False`), for models that are
             offloaded, keep a cache or are compiled with graphs of their own, and where the capture fails: with the
             reason, and what to use. What `eps_fn` raises itself comes through as it is. A run raises it where weights

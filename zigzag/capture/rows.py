@@ -8,7 +8,8 @@ inner state `y = A·x + B·e_1` and keeps `x` as the anchor. At its second, whic
 .. math:: x_j = a\,x + b\,\big((1 - \theta)\,e_1 + \theta\,e_2\big) + r
               = \tfrac{b\,(1 - \theta)}{B}\,y + \Big(a - \tfrac{b\,(1 - \theta)\,A}{B}\Big)\,x + b\,\theta\,e_2 + r.
 
-What is remembered is `p·x + q·e` for some `p`, `q`, and is written in the same way.
+What is remembered is `p·x + q·e` for some `p`, `q`, and is written in the same way. Where a part `λ` of a zigzag is
+kept, the state that begins it is the anchor, and its last inversion leads to `λ·(c·x_j + d·e_w − c·r) + (1 − λ)·x`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def plan_rows(settled: Settled, solver: Solver) -> list[Row]:
     Raises:
         TypeError: for guidance that is not linear in the gap: it has no scale to put into a table.
         ValueError: for a step of two evaluations whose second state does not tell the first prediction (`B = 0`), and
-            for an inversion of a strength other than 1.
+            for a part of a zigzag beside others that want an anchor.
     """
     return _even(_shared(_Table(settled, solver).rows))
 
@@ -54,7 +55,7 @@ class _Table:
         path, steps = settled.path, settled.steps
         rules = [move.strength for move in path if isinstance(move, Shift) and isinstance(move.strength, StrengthRule)]
         self.keeps_strong = any(rule.reads_state for rule in rules)
-        reads, slots = gap_is_read(path), slots_of(path, steps)
+        reads, slots, begun = gap_is_read(path), slots_of(path, steps), _begun_parts(path, steps)
         absorbed = False
         for k, (move, held) in enumerate(zip(path, steps, strict=True)):
             if absorbed:
@@ -69,6 +70,8 @@ class _Table:
                     gap = _strength(follows) * -float(steps[k + 1].step.d) if absorbed else 0.0
                     kept = reads[k] if rules else _gap_is_read_first(path[k + 1 + absorbed :])
                     self._denoise(move, held, slots[k], gap, roles_asked(move, reads[k]), keeps_gap=kept)
+                    if k in begun:
+                        self.rows[-1] = _anchored(self.rows[-1])
                 case Shift(i, fresh, strength):
                     at, n = solver.info(i), -float(step.d)
                     if fresh:
@@ -109,15 +112,14 @@ class _Table:
         self.rows.append(_holding(row, held, slots, 1.0))
 
     def _invert(self, move: Invert, held: HeldStep, slots: Slots) -> None:
-        if move.strength != 1:
-            raise ValueError(f"{move!r} cannot be captured: a part of a zigzag needs the state that left; use sample")
-        at, (c, d) = self.solver.info(move.i, move.j), (float(held.step.c), float(held.step.d))
+        at, part = self.solver.info(move.i, move.j), float(move.strength)
+        c, d = part * float(held.step.c), part * float(held.step.d)
         last = evaluations(move, "a captured loop") - 1
         for r in range(1 + last):
             row = self._row(at, at.t, c, on={"weak": d}, asked=WEAK)
-            kind = replace(row.kind, keeps_anchor=r == 0 and last > 0, from_anchor=r > 0)
+            kind = replace(row.kind, keeps_anchor=r == 0 and last > 0, from_anchor=r > 0, merges=part != 1)
             into = slots.into if r == last else slots.spare
-            row = _holding(row._replace(kind=kind, into=into), held, slots, -c)
+            row = _holding(row._replace(kind=kind, into=into, q=1 - part), held, slots, -c)
             # The noise of the first of them is still in its buffer.
             self.rows.append(row if r == 0 else row._replace(noise=None))
 
@@ -149,6 +151,32 @@ class _Table:
                 total[role.cond] += coefficient * w
                 total[role.uncond] += coefficient * (1 - w)
         return tuple(total.values())
+
+
+def _anchored(row: Row) -> Row:
+    return row._replace(kind=replace(row.kind, keeps_anchor=True))
+
+
+def _begun_parts(path: Sequence[Move], steps: Sequence[HeldStep]) -> set[int]:
+    """Which Denoise moves of a path begin a zigzag of which a part is kept: there is one anchor for all.
+
+    Raises:
+        ValueError: where something else wants it: a part within a part, a refinement, or steps of two evaluations.
+    """
+    begun: dict[int, int] = {}
+    for k, move in enumerate(path):
+        if isinstance(move, Invert) and move.strength != 1:
+            first = max(m for m, before in enumerate(path[:k]) if isinstance(before, Denoise) and before.i == move.i)
+            if any(first <= end for end in begun.values()):
+                raise ValueError(f"{move!r} cannot be captured: it keeps a part of a zigzag within another; use sample")
+            begun[first] = k
+    refined = any(isinstance(move, Invert) and move.refine != 0 for move in path)
+    if begun and (refined or any(held.inner is not None for held in steps)):
+        raise ValueError(
+            "a part of a zigzag (strength) cannot be captured together with refine, or on steps of two evaluations; "
+            "use sample"
+        )
+    return set(begun)
 
 
 def _holding(row: Row, held: HeldStep, slots: Slots, sign: float) -> Row:

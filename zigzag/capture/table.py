@@ -47,6 +47,7 @@ class Kind:
         branches: those evaluated, of `zigzag.roles.BRANCHES`.
         from_anchor: `p` multiplies the anchor, the state that an inversion began from (a refinement of it).
         adds_anchor: the anchor is added besides (a second evaluation). keeps_anchor: the state is kept as the anchor.
+        merges: the anchor is added besides, as the state that an earlier step left from (a part of a zigzag).
         keeps_gap: the gap is kept for a Shift further on.
         recalls: memory is added. leaves: a prediction is remembered. adds_noise: noise is added, by a stochastic step
             or, where nothing is evaluated, by a Renoise.
@@ -58,6 +59,7 @@ class Kind:
     from_anchor: bool = False
     adds_anchor: bool = False
     keeps_anchor: bool = False
+    merges: bool = False
     keeps_gap: bool = False
     recalls: bool = False
     leaves: bool = False
@@ -197,7 +199,7 @@ def step_function(
         def terms(first: int) -> list[Term]:
             return [(first + BRANCHES.index(name), e) for name, e in found.items()]
 
-        held = [(Q, anchor)] if kind.adds_anchor else []
+        held = [(Q, anchor)] if kind.adds_anchor or kind.merges else []
         if kind.recalls:
             # Gathered only where there are more slots than a step reads.
             gathered = plan.slots.shape[1] > 0
