@@ -179,6 +179,25 @@ def test_texts_in_place_of_the_prompts(batch: int, folder: Any, tiny: Tiny) -> N
     check_same(y, case.sampled(method, weak=0.0, weak_uncond=e["odd"]))
 
 
+FAMILIES = ["sd3", "hunyuan", "pixart", "sana", "lumina2", "z_image", "flux2_klein", "qwen", "auraflow", "chroma"]
+VIDEO = ["cogview4", "animatediff", "modelscope", "cogvideox", "wan"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", FAMILIES + VIDEO)
+def test_every_family_with_one_branch(family: str, tiny: Tiny) -> None:
+    """Negated, packed, in lists or in frames, with a variance or without: the weak call is its model's as well."""
+    off = {"z_image": {"guidance_scale": 0.0}, "qwen": {"true_cfg_scale": 1.0}}
+    case, method = tiny(family, **off.get(family, {"guidance_scale": 1.0})), ZSampling(steps=3)
+    case.strong, key = 1.0, "captions" if family == "z_image" else "encoder_hidden_states"
+    own = case.cond[key]
+    other = [normal(*own[0].shape, seed=8)] if isinstance(own, list) else normal(*own.shape, seed=8)
+    with attach(case.pipe, method, weak=Role(edit={"cap_feats" if family == "z_image" else key: other})) as run:
+        x = case.run()
+    check_same(x, case.sampled(method, weak=1.0, weak_cond={**case.cond, key: other}))
+    assert run.rows == len(case.pipe.scheduler.timesteps) + 2 * 3
+
+
 def test_a_function_of_the_arguments_is_shown_those_of_the_call(one_branch: Tiny) -> None:
     """A mixture of prompt and empty embedding, as in RF-Sampling."""
     case, empty, method = one_branch("flux"), normal(1, TOKENS, 16, seed=8), ZSampling(steps=3)

@@ -84,6 +84,29 @@ def test_prompts_encoded_and_called_one_by_one() -> None:
     assert torch.equal(encodings.exchanged("weak", other)["e"], embedding(""))
 
 
+def test_a_prompt_that_is_encoded_twice_is_exchanged_twice() -> None:
+    """By two encoders, jointly with the negative one or not: a text goes to both."""
+
+    def second(prompt: Any = None, negative_prompt: Any = None, index: int = 1) -> tuple[Tensor, ...]:
+        return tuple(-part for part in jointly(prompt, negative_prompt))
+
+    encodings = encoded(Role(prompt="a cat"), BOTH, (second, BOTH[1]))
+    for sign in (1, -1):
+        got = encodings.exchanged("weak", {"e": sign * torch.cat([embedding("blurry"), embedding("a dog")])})
+        assert torch.equal(got["e"], sign * torch.cat([embedding("blurry"), embedding("a cat")]))
+    with pytest.raises(ValueError, match=r"encodes its prompt 2 times.*edit="):
+        encoded(Role(negative_prompt={"negative_prompt": "a cat"}), BOTH, BOTH)
+
+    def other(prompt: Any = None) -> tuple[Tensor, ...]:
+        return (-embedding(prompt),)
+
+    given = {"prompt": "a dog"}
+    encodings = encoded(Role(prompt="a cat"), (singly, given), (other, given), (singly, {"prompt": "blurry"}))
+    got = encodings.exchanged("weak", {"e": embedding("a dog"), "f": -embedding("a dog"), "g": embedding("blurry")})
+    assert torch.equal(got["e"], embedding("a cat")) and torch.equal(got["f"], -embedding("a cat"))
+    assert torch.equal(got["g"], embedding("blurry"))
+
+
 def test_lists_are_exchanged_part_by_part() -> None:
     encodings = encoded(Role(prompt="a cat"), BOTH)
     arguments = {"cap_feats": [embedding("a dog"), embedding("blurry")], "more": {"pooled": embedding("a dog")}}

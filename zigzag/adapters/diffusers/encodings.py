@@ -42,6 +42,7 @@ class Encodings:
         }
         self._slots: dict[Source, list[Slot]] = {name: [] for name in self.wanted}
         self._calls, self._used = 0, False
+        self._own: object = None  # the prompt of the first call
 
     def used(self) -> None:
         """The model was called: what is encoded next is for another call of the pipeline."""
@@ -64,10 +65,15 @@ class Encodings:
     ) -> Any:
         """What this call of `encode_prompt` gives with another prompt on one side."""
         taken = inspect.signature(original).parameters
-        # A pipeline that encodes its prompts one by one passes the negative one second, as `prompt`.
+        # A pipeline that encodes its prompts one by one passes the negative one as `prompt` too, after its own.
         joint = "negative_prompt" in taken
-        if prompt is None or (joint and self._calls > 1) or (not joint and self._calls != 1 + SIDES.index(side)):
+        if prompt is None or (not joint and side != self._side(call.arguments.get("prompt"))):
             return own
+        if isinstance(prompt, Mapping) and joint and self._calls > 1:
+            raise ValueError(
+                f"Role: {side}: the pipeline encodes its prompt {self._calls} times, for several encoders; pass a "
+                "text, or edit= with the arguments of its model"
+            )
         prefix = "negative_" if side == "negative_prompt" and joint else ""
         given = dict(call.arguments)
         count = _count(given.get(f"{prefix}prompt"), given.get(f"{prefix}prompt_embeds"))
@@ -84,6 +90,13 @@ class Encodings:
             replaced = {f"{prefix}prompt": [prompt] * count if isinstance(prompt, str) and count else prompt}
         call = inspect.BoundArguments(call.signature, {**given, **replaced})
         return original(*call.args, **call.kwargs)
+
+    def _side(self, prompt: object) -> str:
+        """Which prompt a call of `encode_prompt` is for, that takes one: its own first, and then another one."""
+        if self._calls == 1:
+            self._own = prompt
+        again = prompt is not None and prompt == self._own
+        return "prompt" if self._calls == 1 or again else "negative_prompt"
 
     def exchanged(self, name: Source, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """A model's arguments with the encodings of a role in place of the pipeline's own.
