@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from zigzag import CFG, EndToEnd, ImplicitZ, Resampling, Standard, StepInfo, Trace, Z2Sampling, ZSampling
+from zigzag import CFG, EndToEnd, ImplicitZ, Resampling, Standard, StepInfo, Tol, Trace, Z2Sampling, ZSampling
 from zigzag.moves import Denoise, Invert, Renoise, Shift
 
 pytest.importorskip("diffusers")
@@ -108,6 +108,7 @@ def test_the_check_fails_where_branches_are_exchanged(family: str, tiny: Tiny, m
 METHODS = [
     ZSampling(steps=2, rounds=2, span=2, refine=1, strength=0.5),
     ZSampling(steps=4, released=True),
+    ZSampling(steps=2, refine=Tol(0.03, most=4)),
     EndToEnd(),
     ImplicitZ(),
     Z2Sampling(warmup=0, steps=3),

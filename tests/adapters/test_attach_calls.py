@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from zigzag import Resampling, Standard, Trace, Z2Sampling, ZSampling
+from zigzag import Resampling, Standard, Tol, Trace, Z2Sampling, ZSampling
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -236,9 +236,13 @@ def test_dpm_solver_at_order_one(family: str, batch: int, tiny: Tiny) -> None:
     check_same(x, case.sampled(method, solver=solver(case.pipe.scheduler)))
 
 
-@pytest.mark.parametrize("method", [Standard(), *METHODS])
+LOOSE = ZSampling(steps=2, refine=Tol(0.2, most=9))  # which ends before its time
+
+
+@pytest.mark.parametrize("method", [Standard(), *METHODS, LOOSE])
 @pytest.mark.parametrize("family", ["sd", "flux", "wan"])
 def test_the_progress_bar_ticks_once_a_call(family: str, method: Any, tiny: Tiny, monkeypatch: Any) -> None:
+    """And is full at the end, also where fewer calls were needed than there might have been."""
     case, bars = tiny(family), []
     make = type(case.pipe).progress_bar
 
@@ -250,4 +254,5 @@ def test_the_progress_bar_ticks_once_a_call(family: str, method: Any, tiny: Tiny
     case.pipe.set_progress_bar_config(file=io.StringIO())
     with attach(case.pipe, method) as run:
         case.run()
-    assert len(bars) == 1 and bars[0].n == bars[0].total == run.rows / 2
+    assert len(bars) == 1 and bars[0].n == bars[0].total
+    assert run.rows / 2 < bars[0].total if method is LOOSE else run.rows / 2 == bars[0].total

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zigzag import ImplicitZ, Standard, Tol, Trace, Z2Sampling, ZSampling
+from zigzag import ImplicitZ, Standard, Trace, Z2Sampling, ZSampling
 from zigzag.moves import Denoise
 
 diffusers = pytest.importorskip("diffusers")
@@ -76,12 +76,6 @@ def test_configurations_that_no_knots_represent(
 ) -> None:
     case = tiny("sdxl", scheduler=schedulers("ddim", **config))
     assert calls_before(ValueError, match, case, ZSampling()) == 0
-
-
-def test_an_inversion_refined_to_a_tolerance(tiny: Tiny) -> None:
-    """Its calls are not known beforehand, and a pipeline's loop makes as many as it has time steps."""
-    reason = "a pipeline's loop makes a number of evaluations that is fixed beforehand.*pass an integer"
-    assert calls_before(ValueError, reason, tiny("sd"), ZSampling(refine=Tol(1e-4))) == 0
 
 
 def test_a_step_without_an_inverse_where_the_path_needs_it(tiny: Tiny, schedulers: Tiny) -> None:

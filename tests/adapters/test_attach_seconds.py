@@ -10,7 +10,7 @@ import torch
 from tiny_paths import calls_of, check_same, seeded
 from torch import Tensor, nn
 
-from zigzag import Resampling, Standard, Z2Sampling, ZSampling, count_rows, sample
+from zigzag import Resampling, Standard, Tol, Z2Sampling, ZSampling, count_rows, sample
 from zigzag.solvers import StepInfo
 
 diffusers = pytest.importorskip("diffusers")
@@ -137,7 +137,7 @@ def test_each_draws_its_own_noise_where_the_path_comes_up() -> None:
 
 
 def test_what_is_not_in_step_is_refused() -> None:
-    """A second state stepped before the first, or on another grid."""
+    """A second state stepped before the first, or on another grid; an iteration that would end for each by itself."""
 
     def other(pipe: Pipe) -> Any:
         pipe.sound_scheduler.set_shift(7.0)
@@ -148,6 +148,9 @@ def test_what_is_not_in_step_is_refused() -> None:
             pipe = Pipe(SCHEDULERS["flow"](), True)
             with pytest.raises(RuntimeError, match="steps a copy of its scheduler, or another"), attach(pipe, method):
                 run(pipe)
+    pipe = Pipe(SCHEDULERS["flow"](), True)
+    with pytest.raises(ValueError, match=r"two states.*refine=3"), attach(pipe, ZSampling(refine=Tol(0.1, most=3))):
+        pipe(*states())
 
 
 @pytest.fixture(scope="module")

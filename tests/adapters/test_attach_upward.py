@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zigzag import Invert, Solver
+from zigzag import Invert, Solver, Tol, Trace
 from zigzag.inversion import (
     EDICT,
     OBELM,
@@ -118,6 +118,25 @@ def test_a_path_up_is_that_of_the_core(family: str, tiny: Tiny) -> None:
         y = case.run()
     assert distance(y, case.sampled(path, start=case.latents, solver=solver, weak=0.5)) <= WANTED
     assert distance(x, y) > 100 * WANTED  # the mutant that takes the one for the other
+
+
+@pytest.mark.filterwarnings("ignore:.*inversions did not converge")
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("weak", [None, "prompt"])
+def test_a_path_up_to_a_tolerance_asks_as_often_as_it_takes(weak: str | None, batch: int, tiny: Tiny) -> None:
+    """Fewer calls than there might be, those of the core; also in passes of a role's own."""
+    case, path = with_data(tiny, "flux", batch), [Invert(j, j - 1, Tol(0.1, most=6)) for j in range(STEPS, 0, -1)]
+    solver, trace, other = case.solver(), Trace(), case.cond["encoder_hidden_states"].flip(1)
+    role = None if weak is None else adapters.Role(edit={"encoder_hidden_states": other}, cfg=case.strong)
+    with attach(case.pipe, path, weak=role) as run, case.counted() as rows:
+        x = case.run()
+    given = {} if weak is None else {
+        name: cond | {"encoder_hidden_states": other}
+        for name, cond in (("weak_cond", case.cond), ("weak_uncond", case.uncond))
+    }  # fmt: skip
+    y = case.sampled(path, start=case.latents, solver=solver, weak=case.strong, trace=trace, **given)
+    assert distance(x, y) <= WANTED and run.rows == sum(rows) / batch == trace.rows < 2 * 6 * STEPS
+    assert run.rows > 2 * STEPS and run.knot == 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)

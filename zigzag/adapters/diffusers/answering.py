@@ -43,7 +43,8 @@ class Answering:
         solver: the steps of its grid. cast: of the roles that are not the pipeline's own.
 
     Attributes:
-        passes: of the pipeline's loop. asked: which of the solver's `all_times` the model is told in each.
+        passes: of the pipeline's loop, as many as there may be. asked: which of the solver's `all_times` the model is
+            told in each. most: their number at first. open: whether some may fall away.
         knot: where the state is that was handed out; between two knots, the one that the step has left.
         place: which of `all_times` belongs to that state; None where it is data.
         entered: whether it began with a state of its own, before the first call.
@@ -54,6 +55,8 @@ class Answering:
     draw: Draws
     passes: list[Pass]
     asked: list[int]
+    most: int
+    open: bool
     knot: int
     place: int | None
 

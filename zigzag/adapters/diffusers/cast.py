@@ -14,7 +14,7 @@ from zigzag.adapters.diffusers.roles import Role
 from zigzag.checks import as_guidance, roles_asked
 from zigzag.guidance import CFG, Guidance
 from zigzag.held import HeldStep
-from zigzag.moves import Denoise, Invert, Move, Shift, evaluations, gap_is_read
+from zigzag.moves import Denoise, Invert, Move, Shift, Tol, evaluations, gap_is_read
 from zigzag.roles import RoleName
 
 __all__ = ["NAMES", "Cast", "Pass", "Source", "calls_of", "passes_of"]
@@ -119,17 +119,21 @@ class Pass(NamedTuple):
         stood: at which of them the state stands; None where it is data. That is where it comes from: an inversion is
             told the time of the knot that it returns to, and begins at the other.
         source: whose pass it is. last: whether it completes the answer to a question.
+        move: the place of the move that asks.
     """
 
     told: int
     stood: int | None
     source: Source
     last: bool
+    move: int = 0
 
 
 def calls_of(move: Move, held: HeldStep) -> int:
-    """How often a move asks for predictions."""
+    """How often a move asks for predictions; at most, where it is refined to a tolerance."""
     match move:
+        case Invert(refine=Tol(most=most)):
+            return most
         case Invert():
             return evaluations(move, "a pipeline's loop")
         case Shift(_, fresh, _):
@@ -140,9 +144,9 @@ def calls_of(move: Move, held: HeldStep) -> int:
 
 
 def passes_of(path: Sequence[Move], steps: Sequence[HeldStep], count: int, cast: Cast) -> list[Pass]:
-    """The passes of a pipeline's loop along a path of so many steps (`count`)."""
+    """The passes of a pipeline's loop along a path of so many steps (`count`), as many as there may be."""
     passes = list[Pass]()
-    for move, held, reads_gap in zip(path, steps, gap_is_read(path), strict=True):
+    for n, (move, held, reads_gap) in enumerate(zip(path, steps, gap_is_read(path), strict=True)):
         told = [min(move.start, move.end)] * calls_of(move, held)
         if isinstance(move, Denoise) and held.inner is not None:
             told[-1] = held.inner.told
@@ -150,7 +154,7 @@ def passes_of(path: Sequence[Move], steps: Sequence[HeldStep], count: int, cast:
         sources = _each_once(cast.source(name) for name in roles_asked(move, reads_gap))
         for at, where in zip(told, stood, strict=True):
             place = where if where != count or isinstance(move, Denoise) else None
-            passes += [Pass(at, place, source, source == sources[-1]) for source in sources]
+            passes += [Pass(at, place, source, source == sources[-1], n) for source in sources]
     return passes
 
 

@@ -43,7 +43,7 @@ class Led:
         if loop.ended and not loop.entered:
             loop.draw.finish(loop.knot)
         self.grid.stand(layout.end if loop.place is None else layout.call(loop.place))
-        if isinstance(loop, SchemeLoop):  # an iteration may have ended before its time
+        if loop.open:  # an iteration may have ended before its time
             self.grid.draw_out([layout.call(told) for told in loop.asked])
         # Whoever begins with a state of his own is given the one that it ends at, also by a pipeline that returns x₀.
         clean = state if loop.entered and (loop.ended or call == layout.end) else None

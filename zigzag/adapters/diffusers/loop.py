@@ -15,7 +15,7 @@ from zigzag.adapters.diffusers.cast import Cast, calls_of, passes_of
 from zigzag.checks import plan_path
 from zigzag.guided import Answer, Query, check_shown
 from zigzag.methods import Method, Standard
-from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol
 from zigzag.sampling import Traversal, Visit, traverse
 from zigzag.solvers import Solver
 from zigzag.trace import Trace
@@ -83,7 +83,8 @@ class Loop(Answering):
         _check_levels(solver, cast)
         self.trace = trace
         self.passes = passes_of(self.path, self.steps, len(solver), cast)
-        self.asked = [each.told for each in self.passes]
+        self.asked, self.most = [each.told for each in self.passes], len(self.passes)
+        self.open = any(isinstance(move, Invert) and isinstance(move.refine, Tol) for move in path)
         self.knot, self.place = self.path[0].start, self._place(self.path[0].start)
         self.made = 0
         self._moves: Traversal | None = None
@@ -153,6 +154,7 @@ class Loop(Answering):
         while isinstance(message, Visit):
             self.made, self.knot, self._held = self.made + 1, message.knot, message
             self.place = self._place(self.knot)
+            self._skip()
             if self.ended:
                 self._moves.close()
                 return message.state
@@ -162,6 +164,12 @@ class Loop(Answering):
         self._held, self.place = message, message.told
         self.knot = min(self.path[self.made].start, self.path[self.made].end)
         return message.x
+
+    def _skip(self) -> None:
+        """Lets the passes fall away that an inversion would have made, had it not converged before."""
+        left = slice(self.calls, next((k for k, p in enumerate(self.passes) if p.move >= self.made), len(self.passes)))
+        if left.start < left.stop:
+            del self.passes[left], self.asked[left]
 
     def _place(self, knot: int) -> int | None:
         return knot if knot < len(self.solver) else None

@@ -39,7 +39,7 @@ class SchemeLoop(Answering):
         super().__init__(solver, cast)
         self.way, self.source = way, cast.source("weak")
         self.passes = [Pass(told, told, self.source, True) for told in tour]
-        self.asked = list(tour)
+        self.asked, self.most, self.open = list(tour), len(tour), True
         self.knot = len(solver) if way.upward else 0
         self._found = found
         self._asking: Asking[End] | None = None

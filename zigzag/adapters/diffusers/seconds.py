@@ -30,12 +30,17 @@ class Second:
         given: what its `step` was called with first.
 
     Raises:
-        RuntimeError: for a scheduler on another grid.
+        ValueError: for a path whose calls are as many as it takes. RuntimeError: for a scheduler on another grid.
     """
 
     def __init__(self, now: Progress, scheduler: Any, part: int, given: Mapping[str, Any]) -> None:
         assert isinstance(now.loop, Loop)
         self.now, self.scheduler, self.part, self.first = now, scheduler, part, now.loop
+        if now.loop.open:
+            raise ValueError(
+                "the pipeline has two states, as sound beside images, and an inversion to a tolerance would need "
+                "another number of calls for each; use a count, refine=3, say"
+            )
         self.grid = Grid(scheduler)
         self.grid.keep()
         if not _same_grid(self.grid, now.grid):

@@ -143,20 +143,19 @@ class Session:
     def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """A bar of as many ticks as there are calls: the pipeline would tick for the last `T` of them alone."""
         bar, self.now.tick = original(*args, **kwargs), None
-        total = getattr(bar, "total", None)
-        if (
-            self.now.plan is not None
-            and isinstance(total, int)
-            and total <= len(groups := self.now.plan.rehearsed.groups)
-        ):
+        total, plan = getattr(bar, "total", None), self.now.plan
+        if plan is None or not isinstance(total, int):
+            return bar
+        calls = total
+        if total <= len(groups := plan.rehearsed.groups):
             start = groups[-total].first if total else 0
             try:
                 calls = len(self.asks(start, len(self.now.grid) - start))
             except ValueError:  # said when the loop begins
                 return bar
-            if calls != total:
-                bar.total, self.now.tick = calls, bar.update
-                bar.update = lambda n=1: None
+        if calls != total or total == len(self.now.scheduler.timesteps) != len(self.now.grid):
+            bar.total, self.now.tick = calls, bar.update
+            bar.update = lambda n=1: None
         return bar
 
     def asks(self, start: int, count: int) -> Sequence[int]:
@@ -201,13 +200,13 @@ class Session:
             self.now.told, self.now.taken = None, False
 
     def _told(self, times: Times) -> Iterator[int]:
-        """Call by call, which of the times is told: of a way, as it asks."""
-        if not isinstance(loop := self.now.loop, SchemeLoop):
+        """Call by call, which of the times is told: where some calls may fall away, as the loop asks."""
+        if self.now.loop is None or not self.now.loop.open:
             yield from self.asks(times.start, len(times.grid))
             return
-        assert self.now.plan is not None
-        while not loop.ended:
-            yield self.now.plan.layout.call(loop.asked[loop.calls])
+        while (loop := self.now.loop) is not None and not loop.ended:
+            assert self.now.plan is not None
+            yield self.now.plan.layout.call(loop.asked[loop.calls]) - times.start
 
     def _check_called(self, turn: object) -> None:
         """Raises RuntimeError where the loop whose `turn` it is called the model, and goes on without a step."""

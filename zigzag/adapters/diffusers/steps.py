@@ -52,7 +52,7 @@ class Steps:
         now.taken, now.led, now.playing = True, now.led + 1, "own"
         now.stepped, now.run.knot = None if loop.ended else (now.stepped or 0) + 1, loop.knot
         if now.tick is not None:
-            now.tick(1)
+            now.tick(1 + loop.most - loop.calls if loop.ended else 1)  # also those that fell away
         return reply
 
     def _plain_step(
