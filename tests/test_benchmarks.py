@@ -214,3 +214,16 @@ def test_inversion(tmp_path: Path) -> None:
             assert f["noise"] == pytest.approx(naive["noise"], rel=1e-2)
         assert printed.count(name) >= 1
     assert "*" in printed
+
+
+def test_edits(tmp_path: Path) -> None:
+    """Of two scenes, 3 steps: the rows of three ways, and that what is exact comes back."""
+    printed, results = figures("edits", tmp_path)
+    (result,) = results
+    by = {f["scheme"]: f for f in result["figures"]}
+    T = result["steps"]
+    rows = {"edit-friendly": 3 * T, "direct": 4 * T, "edict": 6 * T, "obelm": 3 * T - 2, "rex": 6 * T, "fresh noise": T}
+    assert {name: f["rows"] for name, f in by.items() if name in rows} == rows
+    assert all(f["back"] < 1e-5 for name, f in by.items() if name not in ("fixed-point", "fresh noise"))
+    assert all(0 <= f["took"] <= 2 and 0 <= f["kept"] <= 1 and name in printed for name, f in by.items())
+    assert by["direct"]["kept"] > by["fresh noise"]["kept"]

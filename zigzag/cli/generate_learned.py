@@ -19,7 +19,7 @@ from zigzag.trace import Trace
 from zigzag.zoo.learned import LearnedModel, load, recorded
 from zigzag.zoo.shapes import check, parse, tokenize
 
-__all__ = ["PROMPTS", "Settings", "generate"]
+__all__ = ["ENLARGED", "PROMPTS", "Settings", "enlarged", "generate", "judge"]
 
 PROMPTS = ("a red circle and a blue square",)
 ENLARGED = 8  # pixels a side for one of the model's
@@ -70,7 +70,7 @@ def generate(
     todo = list(missing(jobs, say))
     if todo:
         for prompt in prompts:
-            _judge(prompt, torch.zeros(1, *LearnedModel.shape))  # scipy is asked for before anything is drawn
+            judge(prompt, torch.zeros(1, *LearnedModel.shape))  # scipy is asked for before anything is drawn
         pil = require("PIL.Image", "images need Pillow", "shapes")
         with stoppable(jobs):
             model = load(settings.model, device=settings.device)
@@ -92,15 +92,19 @@ def _write(job: Job, model: LearnedModel, pil: Any, progress: bool, say: Callabl
             weak=s.weak, generator=generator, progress=progress, trace=trace,
         )
     ).cpu()  # fmt: skip
-    right = _judge(job.prompt, image)
-    pixels = (255 * image[0]).round().byte().permute(1, 2, 0)
-    large = pixels.repeat_interleave(ENLARGED, 0).repeat_interleave(ENLARGED, 1)
-    job.write(pil.fromarray(large.numpy()), {"diffusers": version("diffusers")}, rows=trace.rows, right=right)
+    right = judge(job.prompt, image)
+    job.write(pil.fromarray(enlarged(image).numpy()), {"diffusers": version("diffusers")}, rows=trace.rows, right=right)
     verdict = {None: "", True: "   ✓ as the prompt says", False: "   ✗ not what the prompt says"}[right]
     say(f"wrote {job.image}{verdict}")
 
 
-def _judge(prompt: str, image: Tensor) -> bool | None:
+def enlarged(image: Tensor) -> Tensor:
+    """The pixels of one image `(1, 3, 32, 32)` in [0, 1] as uint8 `(256, 256, 3)` on the host."""
+    pixels = (255 * image[0]).round().byte().permute(1, 2, 0).cpu()
+    return pixels.repeat_interleave(ENLARGED, 0).repeat_interleave(ENLARGED, 1)
+
+
+def judge(prompt: str, image: Tensor) -> bool | None:
     """The checker's verdict on one image `(1, 3, 32, 32)`; None for a prompt that is no caption."""
     try:
         parse(prompt)
