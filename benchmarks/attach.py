@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import diffusers as untyped
 import torch
 from common import arguments, in_turns, median, ratio, write
 from torch import Tensor
@@ -19,14 +20,12 @@ from torch import Tensor
 from zigzag import Standard, Z2Sampling
 from zigzag.adapters.diffusers import attach
 
+diffusers: Any = untyped
 STEPS = 20
 
 
 def tiny_sdxl() -> tuple[Any, Callable[[], Tensor]]:
     """An SDXL pipeline with random weights, and a call of it on 32×32 latents."""
-    import diffusers as untyped
-
-    diffusers: Any = untyped
     torch.manual_seed(0)
     unet = diffusers.UNet2DConditionModel(
         block_out_channels=(32, 64), layers_per_block=2, sample_size=32,
@@ -35,19 +34,7 @@ def tiny_sdxl() -> tuple[Any, Callable[[], Tensor]]:
         addition_embed_type="text_time", addition_time_embed_dim=8, transformer_layers_per_block=(1, 2),
         projection_class_embeddings_input_dim=80, cross_attention_dim=64,
     )  # fmt: skip
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(8, 8), norm_num_groups=2, down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-    )  # fmt: skip
-    scheduler = diffusers.DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-        steps_offset=1,
-    )  # fmt: skip
-    nothing: dict[str, Any] = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
-    pipe = diffusers.StableDiffusionXLPipeline(
-        vae=vae, unet=unet, scheduler=scheduler, add_watermarker=False, **nothing
-    )
-    pipe.set_progress_bar_config(disable=True)
+    pipe = unet_pipeline(unet)
     embeds, pooled, latents = torch.randn(2, 1, 77, 64), torch.randn(2, 1, 32), torch.randn(1, 4, 32, 32)
 
     def call() -> Tensor:
@@ -59,6 +46,29 @@ def tiny_sdxl() -> tuple[Any, Callable[[], Tensor]]:
         return images
 
     return pipe, call
+
+
+def unet_pipeline(unet: Any) -> Any:
+    """SDXL's pipeline around a U-Net of its kind, else Stable Diffusion's; the VAE decodes nothing, no text encoder."""
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8, 8), norm_num_groups=2, down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    scheduler = diffusers.DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+        steps_offset=1,
+    )  # fmt: skip
+    parts: dict[str, Any] = {"vae": vae, "unet": unet, "scheduler": scheduler, "text_encoder": None, "tokenizer": None}
+    if unet.config.addition_embed_type == "text_time":
+        pipe = diffusers.StableDiffusionXLPipeline(
+            **parts, text_encoder_2=None, tokenizer_2=None, add_watermarker=False
+        )
+    else:
+        pipe = diffusers.StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def attached(pipe: Any, call: Callable[[], Tensor], method: Any) -> Callable[[], Tensor]:

@@ -1,76 +1,112 @@
-"""On a GPU: the published networks and a launch-bound one; the plain loop, ours, captured, captured and compiled.
+"""One figure of a network on a GPU; `gpu_suite.py` takes them all, each in a process of its own.
 
-    python benchmarks/gpu.py [--part small|sdxl|hunyuan ...] [--batch 1 4] [--budget 540] [--json FILE]
+    python benchmarks/gpu.py FIGURE [--network NAME] [--size LATENTS] [--batch N] [--json FILE]
     python benchmarks/gpu.py --count
 
-SDXL's U-Net and Hunyuan-DiT v1.2 as published, on 1024² images, and a U-Net so small that launching its kernels takes
-longer than running them: random weights, bfloat16, both branches in one doubled batch. Measured are
-- the speed of the loop that a diffusers pipeline runs, of `sample`, and of `capture`, over each other; then of
-  `capture` over a compiled network, which comes last because it has to be compiled first;
-- Z² and Z over standard sampling, in time, eager and captured, and in peak memory;
-- how often the host waits for the device: what a sample of twice the steps adds, by step.
+Networks have random weights and run in bfloat16, both branches in one doubled batch: SDXL's U-Net, Hunyuan-DiT v1.2 and
+Flux as published, and some so small that launching their kernels takes longer than running them (`plain` needs no
+diffusers). The figures:
 
-What is left when the budget (seconds) runs out is named and left out, and so is what fails; `--json` is written after
-each figure. `--count` counts the parameters of the networks, and needs no GPU.
+- `speed`: the loop that a diffusers pipeline runs, `sample`, and `capture`, over each other, in turns; how long the
+  processor is busy with each, of the time that it takes in all;
+- `compiled`: the network compiled in `sample`, and in `capture`, over plain `sample`; `reduce-overhead`: compiled with
+  graphs of torch's own, in `sample`;
+- `attach`: a pipeline with a method attached, without and with graphs, over the pipeline by itself;
+- `methods`: Z² and Z over standard sampling, in time, eager and captured; `memory`: in peak memory, and what a capture
+  keeps; `syncs`: how often the host waits for the device, in a step and besides in a sample.
+
+`--dry` runs all of it on a CPU, with CUDA's calls stubbed and its graphs emulated by the tests: it shows that the
+script works, and its figures mean nothing. `--count` counts the parameters of the networks, and needs no GPU either.
 """
 
 from __future__ import annotations
 
-import argparse
+import copy
 import gc
+import importlib
+import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import diffusers
 import torch
 from common import Loop, arguments, in_turns, median, ratio, write
-from models import Network, build, parameters
+from plain import Plain, build_plain
 from torch import Tensor
 
 import zigzag
-from zigzag import DDIM, Standard, Z2Sampling, ZSampling, sample
+from zigzag import Standard, Z2Sampling, ZSampling, sample
+
+if TYPE_CHECKING:
+    from models import Network
 
 SCALE = 5.5
-PARTS: Final = {"small": "small-unet", "sdxl": "sdxl", "hunyuan": "hunyuan"}
 METHODS: Final[dict[str, Any]] = {"Standard": Standard(), "Z2Sampling": Z2Sampling(warmup=2), "ZSampling": ZSampling()}
-COMPILING = 150.0  # seconds to set aside for compiling a network
 
 
 class Case(NamedTuple):
-    """What is sampled: a network, a batch and a number of steps."""
+    """What is sampled: a network, a batch, and a number of steps; how often each loop runs.
 
-    network: Network
+    dry: on a CPU, whose compiler is not to be waited for.
+    """
+
+    network: Network | Plain
     batch: int
     steps: int
+    runs: int = 7
+    dry: bool = False
+
+    def timed(self, loops: Sequence[Loop]) -> list[list[float]]:
+        """Seconds of every run of every loop, in turns."""
+        return in_turns(loops, self.runs, warm=0 if self.dry else 2, synchronize=wait)
+
+    def say(self, text: str) -> str:
+        """Prints a line, and gives it."""
+        text = f"{self.network.name} {self.network.size}², batch {self.batch}: {text}"
+        print(text, flush=True)
+        return text
 
 
 def diffusers_loop(case: Case) -> Callable[[], Tensor]:
     """The loop of a diffusers pipeline, line by line."""
-    network, steps = case.network, case.steps
+    import diffusers
+
+    network: Any = case.network
     x, cond, uncond = network.inputs(case.batch)
     both, common, module = _doubled(uncond, cond), network.common(), network.module
-    make: Any = diffusers.DDIMScheduler
-    scheduler = make(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
-        steps_offset=1,
-    )  # fmt: skip
+    if network.kind == "flux":
+        flow: Any = diffusers.FlowMatchEulerDiscreteScheduler
+        scheduler = flow()
+    else:
+        make: Any = diffusers.DDIMScheduler
+        scheduler = make(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+            set_alpha_to_one=False, steps_offset=1,
+        )  # fmt: skip
+
+    def predict(latents: Tensor, t: Tensor) -> Any:
+        if network.kind == "flux":
+            told = t.expand(len(latents)).to(latents.dtype) / 1000
+            return module(hidden_states=latents, timestep=told, **both, **common, return_dict=False)[0]
+        latents = scheduler.scale_model_input(latents, t)
+        if network.kind == "hunyuan":
+            t_expand = torch.tensor([t] * len(latents), device=x.device).to(dtype=latents.dtype)
+            return module(latents, t_expand, **both, **common, return_dict=False)[0].chunk(2, dim=1)[0]
+        return module(latents, t, **both, return_dict=False)[0]
 
     @torch.no_grad()
     def loop() -> Tensor:
-        scheduler.set_timesteps(steps, device=x.device)
-        latents = x
+        if network.kind == "flux":
+            scheduler.set_timesteps(sigmas=[1 - k / case.steps for k in range(case.steps)], device=x.device)
+        else:
+            scheduler.set_timesteps(case.steps, device=x.device)
+        latents: Tensor = x
         for t in scheduler.timesteps:
-            model_input = scheduler.scale_model_input(torch.cat([latents] * 2), t)
-            if network.kind == "hunyuan":
-                t_expand = torch.tensor([t] * len(model_input), device=x.device).to(dtype=model_input.dtype)
-                noise = module(model_input, t_expand, **both, **common, return_dict=False)[0].chunk(2, dim=1)[0]
-            else:
-                noise = module(model_input, t, **both, return_dict=False)[0]
-            noise_u, noise_c = noise.chunk(2)
+            noise_u, noise_c = predict(torch.cat([latents] * 2), t).chunk(2)
             noise = noise_u + SCALE * (noise_c - noise_u)
             latents = scheduler.step(noise, t, latents, return_dict=False)[0]
         return latents
@@ -78,100 +114,198 @@ def diffusers_loop(case: Case) -> Callable[[], Tensor]:
     return loop
 
 
-def eager_loop(case: Case, method: Any) -> Callable[[], Tensor]:
-    """`zigzag.sample`."""
-    eps_fn, (x, cond, uncond) = case.network.predictor(), case.network.inputs(case.batch)
-    solver = DDIM.stable_diffusion(case.steps)
-    return lambda: sample(eps_fn, x, solver, method, cond=cond, uncond=uncond, strong=SCALE, weak=0.0, batched=True)
+def eager_loop(case: Case, method: Any, module: Any = None, *, cloned: bool = False) -> Callable[[], Tensor]:
+    """`zigzag.sample`, of the network or of another form of it; `cloned`: one that writes to its own outputs again."""
+    eps_fn, (x, cond, uncond) = case.network.predictor(module), case.network.inputs(case.batch)
+    solver = case.network.solver(case.steps)
+
+    def predict(x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return eps_fn(x, t, cond).clone()
+
+    fn = predict if cloned else eps_fn
+    return lambda: sample(fn, x, solver, method, cond=cond, uncond=uncond, strong=SCALE, weak=0.0, batched=True)
 
 
 def captured_loop(case: Case, method: Any, module: Any = None) -> Callable[[], Tensor]:
     """`zigzag.capture`, of the network or of another form of it."""
     eps_fn, (x, cond, uncond) = case.network.predictor(module), case.network.inputs(case.batch)
-    solver = DDIM.stable_diffusion(case.steps)
+    solver = case.network.solver(case.steps)
     run = zigzag.capture(eps_fn, x, solver, method, cond=cond, uncond=uncond, strong=SCALE, weak=0.0, batched=True)
     return lambda: run(x)
 
 
-def speed(case: Case, runs: int, compiled: bool = False) -> dict[str, Any]:
-    """Images a second of each loop, and the ratios to the others, in turns."""
-    loops = {"eager": eager_loop(case, Standard()), "captured": captured_loop(case, Standard())}
-    if compiled:
-        module = torch.compile(case.network.module, dynamic=False)
-        loops["captured + compile"] = captured_loop(case, Standard(), module)
-    else:
-        loops["diffusers"] = diffusers_loop(case)
-    seconds = dict(zip(loops, in_turns(list(loops.values()), runs, synchronize=torch.cuda.synchronize), strict=True))
-    expected, figures = loops["eager"]().float(), []
+def compared(case: Case, loops: dict[str, Callable[[], Tensor]], base: str) -> dict[str, Any]:
+    """Of each loop: images a second, the ratios to the others, the processor's share, how far it is from the base."""
+    seconds = dict(zip(loops, case.timed(list(loops.values())), strict=True))
+    expected, figures, lines = loops[base]().float(), [], []
     for name, loop in loops.items():
         over = {other: ratio(seconds[other], seconds[name]) for other in loops if other != name}
-        per_second = case.batch / median(seconds[name])
+        per_second, host = case.batch / median(seconds[name]), host_share(loop, 1 if case.dry else 5)
         difference = float((loop().float() - expected).norm() / expected.norm())
         figures.append(
             {
-                "loop": name, "images_per_second": per_second, "difference": difference,
+                "loop": name, "images_per_second": per_second, "host_share": host, "difference": difference,
                 "times_as_fast_as": {other: r._asdict() for other, r in over.items()},
             }
         )  # fmt: skip
         text = "   ".join(f"× {other}: {r}" for other, r in over.items())
-        _say(case, f"{name:<19}{per_second:8.2f} images/s   {text}   differs from eager by {difference:.1e}")
-    return {"measured": "speed, compiled" if compiled else "speed", "loops": figures}
+        lines.append(
+            case.say(f"{name:<22}{per_second:8.2f} images/s   {text}   host {host:.2f}   {difference:.1e} off")
+        )
+    return {"lines": lines, "loops": figures}
 
 
-def methods(case: Case, runs: int) -> dict[str, Any]:
+def host_share(loop: Loop, runs: int) -> float:
+    """How much of the time that a loop takes the processor is busy launching it: 1 where it holds the device up."""
+    shares = []
+    for _ in range(runs):
+        wait()
+        start = time.perf_counter()
+        loop()
+        launched = time.perf_counter()
+        wait()
+        shares.append((launched - start) / (time.perf_counter() - start))
+    return statistics.median(shares)
+
+
+def speed(case: Case) -> dict[str, Any]:
+    """Of the plain loop, of `sample`, and of `capture`."""
+    loops = {"eager": eager_loop(case, Standard()), "captured": captured_loop(case, Standard())}
+    if case.network.kind != "plain":
+        loops["diffusers"] = diffusers_loop(case)
+    return compared(case, loops, "eager")
+
+
+def compiled(case: Case) -> dict[str, Any]:
+    """Of the network compiled in the default mode: alone, and captured."""
+    module = torch.compile(case.network.module, dynamic=False, backend="eager" if case.dry else "inductor")
+    loops = {
+        "eager": eager_loop(case, Standard()),
+        "compiled": eager_loop(case, Standard(), module),
+        "captured": captured_loop(case, Standard()),
+        "compiled, captured": captured_loop(case, Standard(), module),
+    }
+    return compared(case, loops, "eager")
+
+
+def reduce_overhead(case: Case) -> dict[str, Any]:
+    """Of the network compiled with graphs of torch's own, in `sample`."""
+    how: dict[str, Any] = {"backend": "eager"} if case.dry else {"mode": "reduce-overhead"}
+    module = torch.compile(case.network.module, dynamic=False, **how)
+    loops = {
+        "eager": eager_loop(case, Standard()),
+        "reduce-overhead": eager_loop(case, Standard(), module, cloned=True),
+    }
+    return compared(case, loops, "eager")
+
+
+def attached(case: Case) -> dict[str, Any]:
+    """Of a pipeline by itself, and with methods attached. Each has a network of its own: a graph is one network's."""
+    from attach import unet_pipeline
+
+    from zigzag.adapters.diffusers import attach
+
+    inputs: Any = case.network.inputs(case.batch)
+    x, cond, uncond = inputs
+
+    def loop(unet: Any) -> tuple[Any, Callable[[], Tensor]]:
+        pipe = unet_pipeline(unet)
+        call = {
+            "prompt_embeds": cond["encoder_hidden_states"],
+            "negative_prompt_embeds": uncond["encoder_hidden_states"],
+        }
+        if "added_cond_kwargs" in cond:
+            call["pooled_prompt_embeds"] = cond["added_cond_kwargs"]["text_embeds"]
+            call["negative_pooled_prompt_embeds"] = uncond["added_cond_kwargs"]["text_embeds"]
+        pipe.to(x.device)
+        return pipe, lambda: pipe(
+            **call, latents=x, num_inference_steps=case.steps, guidance_scale=SCALE, output_type="latent",
+        ).images  # fmt: skip
+
+    given: dict[str, dict[str, Any]] = {
+        "attached": {"method": Standard()},
+        "attached, graphs": {"method": Standard(), "graphs": True},
+        "Z2Sampling, graphs": {"method": Z2Sampling(warmup=2), "graphs": True},
+    }
+    loops = {"pipeline": loop(case.network.module)[1]}
+    with ExitStack() as blocks:
+        for name, how in given.items():
+            pipe, loops[name] = loop(copy.deepcopy(case.network.module))
+            blocks.enter_context(attach(pipe, **how))
+        return compared(case, loops, "pipeline")
+
+
+def methods(case: Case) -> dict[str, Any]:
     """Time of Z² and Z over standard sampling, in turns."""
-    figures = []
+    figures, lines = [], []
     for way, make in (("eager", eager_loop), ("captured", captured_loop)):
         loops = {name: make(case, method) for name, method in METHODS.items()}
-        seconds = in_turns(list(loops.values()), runs, synchronize=torch.cuda.synchronize)
+        seconds = case.timed(list(loops.values()))
         for name, own in list(zip(loops, seconds, strict=True))[1:]:
             over = ratio(own, seconds[0])
             figures.append({"loop": way, "method": name, "over_standard": over._asdict()})
-            _say(case, f"{name} / Standard, {way}: {over}")
-    return {"measured": "methods", "methods": figures}
+            lines.append(case.say(f"{name} / Standard, {way}: {over}"))
+    return {"lines": lines, "methods": figures}
 
 
 def memory(case: Case) -> dict[str, Any]:
-    """Peak memory of an eager sample over what was allocated before it, beside that of standard sampling."""
-    latent, peaks = 4 * case.network.inputs(case.batch)[0].numel(), {}
+    """Peak memory of an eager sample over what was allocated before, beside standard sampling; a capture's memory."""
+    latent, figures, lines, standard = 4 * case.network.inputs(case.batch)[0].numel(), [], [], 0
     for name, method in METHODS.items():
         run = eager_loop(case, method)
         run()
-        torch.cuda.synchronize()
+        wait()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
-        torch.cuda.synchronize()
-        peaks[name] = torch.cuda.max_memory_allocated() - before
-    figures = []
-    for name, peak in peaks.items():
-        more = peak - peaks["Standard"]
-        figures.append({"method": name, "peak_bytes": peak, "over_standard_bytes": more, "in_latents": more / latent})
-        if name != "Standard":
-            text = f"{more / 1e6:+.3f} MB = {more / latent:+.2f} latents, × {peak / peaks['Standard']:.5f}"
-            _say(case, f"{name}, peak memory over Standard: {text}")
-    return {"measured": "memory", "methods": figures}
+        wait()
+        peak = torch.cuda.max_memory_allocated() - before
+        standard = standard or peak
+        del run
+        released()
+        reserved = torch.cuda.memory_reserved()
+        captured = captured_loop(case, method)
+        released()
+        kept = torch.cuda.memory_reserved() - reserved
+        del captured
+        released()
+        more = peak - standard
+        figures.append(
+            {"method": name, "peak_bytes": peak, "over_standard_bytes": more, "in_latents": more / latent,
+             "captured_bytes": kept}
+        )  # fmt: skip
+        text = f"peak {peak / 2**20:.1f} MiB ({more / latent:+.2f} latents over Standard)"
+        lines.append(case.say(f"{name}: {text}, a capture keeps {kept / 2**20:.1f} MiB"))
+    return {"lines": lines, "methods": figures}
+
+
+def released() -> None:
+    """What nobody holds goes back to the device: graphs are part of cycles."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def syncs(case: Case) -> dict[str, Any]:
     """How often the host waits for the device: in a step, and besides in a sample."""
     makers: dict[str, Callable[[Case], Callable[[], Tensor]]] = {
-        "diffusers": diffusers_loop,
         "eager": lambda case: eager_loop(case, Z2Sampling(warmup=2)),
         "captured": lambda case: captured_loop(case, Z2Sampling(warmup=2)),
     }
-    figures = []
+    if case.network.kind != "plain":
+        makers["diffusers"] = diffusers_loop
+    figures, lines = [], []
     for name, make in makers.items():
         once, twice = (_syncs(make(case._replace(steps=steps))) for steps in (case.steps, 2 * case.steps))
         step = (twice - once) / case.steps
         figures.append({"loop": name, "a_step": step, "besides_a_sample": once - step * case.steps})
-        _say(case, f"{name}: {step:g} host syncs a step, and {once - step * case.steps:g} a sample")
-    return {"measured": "host syncs", "loops": figures}
+        lines.append(case.say(f"{name}: {step:g} host syncs a step, and {once - step * case.steps:g} a sample"))
+    return {"lines": lines, "loops": figures}
 
 
 def _syncs(run: Loop) -> int:
     run()
-    torch.cuda.synchronize()
+    wait()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -182,68 +316,73 @@ def _syncs(run: Loop) -> int:
     return sum("synchronizing CUDA operation" in str(warning.message) for warning in caught)
 
 
-def plan(args: argparse.Namespace) -> Iterator[tuple[str, float, Callable[[], dict[str, Any]]]]:
-    """Name, seconds to set aside and function of each measurement; what takes long to prepare comes last."""
-    networks: dict[str, Network] = {}
+FIGURES: Final[dict[str, Callable[[Case], dict[str, Any]]]] = {
+    "speed": speed, "compiled": compiled, "reduce-overhead": reduce_overhead, "attach": attached, "methods": methods,
+    "memory": memory, "syncs": syncs,
+}  # fmt: skip
 
-    def case(part: str, batch: int) -> Case:
-        if part not in networks:
-            networks[part] = build(PARTS[part], 8 if args.quick else None, "cuda", torch.bfloat16)
-        return Case(networks[part], batch, args.steps)
 
-    runs = 2 if args.quick else args.runs
-    for batch in args.batch:
-        few = runs if batch == 1 else max(2, runs // 2)
-        for part in args.part:
-            here = case(part, batch)
-            yield f"{part}, batch {batch}: speed", 20, partial(speed, here, few)
-            yield f"{part}, batch {batch}: methods", 20, partial(methods, here, few)
-            yield f"{part}, batch {batch}: memory", 5, partial(memory, here)
-    for part in args.part:
-        yield f"{part}: host syncs", 5, partial(syncs, case(part, 1))
-    for batch in args.batch:
-        for part in args.part:
-            aside = 60 if part == "small" else COMPILING
-            yield f"{part}, batch {batch}: compiled", aside, partial(speed, case(part, batch), max(2, runs // 2), True)
+def wait() -> None:
+    """Until the device is done."""
+    torch.cuda.synchronize()
+
+
+def stub() -> None:
+    """CUDA's calls answer on a CPU, and its graphs are emulated."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    import pytest
+
+    emulator: Any = importlib.import_module("support.emulated").Emulator()
+    asking = []
+    try:
+        from zigzag.adapters.diffusers import graphed
+
+        asking.append(graphed)
+    except ImportError:
+        pass
+    patch = pytest.MonkeyPatch()
+    emulator.install(patch, *asking)
+    for name in ("synchronize", "empty_cache", "reset_peak_memory_stats"):
+        patch.setattr(torch.cuda, name, lambda: None)
+    for name in ("memory_allocated", "max_memory_allocated", "memory_reserved"):
+        patch.setattr(torch.cuda, name, lambda: 0)
 
 
 def main() -> int:
-    """Runs the benchmark, prints it and writes it on request."""
+    """Takes one figure, prints it and writes it on request."""
     parser = arguments(__doc__, runs=7)
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="networks (default: all)")
-    parser.add_argument("--batch", nargs="+", type=int, default=[1, 4], help="batches (default: 1 4)")
+    parser.add_argument("figure", nargs="?", choices=FIGURES)
+    parser.add_argument("--network", default="plain", help="plain, or one of models.py (default: plain)")
+    parser.add_argument("--size", type=int, help="of the latents (default: the network's own)")
+    parser.add_argument("--batch", type=int, default=1, help="(default: 1)")
     parser.add_argument("--steps", type=int, default=6, help="sampling steps (default: 6)")
-    parser.add_argument("--budget", type=float, default=540, help="seconds in all (default: 540)")
+    parser.add_argument("--dry", action="store_true", help="on a CPU, with CUDA's calls stubbed: shows that it works")
     parser.add_argument("--count", action="store_true", help="count the parameters of the networks, and end")
     args = parser.parse_args()
     if args.count:
-        for name in PARTS.values():
+        from models import parameters
+
+        for name in ("sdxl", "hunyuan", "flux"):
             print(f"{name}: {parameters(name):,} parameters")
         return 0
-    if not torch.cuda.is_available():
+    if args.figure is None:
+        parser.error("which figure?")
+    if args.dry:
+        stub()
+    elif not torch.cuda.is_available():
         print(f"gpu.py needs a CUDA device, and torch {torch.__version__} sees none here", file=sys.stderr)
         return 2
+    device, dtype = ("cpu", torch.float32) if args.dry else ("cuda", torch.bfloat16)
+    if args.network == "plain":
+        network: Any = build_plain(args.size or 32, device, dtype, depth=2 if args.dry else 16)
+    else:
+        from models import build
 
-    if args.quick:
-        args.part, args.batch = ["small"], [1]
-    began, failed, results, left_out = time.monotonic(), False, [], []
-    for name, aside, measure in plan(args):
-        if time.monotonic() - began + aside > args.budget:
-            left_out.append(f"{name}: no time")
-            continue
-        try:
-            results.append({"name": name, **measure()})
-        except RuntimeError as error:  # a capture or a compilation that fails must not cost the other figures
-            reason, failed = str(error).partition("\n")[0], True
-            left_out.append(f"{name}: {type(error).__name__}: {reason}")
-        gc.collect()  # graphs, before the memory of the next ones is measured
-        torch.cuda.empty_cache()
-        write(args.json, results, ["diffusers"], announce=False, steps=args.steps, left_out=left_out)
-    for name in left_out:
-        print(f"left out: {name}")
-    print(f"bfloat16, {args.steps} steps, scale {SCALE}; {time.monotonic() - began:.0f} s in all")
-    write(args.json, results, ["diffusers"], steps=args.steps, left_out=left_out)
-    return int(failed)
+        network = build(args.network, args.size, device, dtype)
+    case = Case(network, args.batch, args.steps, 1 if args.dry else 2 if args.quick else args.runs, args.dry)
+    result = FIGURES[args.figure](case)
+    write(args.json, result, [] if args.network == "plain" else ["diffusers"])
+    return 0
 
 
 def _doubled(uncond: dict[str, Any], cond: dict[str, Any]) -> dict[str, Any]:
@@ -251,10 +390,6 @@ def _doubled(uncond: dict[str, Any], cond: dict[str, Any]) -> dict[str, Any]:
         name: torch.cat([uncond[name], value]) if isinstance(value, Tensor) else _doubled(uncond[name], value)
         for name, value in cond.items()
     }
-
-
-def _say(case: Case, text: str) -> None:
-    print(f"{case.network.name}, batch {case.batch}: {text}", flush=True)
 
 
 if __name__ == "__main__":

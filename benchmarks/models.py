@@ -12,10 +12,11 @@ from torch import Tensor
 
 from zigzag.adapters.diffusers import dit_predictor, unet_predictor
 from zigzag.sampling import Predictor
+from zigzag.solvers import DDIM, FlowEuler, Solver
 
 __all__ = ["CONFIGS", "Network", "build", "parameters"]
 
-Kind = Literal["unet", "hunyuan"]
+Kind = Literal["unet", "hunyuan", "flux"]
 
 _UNET: Final[dict[str, Any]] = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -23,6 +24,7 @@ _UNET: Final[dict[str, Any]] = {
     "use_linear_projection": True,
 }
 _HUNYUAN: Final[dict[str, Any]] = {"in_channels": 4, "patch_size": 2, "use_style_cond_and_image_meta_size": False}
+TEXT: Final = 512  # tokens of a prompt, as Flux's pipeline has them
 
 CONFIGS: Final[dict[str, tuple[Kind, dict[str, Any]]]] = {
     # stabilityai/stable-diffusion-xl-base-1.0, unet/config.json: 2 567 463 684 parameters.
@@ -63,6 +65,23 @@ CONFIGS: Final[dict[str, tuple[Kind, dict[str, Any]]]] = {
             "text_len_t5": 77,
         },
     ),
+    # black-forest-labs/FLUX.1-dev, transformer/config.json, without the embedded guidance: 12 billion parameters.
+    "flux": (
+        "flux",
+        {
+            "patch_size": 1, "in_channels": 64, "num_layers": 19, "num_single_layers": 38, "attention_head_dim": 128,
+            "num_attention_heads": 24, "joint_attention_dim": 4096, "pooled_projection_dim": 768,
+            "guidance_embeds": False,
+        },
+    ),
+    "small-flux": (
+        "flux",
+        {
+            "patch_size": 1, "in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16,
+            "num_attention_heads": 2, "joint_attention_dim": 32, "pooled_projection_dim": 16,
+            "axes_dims_rope": (4, 6, 6), "guidance_embeds": False,
+        },
+    ),
     # So small that the processor takes longer to launch a layer than the GPU to run it.
     "small-unet": (
         "unet",
@@ -100,9 +119,19 @@ class Network:
     size: int
 
     def inputs(self, batch: int) -> tuple[Tensor, dict[str, Any], dict[str, Any]]:
-        """Noise `(batch, 4, size, size)`, `cond` and `uncond` as a pipeline passes them: the same at every call."""
+        """Noise `(batch, 4, size, size)`, `cond` and `uncond` as a pipeline passes them: the same at every call.
+
+        Flux's is packed, two by two: `(batch, size²/4, channels)`.
+        """
         torch.manual_seed(1)
-        return self._random(batch, 4, self.size, self.size), self._condition(batch), self._condition(batch)
+        shape = (
+            (self.size**2 // 4, self.module.config.in_channels) if self.kind == "flux" else (4, self.size, self.size)
+        )
+        return self._random(batch, *shape), self._condition(batch), self._condition(batch)
+
+    def solver(self, steps: int) -> Solver:
+        """On the times that the network is told."""
+        return FlowEuler.uniform(steps, time_scale=1000) if self.kind == "flux" else DDIM.stable_diffusion(steps)
 
     def predictor(self, module: Any = None) -> Predictor:
         """`eps_fn` over the module, or over another form of it (a compiled one)."""
@@ -115,6 +144,10 @@ class Network:
         """The arguments that hold no batch."""
         if self.kind == "unet":
             return {}
+        if self.kind == "flux":
+            tokens = torch.arange(self.size**2 // 4, device=self.module.device)
+            where = torch.stack([tokens * 0, tokens // (self.size // 2), tokens % (self.size // 2)], 1)
+            return {"img_ids": where.to(self.module.dtype), "txt_ids": self._random(TEXT, 3).zero_()}
         config, side = self.module.config, self.size // self.module.config.patch_size
         crop = ((0, 0), (side, side))
         rotary = get_2d_rotary_pos_embed(
@@ -131,6 +164,11 @@ class Network:
                 pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
                 condition["added_cond_kwargs"] = {"text_embeds": self._random(batch, pooled), "time_ids": ids}
             return condition
+        if self.kind == "flux":
+            return {
+                "encoder_hidden_states": self._random(batch, TEXT, config.joint_attention_dim),
+                "pooled_projections": self._random(batch, config.pooled_projection_dim),
+            }
         return {
             "encoder_hidden_states": self._random(batch, config.text_len, config.cross_attention_dim),
             "text_embedding_mask": self._random(batch, config.text_len).zero_() + 1,
@@ -147,13 +185,19 @@ def build(
 ) -> Network:
     """A network of `CONFIGS` with random weights, seeded, on latents of `size` (default: those it is made for)."""
     kind, config = CONFIGS[name]
-    made: Any = diffusers.UNet2DConditionModel if kind == "unet" else diffusers.HunyuanDiT2DModel
+    classes: dict[Kind, Any] = {
+        "unet": diffusers.UNet2DConditionModel, "hunyuan": diffusers.HunyuanDiT2DModel,
+        "flux": diffusers.FluxTransformer2DModel,
+    }  # fmt: skip
     torch.manual_seed(0)
-    with torch.device(device):
-        module = made(**config)
-    if dtype != torch.float32:
-        module = module.to(dtype)
-    return Network(name, kind, module.eval().requires_grad_(False), size or config["sample_size"])
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # twelve billion parameters are not to be made in float32 first
+    try:
+        with torch.device(device):
+            module = classes[kind](**config)
+    finally:
+        torch.set_default_dtype(default)
+    return Network(name, kind, module.to(dtype).eval().requires_grad_(False), size or config.get("sample_size", 128))
 
 
 def parameters(name: str) -> int:

@@ -259,8 +259,9 @@ def capture(
     of one), and the tensors of the conditions on the device of `x`. `eps_fn` must be capturable: no host sync, no
     data-dependent shapes. It runs a few times here, and then never again: a replay runs its kernels and nothing of its
     Python. What it counts, draws on the host, reads of attributes or prints is as it was at the capture. Weights may
-    change in place (a LoRA that is written into them); where they were moved, replaced or added to, the next run says
-    so. That is known of the modules that ran; tensors that `eps_fn` holds outside of modules must stay where they are.
+    change in place (those of a LoRA too); where they were moved, replaced or added to, or adapters switched or scaled,
+    the next run says so. That is known of the modules that ran; tensors that `eps_fn` holds outside of modules must
+    stay where they are.
 
     Raises:
         TypeError, ValueError: as `sample`, for guidance that is not linear in the gap, for conditions on another
