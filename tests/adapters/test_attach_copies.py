@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 from collections.abc import Callable
 from typing import Any
 
@@ -68,14 +69,15 @@ def loop(case: Any, kind: str) -> Tensor:
     rebuilt = kind in ("rebuilt", "inner")
     if kind != "inner":
         pipe.scheduler.set_timesteps(6)
-    mine = type(pipe.scheduler).from_config(pipe.scheduler.config) if rebuilt else copy.deepcopy(pipe.scheduler)
+    copied = copy.copy if "shallow" in kind else copy.deepcopy
+    mine = type(pipe.scheduler).from_config(pipe.scheduler.config) if rebuilt else copied(pipe.scheduler)
     mine.set_timesteps(6)
     x = case.latents
     e_u, e_c = case.call["negative_prompt_embeds"], case.call["prompt_embeds"]
     with torch.no_grad():
         for i, t in enumerate(mine.timesteps if kind == "inner" else pipe.scheduler.timesteps):
-            if kind == "frames":
-                mine = copy.deepcopy(mine)
+            if "frames" in kind:
+                mine = copied(mine)
             u, c = pipe.unet(torch.cat([x, x]), t, torch.cat([e_u, e_c])).sample.chunk(2)
             x = mine.step(u + 4.0 * (c - u), mine.timesteps[i], x).prev_sample
     return x
@@ -83,7 +85,14 @@ def loop(case: Any, kind: str) -> Tensor:
 
 @pytest.mark.parametrize(
     ("kind", "match"),
-    [("copied", "steps a copy"), ("frames", "steps a copy"), ("rebuilt", "another one"), ("inner", "another one")],
+    [
+        ("copied", "steps a copy"),
+        ("frames", "steps a copy"),
+        ("rebuilt", "another one"),
+        ("inner", "another one"),
+        ("shallow", "steps a copy"),
+        ("shallow frames", "steps a copy"),
+    ],
 )
 def test_another_scheduler_is_an_error_before_there_is_an_image(kind: str, match: str, tiny: Tiny) -> None:
     case, done = tiny("sd"), []
@@ -124,16 +133,34 @@ def test_calls_that_no_step_followed_are_an_error_on_leaving(tiny: Tiny) -> None
             case.pipe.unet(case.latents, 1, case.call["prompt_embeds"])
 
 
-def test_a_callback_may_step_a_copy_of_its_own(tiny: Tiny) -> None:
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_callback_may_step_a_copy_of_its_own(copied: Any, tiny: Tiny) -> None:
     """For a preview, say; what is led goes on, and rows are the model's."""
     case, method = tiny("sd"), ZSampling(steps=2)
 
     def preview(pipe: Any, i: int, t: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
         x = given["latents"]
-        copy.deepcopy(pipe.scheduler).step(torch.zeros_like(x), t, x)
+        copied(pipe.scheduler).step(torch.zeros_like(x), t, x)
         return {}
 
     with attach(case.pipe, method) as run:
         x = case.run(callback_on_step_end=preview)
     check_same(x, case.sampled(method))
     assert run.rows == 2 * len(method.path(6))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_steps_itself(copied: Any, tiny: Tiny, schedulers: Tiny) -> None:
+    """A method that is copied with its object would step the original; after the block the copy is an ordinary one."""
+    case, fresh = tiny("sd", scheduler=schedulers("euler")), schedulers("euler")
+    scheduler, x = case.pipe.scheduler, case.latents
+    e = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    with attach(case.pipe, Standard()):
+        scheduler.set_timesteps(4)
+        one = copied(scheduler)
+        fresh.set_timesteps(4)
+        for t in fresh.timesteps[:2]:
+            assert torch.equal(one.step(e, t, x).prev_sample, fresh.step(e, t, x).prev_sample)
+        assert one.step_index == 2 and scheduler.step_index is None
+    assert torch.equal(one.step(e, t, x).prev_sample, fresh.step(e, t, x).prev_sample)
+    assert copied(scheduler).step.__func__ is type(scheduler).step and type(scheduler) not in copyreg.dispatch_table

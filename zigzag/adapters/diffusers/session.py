@@ -72,9 +72,11 @@ class Session:
                 patches.wrap(
                     self.now.scheduler, name, wrapper, of_copy=self.steps.of_copy if name == "step" else lambda: None
                 )
+        patches.copies(self.now.scheduler)
         for other in vars(self.now.pipe).values():
             if other is not self.now.scheduler and all(hasattr(other, name) for name in ("step", "set_timesteps")):
-                patches.wrap(other, "step", self.steps.step_of_other)
+                patches.wrap(other, "step", self.steps.step_of_other, of_copy=lambda: self.steps.step_of_other)
+                patches.copies(other)
         own = {
             "get_timesteps": self._get_timesteps,
             "progress_bar": self._progress_bar,

@@ -46,7 +46,7 @@ def detached(scheduler: Any, *, live: bool = False) -> Any:
         if isinstance(value, Tensor):
             setattr(new, name, value.detach().clone() if live else value.detach().cpu().clone())
         elif callable(value) and hasattr(type(scheduler), name):
-            del vars(new)[name]
+            vars(new).pop(name, None)
         else:
             vars(new)[name] = copy.deepcopy(value)
     return new

@@ -81,7 +81,7 @@ class Steps:
         return result
 
     def of_copy(self) -> Callable[..., Any] | None:
-        """In place of the step of a deep copy; None where it is to be left its own."""
+        """In place of the step of a copy; None where it is to be left its own."""
         within = self.now.stepped or self.now.taken  # a loop: it is a callback's own
         return None if within else self.step_of_other
 
