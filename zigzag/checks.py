@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zigzag.conditions import MISSING, Conditions, share_calls
 from zigzag.guidance import CFG, Guidance
-from zigzag.guidance.base import finite
+from zigzag.guidance.base import batch_of, finite
 from zigzag.guided import check_shown
 from zigzag.held import HeldStep, steps_of
 from zigzag.methods import Method
@@ -27,6 +27,7 @@ __all__ = [
     "Settled",
     "as_guidance",
     "branches_asked",
+    "check_batch",
     "check_state",
     "plan_path",
     "resolve_path",
@@ -72,6 +73,7 @@ def settle(
     if batched not in (True, False, "auto"):
         raise ValueError(f"batched must be True, False or 'auto', got {batched!r}")
     roles, each = _roles(strong, weak, plain)
+    check_batch(roles, len(x))
     path, steps = plan_path(method, solver)
     if plain != Given(None) and not any(isinstance(move, Denoise) and move.plain for move in path):
         raise ValueError(f"plain, plain_fn or plain_cond was passed, but {method!r} has no plain Denoise")
@@ -110,6 +112,13 @@ def _roles(strong: Given, weak: Given, plain: Given) -> tuple[Roles, dict[str, A
             each[names[branch]] = each[branch] if value is MISSING else value
         roles.append(Role(name, rules[name], **names))
     return Roles(*roles), each
+
+
+def check_batch(roles: Roles, batch: int) -> None:
+    """Raises ValueError for a rule with scales of another number of samples."""
+    for role in roles:
+        if batch_of(role.rule) not in (None, batch):
+            raise ValueError(f"{role} has {batch_of(role.rule)} scales, one a sample, but x has {batch} samples")
 
 
 def check_generator(generator: object, batch: int) -> None:
@@ -180,7 +189,8 @@ def as_guidance(name: str, value: object) -> Guidance:
     try:
         return CFG(finite(name, value))
     except TypeError:
-        raise TypeError(f"{name} must be a number or a Guidance (branches() and a call), got {value!r}") from None
+        hint = "; one scale a sample is CFG(tensor)" if isinstance(value, Tensor) else ""
+        raise TypeError(f"{name} must be a number or a Guidance (branches() and a call), got {value!r}{hint}") from None
 
 
 def resolve_path(method: object, solver: Solver) -> tuple[Move, ...]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zigzag.checks import as_guidance, plan_path
 from zigzag.guidance import CFG, Guidance, LinearGuidance
+from zigzag.guidance.base import Scale
 from zigzag.held import Held, steps_of
 from zigzag.methods import Method
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
@@ -34,7 +35,8 @@ def matched_cfg(
     A Renoise puts fresh noise in the place of what was removed, and so adds no gap: Resampling has `s`.
 
     Returns:
-        A `CFG` whose scale is a function of the step `i → i + 1`, to be used with `Standard`.
+        A `CFG` whose scale is a function of the step `i → i + 1`, to be used with `Standard`; of scales that differ by
+        sample, one a sample, in float64 on the host.
 
     Raises:
         TypeError: if a guidance is not linear in the gap, and so has no scale; for a strength that depends on the
@@ -88,7 +90,7 @@ def matched_cfg(
         down.append((entered[j][0], j))
         j = entered[j][0]
     # Plain guidance goes the same way, with what it leaves in its own memory.
-    scales: dict[tuple[int, int], float] = {}
+    scales: dict[tuple[int, int], Scale] = {}
     straight, kept, G = [Denoise(*knots) for knots in reversed(down)], Held(_nothing), zero
     for move, held in zip(straight, steps_of(straight, solver), strict=True):
         to, r = entered[move.j][1], kept.remainder(held, G)
@@ -96,9 +98,9 @@ def matched_cfg(
         scale = e + (to - held.step.forward(G, e, r)) / held.step.b  # exactly e, where nothing was injected
         if held.leaves:
             kept.leave(move.i, solver.remember(move.i, G, scale))
-        scales[move.i, move.j], G = float(scale), to
+        scales[move.i, move.j], G = scale if scale.ndim else float(scale), to
 
-    def matched(step: StepInfo) -> float:
+    def matched(step: StepInfo) -> Scale:
         if (step.i, step.j) not in scales:
             raise ValueError(f"no matched scale for the step {step.i} -> {step.j}: the method never makes it")
         return scales[step.i, step.j]
@@ -111,8 +113,8 @@ def _nothing(G: Tensor, interval: tuple[int, int] | None) -> Tensor:
     return torch.zeros_like(G)
 
 
-def _scale(name: str, value: float | Guidance) -> Callable[[StepInfo], float]:
+def _scale(name: str, value: float | Guidance) -> Callable[[StepInfo], Tensor]:
     guidance = as_guidance(name, value)
     if not isinstance(guidance, LinearGuidance):
         raise TypeError(f"{name}={guidance!r} is not linear in the gap: it has no matched scale")
-    return guidance.at
+    return lambda step: torch.as_tensor(guidance.at(step), dtype=torch.float64, device="cpu").detach()

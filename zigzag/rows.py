@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zigzag.checks import resolve_path
 from zigzag.guidance import Guidance
+from zigzag.guidance.base import batch_of
 from zigzag.methods import Method
 from zigzag.moves import Invert, Move, Tol
 from zigzag.sampling import sample
@@ -70,7 +71,8 @@ def row_bounds(
 
     They differ where inversions are refined to a tolerance: between one evaluation and `most`.
     """
-    trace, x = Trace(), torch.zeros(1, 1, device="cpu")
+    batches = [batch for rule in (strong, weak, plain) if (batch := batch_of(rule)) is not None]
+    trace, x = Trace(), torch.zeros(*batches[:1] or [1], 1, device="cpu")
     solver = steps if isinstance(steps, Solver) else FlowEuler.uniform(steps)
     path = resolve_path(method, solver)
     more = [move.refine.most - 1 if isinstance(move, Invert) and isinstance(move.refine, Tol) else 0 for move in path]

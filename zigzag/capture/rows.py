@@ -148,6 +148,8 @@ class _Table:
         for role in self.roles:
             if coefficient := on.get(role.name, 0.0):
                 w = self.rules[role.name].at(at)
+                if isinstance(w, torch.Tensor):
+                    raise TypeError(f"{role} has one scale a sample, and a table has one a move; use sample")
                 total[role.cond] += coefficient * w
                 total[role.uncond] += coefficient * (1 - w)
         return tuple(total.values())

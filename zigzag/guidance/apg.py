@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from zigzag.guidance.base import State, finite, reading
+from zigzag.guidance.base import Scale, State, finite, reading
 from zigzag.guidance.cfg import CFG
 from zigzag.solvers import StepInfo
 from zigzag.solvers.affine import combine, flat, norms, per_sample
@@ -46,12 +46,13 @@ class APG:
 
     def __init__(
         self,
-        scale: float | Callable[[StepInfo], float],
+        scale: Scale | Callable[[StepInfo], Scale],
         eta: float = 0.0,
         norm: float | None = None,
         momentum: float = 0.0,
     ) -> None:
         self.cfg, self.eta, self.momentum = CFG(scale), finite("eta", eta), finite("momentum", momentum)
+        self.batch = self.cfg.batch
         self.norm = None if norm is None else finite("norm", norm)
         if self.norm is not None and self.norm <= 0:
             raise ValueError(f"norm must be above 0, or None, got {norm!r}")
@@ -73,7 +74,7 @@ class APG:
 
     def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo, state: State | None = None) -> Tensor:
         """The guided prediction, in the shape of the branches."""
-        w, state = self.cfg.at(step), reading(self, state)
+        state = reading(self, state)
         if e_c is None:
             raise ValueError("APG needs the conditional branch, got None")
         if e_u is None:
@@ -87,4 +88,5 @@ class APG:
             delta = per_sample((self.norm / norms(delta)).clamp(max=1), delta) * delta
         share = (flat(delta) * flat(m_c)).sum(1) / (flat(m_c) ** 2).sum(1)
         along = per_sample(share.nan_to_num(0.0), delta) * m_c  # data of 0 has no direction
+        w = per_sample(self.cfg.at(step), e_c)
         return e_c + ((w - 1) / q) * (delta + (self.eta - 1) * along)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from zigzag.solvers import Prediction, Said, StepInfo
 from zigzag.solvers.predictions import form
 
-__all__ = ["Guidance", "LinearGuidance", "State", "finite", "needs_state", "reading"]
+__all__ = ["Guidance", "LinearGuidance", "Scale", "State", "batch_of", "finite", "needs_state", "reading", "scale_of"]
+
+# A scale: a number, or one a sample, `(B,)`.
+Scale: TypeAlias = "float | Tensor"
 
 
 class State(NamedTuple):
@@ -60,8 +64,8 @@ class Guidance(Protocol):
 class LinearGuidance(Guidance, Protocol):
     """Guidance that is `e_u + w·(e_c − e_u)` for some scale `w` at each step."""
 
-    def at(self, step: StepInfo) -> float:
-        """The scale `w` at this step."""
+    def at(self, step: StepInfo) -> Scale:
+        """The scale `w` at this step: a number, or one a sample, `(B,)`."""
         ...
 
 
@@ -79,6 +83,30 @@ def reading(rule: object, state: State | None) -> State:
     if state is None:
         raise TypeError(f"{rule!r} reads the state: call it with a State as fourth argument")
     return state
+
+
+def batch_of(rule: object) -> int | None:
+    """How many samples a rule has scales of; None where it has one for all, or that is not known beforehand."""
+    batch: int | None = getattr(rule, "batch", None)
+    return batch
+
+
+def scale_of(name: str, value: object) -> Scale:
+    """`value` as a scale.
+
+    Raises:
+        TypeError: for what is neither a real number nor a floating-point tensor. ValueError: for one that is not
+            finite, and a tensor that is not `(B,)`.
+    """
+    if not isinstance(value, Tensor):
+        return finite(name, value)
+    if not value.is_floating_point():
+        raise TypeError(f"{name} must be floating-point, got {value.dtype}")
+    if value.ndim != 1 or not len(value):
+        raise ValueError(f"{name} must be a number, or one a sample, (B,), got shape {tuple(value.shape)}")
+    if not bool(torch.isfinite(value.detach()).all()):
+        raise ValueError(f"{name} must be finite, got {value.tolist()}")
+    return value
 
 
 def finite(name: str, value: object) -> float:

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from zigzag.guidance.base import finite
+from zigzag.guidance.base import Scale, finite, scale_of
 from zigzag.solvers import StepInfo
+from zigzag.solvers.affine import per_sample
 
 __all__ = ["CFG", "guided", "needed"]
 
 
-def needed(w: float) -> tuple[bool, bool]:
-    """The branches `(cond, uncond)` that the scale `w` needs: 1 is conditional alone, 0 unconditional alone."""
-    return w != 0, w != 1
+def needed(w: Scale) -> tuple[bool, bool]:
+    """The branches `(cond, uncond)` that the scale `w` needs: 1 is conditional alone, 0 unconditional alone.
+
+    Of one scale a sample it is both, whatever they are: what is evaluated depends on no value of a tensor.
+    """
+    return (True, True) if isinstance(w, Tensor) else (w != 0, w != 1)
 
 
-def guided(e_c: Tensor | None, e_u: Tensor | None, w: float) -> Tensor:
+def guided(e_c: Tensor | None, e_u: Tensor | None, w: Scale) -> Tensor:
     """`e_u + w·(e_c − e_u)`, from one branch alone where `w` is 0 or 1.
 
     Raises:
-        ValueError: if a branch that `w` needs is `None`.
+        ValueError: if a branch that `w` needs is `None`; for scales of another number of samples.
     """
+    if isinstance(w, Tensor):
+        return _guided_by_sample(e_c, e_u, w)
     cond, uncond = needed(w)
     if cond and e_c is not None and not uncond:
         return e_c
@@ -34,6 +41,15 @@ def guided(e_c: Tensor | None, e_u: Tensor | None, w: float) -> Tensor:
     return torch.lerp(e_u, e_c, w)
 
 
+def _guided_by_sample(e_c: Tensor | None, e_u: Tensor | None, w: Tensor) -> Tensor:
+    if e_c is None or e_u is None:
+        raise ValueError("one scale a sample needs both branches, got None")
+    if len(w) != len(e_c):
+        raise ValueError(f"scale has {len(w)} entries, one a sample, but the batch has {len(e_c)}")
+    weight: Any = per_sample(w.to(e_c.device), e_c)
+    return torch.lerp(e_u, e_c, weight)
+
+
 class CFG:
     r"""Classifier-free guidance with scale `w`.
 
@@ -42,7 +58,8 @@ class CFG:
     `w = 1` is conditional, `w = 0` unconditional; the other branch is then not evaluated.
 
     Args:
-        scale: `w`, a finite number, or a function of `StepInfo` that returns one.
+        scale: `w`, a finite number; or one a sample, `(B,)`, on the device of the states; or a function of `StepInfo`
+            that returns either. Gradients reach a tensor.
 
     Raises:
         TypeError, ValueError: for a scale that is neither, or not finite.
@@ -51,10 +68,13 @@ class CFG:
     the paper's released code, defaults and tables (γ₁ = 5.5, γ₂ = 0) mean `w`.
     """
 
-    def __init__(self, scale: float | Callable[[StepInfo], float]) -> None:
-        self.scale = scale if callable(scale) else finite("scale", scale)
+    def __init__(self, scale: Scale | Callable[[StepInfo], Scale]) -> None:
+        self.scale = scale if callable(scale) else scale_of("scale", scale)
+        self.batch = len(self.scale) if isinstance(self.scale, Tensor) else None
 
     def __repr__(self) -> str:
+        if isinstance(self.scale, Tensor):
+            return f"CFG({len(self.scale)} scales, one a sample)"
         return f"CFG({getattr(self.scale, '__name__', self.scale) if callable(self.scale) else f'{self.scale:g}'})"
 
     @classmethod
@@ -62,9 +82,9 @@ class CFG:
         """`w = 1 + γ`: the convention of Z-Sampling's eq. 5, and of Ho & Salimans."""
         return cls(1 + finite("gamma", gamma))
 
-    def at(self, step: StepInfo) -> float:
+    def at(self, step: StepInfo) -> Scale:
         """The scale `w` at this step."""
-        return finite("scale", self.scale(step)) if callable(self.scale) else self.scale
+        return scale_of("scale", self.scale(step)) if callable(self.scale) else self.scale
 
     def branches(self, step: StepInfo) -> tuple[bool, bool]:
         """`(cond, uncond)`: both, unless `w` is 0 or 1."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zigzag.guidance.base import State, reading
-from zigzag.guidance.cfg import CFG
+from zigzag.guidance.base import Scale, State, reading
+from zigzag.guidance.cfg import CFG, guided
 from zigzag.solvers import StepInfo
 from zigzag.solvers.affine import combine, flat, per_sample
 
@@ -38,8 +38,9 @@ class CFGZeroStar:
 
     needs_state = True
 
-    def __init__(self, scale: float | Callable[[StepInfo], float], zero_init: int = 1) -> None:
+    def __init__(self, scale: Scale | Callable[[StepInfo], Scale], zero_init: int = 1) -> None:
         self.cfg, self.zero_init = CFG(scale), zero_init
+        self.batch = self.cfg.batch
         if not isinstance(zero_init, int) or zero_init < 0:
             raise ValueError(f"zero_init must be an integer of at least 0, got {zero_init!r}")
 
@@ -65,5 +66,5 @@ class CFGZeroStar:
         u_c, u_u = (e if (p, q) == (0, 1) else combine(p, state.x, q, e) for e in (e_c, e_u))
         s = (flat(u_c) * flat(u_u)).sum(1) / (flat(u_u) ** 2).sum(1)
         scaled = per_sample(s.nan_to_num(0.0), u_u) * u_u  # a velocity of 0 has no scale
-        u = torch.lerp(scaled, u_c, self.cfg.at(step))
+        u = guided(u_c, scaled, self.cfg.at(step))
         return u if (p, q) == (0, 1) else combine(-p / q, state.x, 1 / q, u)

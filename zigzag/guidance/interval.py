@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from zigzag.guidance.base import Guidance, LinearGuidance, State, needs_state
+from zigzag.guidance.base import Guidance, LinearGuidance, Scale, State, batch_of, needs_state
 from zigzag.guidance.cfg import guided, needed
 from zigzag.solvers import StepInfo
 
@@ -33,7 +33,7 @@ class Interval:
         if start < 0 or (stop is not None and stop <= start):
             raise ValueError(f"need 0 <= start < stop, got start={start}, stop={stop}")
         self.guidance, self.start, self.stop = guidance, start, stop
-        self.needs_state = needs_state(guidance)
+        self.needs_state, self.batch = needs_state(guidance), batch_of(guidance)
         if (reset := getattr(guidance, "reset", None)) is not None:
             self.reset = reset
 
@@ -44,7 +44,7 @@ class Interval:
         """Whether the step begins in the interval."""
         return self.start <= step.i and (self.stop is None or step.i < self.stop)
 
-    def at(self, step: StepInfo) -> float:
+    def at(self, step: StepInfo) -> Scale:
         """The scale at this step.
 
         Raises:

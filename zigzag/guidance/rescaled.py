@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zigzag.guidance.base import finite
+from zigzag.guidance.base import Scale, finite
 from zigzag.guidance.cfg import CFG
 from zigzag.solvers import StepInfo
 
@@ -32,8 +32,9 @@ class RescaledCFG:
     Source: Lin et al. 2023, eqs. 14–16.
     """
 
-    def __init__(self, scale: float | Callable[[StepInfo], float], phi: float = 0.7) -> None:
+    def __init__(self, scale: Scale | Callable[[StepInfo], Scale], phi: float = 0.7) -> None:
         self.cfg, self.phi = CFG(scale), finite("phi", phi)
+        self.batch = self.cfg.batch
         if not 0 <= self.phi <= 1:
             raise ValueError(f"phi must lie in [0, 1], got {phi!r}")
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zigzag.checks import as_guidance, branches_asked, check_made_for, check_state
+from zigzag.checks import as_guidance, branches_asked, check_batch, check_made_for, check_state
 from zigzag.conditions import share_calls
 from zigzag.guided import Guided
 from zigzag.inversion.endings import Ended
@@ -62,6 +62,7 @@ def settle(
     role, each = Role("guidance", rule), {"cond": cond, "uncond": uncond}
     path = [Denoise(i, i + 1) for i in range(len(solver))]
     roles = Roles(role, role, role)
+    check_batch(roles, len(x))
     asked = branches_asked(path, solver, roles, each)
     model = Model("eps_fn", eps_fn, share_calls(each, asked, len(x), batched), x, checkpoint)
     return Settled(Models([model], solver, x), roles)
