@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zigzag.adapters.diffusers.cast import NAMES, Source
 from zigzag.adapters.diffusers.encodings import Encodings
-from zigzag.adapters.diffusers.lora import check_adapters, strengths
+from zigzag.adapters.diffusers.lora import Strengths, check_adapters
 from zigzag.adapters.diffusers.patches import Patches
 from zigzag.adapters.diffusers.predictors import arguments_of_forward
 from zigzag.adapters.diffusers.progress import Progress
@@ -37,6 +37,10 @@ class Edits:
         self.now, self.models = now, models
         self.roles: dict[Source, Role] = {name: role for name in NAMES if (role := now.cast.edits(name)) is not None}
         self.encodings = Encodings(self.roles)
+        self.strengths = {
+            name: _as_it_is if role.adapters is None else Strengths(now.pipe, role.adapters)
+            for name, role in self.roles.items()
+        }
         self._checked: tuple[object, list[nn.Module]] = None, []  # of the loop under way, the models called in it
         for name, role in self.roles.items():
             self._check(name, role)
@@ -78,7 +82,7 @@ class Edits:
         if now.playing not in self.roles:
             return original(*args, **kwargs)
         role, arguments = self.roles[now.playing], self._edited(now.playing, model, args, kwargs)
-        with _as(now.pipe, role):
+        with self.strengths[now.playing](now.loop):
             if role.module is not None:
                 return role.module(**arguments)
             # What came by its place goes by its place: hooks may look there.
@@ -139,16 +143,11 @@ class Edits:
         )
 
 
+def _as_it_is(loop: object) -> AbstractContextManager[None]:
+    """The strengths of a role without any."""
+    return nullcontext()
+
+
 def _embedded(embed: Callable[..., Tensor], like: Tensor, scale: float) -> Tensor:
     """The embedding of a scale that latent consistency models are told, which count it from 1 on."""
     return embed(torch.tensor(scale - 1).repeat(len(like)), embedding_dim=like.shape[-1]).to(like)
-
-
-@contextmanager
-def _as(pipe: Any, role: Role) -> Iterator[None]:
-    """Within the block the pipeline's models are what the role has of them."""
-    if role.adapters is None:
-        yield
-        return
-    with strengths(pipe, role.adapters):
-        yield

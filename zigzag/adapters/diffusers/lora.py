@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.nn import Parameter
 
-__all__ = ["check_adapters", "strengths"]
+__all__ = ["Strengths", "check_adapters"]
 
 
 def check_adapters(name: str, pipe: Any, adapters: Mapping[str, float]) -> None:
@@ -36,20 +36,44 @@ def check_adapters(name: str, pipe: Any, adapters: Mapping[str, float]) -> None:
         )
 
 
-@contextmanager
-def strengths(pipe: Any, adapters: Mapping[str, float]) -> Iterator[None]:
-    """Within the block the adapters have these strengths, and others are off; after it all is as it was."""
-    before = [_Layer.of(layer) for layer in _layers(pipe)]
-    try:
-        if adapters:
-            pipe.enable_lora()
-            pipe.set_adapters([*adapters], [*adapters.values()])
+class Strengths:
+    """The LoRA strengths of a role, for the time of a call: others are off, and after it all is as it was.
+
+    The pipeline's own functions set them, at the first call of a loop. They go through all modules of its models, which
+    takes longer than a step may (SDXL); later calls of the loop give the layers what was set then.
+
+    Args:
+        pipe: whose adapters they are. adapters: by name, their strengths.
+    """
+
+    def __init__(self, pipe: Any, adapters: Mapping[str, float]) -> None:
+        self._pipe, self._adapters = pipe, adapters
+        self._loop: object = None
+        self._set: list[_Layer] = []
+
+    @contextmanager
+    def __call__(self, loop: object) -> Iterator[None]:
+        """Within the block they are set. loop: the one that the call is in; another one sets them anew."""
+        known = self._loop is loop
+        before = [each.now() for each in self._set] if known else [*map(_Layer.of, _layers(self._pipe))]
+        try:
+            if known:
+                for layer in self._set:
+                    layer.put()
+            else:
+                self._apply()
+                self._loop, self._set = loop, [each.now() for each in before]
+            yield
+        finally:
+            for layer in before:
+                layer.put()
+
+    def _apply(self) -> None:
+        if self._adapters:
+            self._pipe.enable_lora()
+            self._pipe.set_adapters([*self._adapters], [*self._adapters.values()])
         else:
-            pipe.disable_lora()
-        yield
-    finally:
-        for layer in before:
-            layer.put_back()
+            self._pipe.disable_lora()
 
 
 class _Layer(NamedTuple):
@@ -63,17 +87,27 @@ class _Layer(NamedTuple):
 
     @classmethod
     def of(cls, layer: Any) -> _Layer:
-        active = layer._active_adapter
-        return cls(
-            layer, list(active) if isinstance(active, list) else active, layer._disable_adapters, dict(layer.scaling),
-            [(parameter, parameter.requires_grad) for parameter in layer.parameters()],
-        )  # fmt: skip
+        """As it is now."""
+        return cls(layer, None, False, {}, [(parameter, False) for parameter in layer.parameters()]).now()
 
-    def put_back(self) -> None:
-        self.layer._active_adapter, self.layer._disable_adapters = self.active, self.disabled
-        self.layer.scaling.update(self.scaling)
+    def now(self) -> _Layer:
+        """The same layer, as it is now."""
+        layer, active = self.layer, self.layer._active_adapter
+        learning = [(parameter, parameter.requires_grad) for parameter, _ in self.learning]
+        active = list(active) if isinstance(active, list) else active
+        return _Layer(layer, active, layer._disable_adapters, dict(layer.scaling), learning)
+
+    def put(self) -> None:
+        """Makes the layer what it was then."""
+        layer = self.layer  # whose attributes take long to write, as a module's do, and seldom differ
+        if layer._active_adapter != self.active:
+            layer._active_adapter = self.active
+        if layer._disable_adapters != self.disabled:
+            layer._disable_adapters = self.disabled
+        layer.scaling.update(self.scaling)
         for parameter, learns in self.learning:
-            parameter.requires_grad_(learns)
+            if parameter.requires_grad != learns:
+                parameter.requires_grad_(learns)
 
 
 def _layers(pipe: Any) -> list[Any]:
