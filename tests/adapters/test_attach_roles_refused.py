@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from zigzag import CFG, Standard, Z2Sampling, ZSampling
+from zigzag import CFG, Polaris, Standard, Z2Sampling, ZSampling
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -140,6 +140,15 @@ def test_a_plain_role_on_a_path_without_plain_steps(tiny: Tiny) -> None:
     for method in (ZSampling(), Standard()):
         for plain in (2.0, Role(edit={"timestep_cond": None})):
             assert calls_before(ValueError, "plain=.*has no plain Denoise", tiny("sd"), method, plain=plain) == 0
+
+
+def test_one_rule_with_state_for_two_roles(tiny: Tiny) -> None:
+    rule = Polaris()
+    for roles in ({"weak": rule, "plain": rule}, {"weak": Role(edit={}, cfg=rule), "plain": rule}):
+        with pytest.raises(ValueError, match=r"weak and plain are one object with state, Polaris.*needs its own"):
+            attach(tiny("sd").pipe, ZSampling(plain=True), **roles).__enter__()
+    with attach(tiny("sd").pipe, ZSampling(plain=True), weak=Polaris(), plain=Polaris()):
+        pass
 
 
 def test_a_strong_role(tiny: Tiny) -> None:

@@ -36,6 +36,12 @@ class Cast:
     plain: Guidance | Role | None = None
     strong: Role | None = None
 
+    def __post_init__(self) -> None:
+        named = {name: rule for name, rule in self.rules().items() if hasattr(rule, "reset")}
+        if len({*map(id, named.values())}) < len(named):
+            shared = next(iter(named.values()))
+            raise ValueError(f"{' and '.join(named)} are one object with state, {shared!r}; each role needs its own")
+
     def edits(self, source: Source) -> Role | None:
         """What is edited of the model's calls; None of the pipeline's own."""
         given = None if source == "own" else getattr(self, source)
