@@ -15,6 +15,7 @@ from torch import Tensor
 from zigzag.adapters.diffusers.answering import Own
 from zigzag.adapters.diffusers.plans import Plan
 from zigzag.adapters.diffusers.stepping import config_of, name_of
+from zigzag.checks import check_generator
 from zigzag.guided import Answer, Asking, Guided
 from zigzag.inversion import Inverted, Scheme, ending_above, telling_last
 from zigzag.inversion.inverting import inverting, reconstructing
@@ -103,6 +104,7 @@ class Inversion(Way):
 
     def begin(self, solver: Solver, role: Role, x: Tensor, dtype: torch.dtype, generator: Generators) -> Asking[End]:
         """From data to noise."""
+        check_generator(generator, len(x))
         carried = state_dtype_of(x.to(dtype), self.dtype)
         check_accuracy(self.scheme, solver, carried, self.accuracy)
         x = x.to(carried)
