@@ -57,7 +57,7 @@ def latte() -> Case:
     return case(net, tiny_vae(), ddim(), video_length=2, **SIZE)
 
 
-def mochi() -> Case:
+def mochi(**config: Any) -> Case:
     net = diffusers.MochiTransformer3DModel(
         patch_size=2, num_attention_heads=2, attention_head_dim=8, num_layers=2, pooled_projection_dim=16,
         in_channels=4, text_embed_dim=16, time_embed_dim=4, max_sequence_length=16,
@@ -66,7 +66,7 @@ def mochi() -> Case:
         latent_channels=4, encoder_block_out_channels=(32,) * 4, decoder_block_out_channels=(32,) * 4,
         layers_per_block=(1,) * 5, latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
     )  # fmt: skip
-    return case(net, vae, flow(), num_frames=7, **SIZE, **{name: mask.bool() for name, mask in MASKS.items()})
+    return case(net, vae, flow(**config), num_frames=7, **SIZE, **{name: mask.bool() for name, mask in MASKS.items()})
 
 
 def cosmos_vae() -> Any:

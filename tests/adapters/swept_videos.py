@@ -87,7 +87,7 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("LTXConditionPipeline", ltx, {}, None, {"refused": "per_token_timesteps"}),
     ("AllegroPipeline", nets.allegro, {}, None, {}),
     ("LattePipeline", nets.latte, {}, None, {}),
-    ("MochiPipeline", nets.mochi, {}, None, {}),
+    ("MochiPipeline", partial(nets.mochi, invert_sigmas=True), {}, None, {}),  # as its checkpoint has it
     ("CosmosTextToWorldPipeline", partial(nets.cosmos, 4, nets.cosmos_vae, edm), {}, SAFE, {"refused": STEPPED}),
     (
         "CosmosVideoToWorldPipeline",

@@ -109,3 +109,34 @@ def test_an_exception_leaves_nothing_behind(name: str) -> None:
     method = Standard() if case.refused or case.z_refused else METHODS["z"]
     with put_back(name), pytest.raises(swept.Stopped), attach(case.pipe, method), case.seen(stop=1):
         case.run()
+
+
+@pytest.mark.parametrize(
+    "name", ["KandinskyPriorPipeline", "KandinskyV22PriorPipeline", "IFPipeline", "IFImg2ImgPipeline"]
+)
+def test_the_scheduler_that_is_named_instead_is_led(name: str) -> None:
+    """In that pipeline: a remedy that its refusal names works there."""
+    case = CLASSES[name]()
+    with pytest.raises(ValueError, match="; use ") as refused, attach(case.pipe, METHODS["z"]):
+        case.run()
+    named = str(refused.value).split("; use ")[-1]
+    names = {type(case.pipe.scheduler).__name__: type(case.pipe.scheduler), "scheduler": case.pipe.scheduler}
+    case.pipe.scheduler = eval(named[: named.index(")") + 1], names)
+    plain = case.run()
+    with attach(case.pipe, METHODS["z"]) as run, case.seen() as seen:
+        led = case.run()
+    assert run.rows == sum(seen) and off(led, plain) > MOVED
+    if "Prior" not in name:  # whose first step has no inverse in float32
+        assert off(led, swept_by_hand.z(case)) <= min(WANTED, off(led, plain) / 10)
+
+
+@pytest.mark.parametrize(("prompts", "images"), [(2, 1), (1, 2), (2, 3)])
+@pytest.mark.parametrize("name", ["KandinskyCombinedPipeline", "StableCascadeCombinedPipeline"])
+def test_rows_of_a_combined_pipeline_are_per_sample(name: str, prompts: int, images: int) -> None:
+    """Of its prior and its decoder, whatever the batch."""
+    case = CLASSES[name]()
+    case.call |= {"prompt": ["red", "blue"][:prompts], "num_images_per_prompt": images}
+    for method in (Standard(), METHODS["z"]):
+        with attach(case.pipe, method) as run, case.seen() as seen:
+            case.run()
+        assert run.rows == sum(seen) / (prompts * images)

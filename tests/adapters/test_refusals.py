@@ -55,7 +55,7 @@ GRIDS: dict[str, tuple[Callable[[], Solver], str]] = {
     ),
     "ddim from nothing": (
         lambda: solver_from_scheduler(ddim(**TRAILING, rescale_betas_zero_snr=True), 4),
-        "999, where alpha is 0 .*; use timestep_spacing='leading'.* or a model of v_prediction",
+        "999, where alpha is 0 .*; use .*timestep_spacing='leading'.* or a model of v_prediction",
     ),
     "no step at all": (lambda: solver_from_scheduler(diffusers.RePaintScheduler(), 4), "needs original_image, mask"),
 }
@@ -100,9 +100,10 @@ def test_the_scheduler_that_is_named_instead_works(case: str) -> None:
     with pytest.raises(ValueError, match=f"{type(scheduler).__name__}.*{reason}") as refused:
         solver_from_scheduler(scheduler, steps)
     named = str(refused.value).split("; use ")[-1]
-    if case == "consistency clips":  # whose steps lead nowhere else either
-        assert "clip_denoised=False" in named
+    if case == "consistency clips":  # nor unclamped, and there is no other for such a model
+        assert named.startswith("method Standard()")
         return
+    assert "its image is another one" in named
     expression = named[: named.index(")") + 1]
     config = type("Config", (), {"config": scheduler.config})
     instead = eval(expression, {**vars(diffusers), **schedulers(), "scheduler": config})
@@ -110,6 +111,43 @@ def test_the_scheduler_that_is_named_instead_works(case: str) -> None:
     if "such as" in named:
         for number in (25, 40):
             assert len(solver_from_scheduler(scheduler, number)) == number
+
+
+FOREIGN: dict[str, Any] = {
+    "deis": made("DEISMultistepScheduler", thresholding=True),
+    "sa": made("SASolverScheduler", thresholding=True),
+    "dpm": dpm(algorithm_type="dpmsolver", final_sigmas_type="sigma_min", thresholding=True),
+    "heun of four": made("PNDMScheduler"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_remedy_is_tried_on_the_schedulers_own_configuration(case: str) -> None:
+    """That of DEIS or SA-Solver has names in it that another class refuses or misreads."""
+    scheduler = FOREIGN[case]
+    with pytest.raises(ValueError, match="; use ") as refused:
+        solver_from_scheduler(scheduler, 6)
+    named = str(refused.value).split("; use ")[-1]
+    config = type("Config", (), {"config": scheduler.config})
+    names = {type(scheduler).__name__, "DPMSolverMultistepScheduler", "DDIMScheduler"}
+    instead = eval(
+        named[: named.index(")") + 1], {**{name: getattr(diffusers, name) for name in names}, "scheduler": config}
+    )
+    assert len(solver_from_scheduler(instead, 6)) >= 5  # of PNDM's the last ends where it begins
+
+
+def test_a_scheduler_that_cannot_be_made_is_not_named() -> None:
+    class Odd(diffusers.DDIMScheduler):
+        def step(self, model_output: Any, timestep: Any, sample: Any, **kwargs: Any) -> Any:
+            return super().step(model_output.clamp(-1, 1), timestep, sample, **kwargs)
+
+        @classmethod
+        def from_config(cls, config: Any, **changes: Any) -> Any:
+            raise TypeError("none of these")
+
+    odd = Odd(**BETAS, clip_sample=True)
+    with pytest.raises(ValueError, match=r"clip_sample=True clamps.*; use DPMSolverMultistepScheduler"):
+        solver_from_scheduler(odd, 4)
 
 
 @pytest.mark.parametrize(
@@ -138,9 +176,20 @@ def schedulers() -> dict[str, Any]:
     return {name: getattr(diffusers, name) for name in (*names, "DPMSolverMultistepScheduler")}
 
 
-def test_a_flow_that_counts_up_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"counts σ up.*invert_sigmas=False"):
-        solver_from_scheduler(flow(invert_sigmas=True), 4)
+def test_a_flow_that_counts_up_what_there_is_of_the_data_runs_down() -> None:
+    """Mochi's and OmniGen's: `x = σ·x₀ + (1 − σ)·ε`, of which the model says `x₀ − ε`."""
+    scheduler = flow(invert_sigmas=True)
+    solver = solver_from_scheduler(scheduler, 4)
+    scheduler.set_timesteps(4)
+    torch.testing.assert_close(solver.alphas, scheduler.sigmas.double(), rtol=1e-6, atol=1e-6)
+    x0, eps = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).unbind()
+    x, last = eps, 1.0
+    for i, (alpha, sigma) in enumerate(zip(solver.alphas[1:], solver.sigmas[1:], strict=True)):
+        assert float(sigma) < last
+        x, last = solver.step(i).forward(x, x0 - eps), float(sigma)
+        torch.testing.assert_close(x, alpha * x0 + sigma * eps, rtol=1e-6, atol=1e-6)
+    x = solver.step(3).inverse(x, x0 - eps)
+    torch.testing.assert_close(x, solver.alphas[3] * x0 + solver.sigmas[3] * eps, rtol=1e-6, atol=1e-6)
 
 
 def test_x0_predictions_have_steps_and_no_inverse_at_the_last() -> None:

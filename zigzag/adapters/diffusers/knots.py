@@ -43,7 +43,8 @@ class Chain:
 
     Attributes:
         family: how the levels are read: "flow", "σ" (α = 1), "cos" (α² + σ² = 1) or another.
-        prediction: what the model predicts: one of `Prediction`, "preconditioned" (EDM), or "trigflow".
+        prediction: what the model predicts: one of `Prediction`, "preconditioned" (EDM), "trigflow", or x₀ − ε, the
+            "reversed flow".
         alphas, sigmas: the levels of the calls, and behind them the last knot's.
     """
 
@@ -122,6 +123,9 @@ def _levels(scheduler: Any, calls: int) -> Iterator[tuple[str, list[float], list
     sigma = _numbers(scheduler, "sigmas")
     if len(sigma) >= calls:
         sigma = [*sigma, 0.0][: calls + 1]
+        if config_of(scheduler).get("invert_sigmas"):  # it counts up what there is of the data
+            yield "flow", sigma, [1 - s for s in sigma]
+            return
         if max(sigma) <= 1:
             yield "flow", [1 - s for s in sigma], sigma
         yield "σ", [1.0] * len(sigma), sigma
@@ -165,6 +169,8 @@ def _numbers(scheduler: Any, name: str) -> list[float]:
 def _predictions(scheduler: Any) -> list[str]:
     if hasattr(scheduler, "precondition_outputs"):
         return ["preconditioned"]
+    if config_of(scheduler).get("invert_sigmas"):
+        return ["reversed flow"]
     said = config_of(scheduler).get("prediction_type")
     return [PREDICTIONS[said]] if said in PREDICTIONS else ["flow", "epsilon", "v", "x0"]
 
@@ -179,6 +185,8 @@ def _said(scheduler: Any, chain: Chain, k: int, x0: float, eps: float) -> float:
             return x0
         case "flow":
             return eps - x0
+        case "reversed flow":
+            return x0 - eps
         case "v":
             return (alpha * eps - sigma * x0) / max(math.hypot(alpha, sigma), 1e-12)
         case "trigflow":

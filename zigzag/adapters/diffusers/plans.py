@@ -14,6 +14,7 @@ from zigzag.adapters.diffusers.layout import Layout
 from zigzag.adapters.diffusers.natives import native_of
 from zigzag.adapters.diffusers.rehearsal import Rehearsal
 from zigzag.adapters.diffusers.rehearsed import Rehearsed
+from zigzag.adapters.diffusers.remedies import Refused
 from zigzag.adapters.diffusers.stepping import NotLinear
 from zigzag.solvers import Solver
 
@@ -49,8 +50,24 @@ def plan_of(scheduler: Any, step_kwargs: Mapping[str, Any] | None = None) -> Pla
 
     Raises:
         ValueError: for steps that are not affine, or cannot be led, or do not lead from knot to knot from noise to
-            data; with the reason, and what works.
+            data; with the reason, and what works, by having been tried.
     """
+    try:
+        return _plan_of(scheduler, step_kwargs)
+    except Refused as refused:
+        raise refused.with_remedy(_leads) from refused
+
+
+def _leads(scheduler: Any) -> bool:
+    """Whether its steps can be led."""
+    try:
+        _plan_of(scheduler, None)
+    except ValueError:
+        return False
+    return True
+
+
+def _plan_of(scheduler: Any, step_kwargs: Mapping[str, Any] | None) -> Plan:
     rehearsal = Rehearsal(scheduler, step_kwargs)
     try:
         mismatch = rehearsal.mismatch()
@@ -76,7 +93,7 @@ def plan_of(scheduler: Any, step_kwargs: Mapping[str, Any] | None = None) -> Pla
     except NotLinear as error:
         raise refusals.of_steps(scheduler, error) from error
     except ValueError as error:
-        if chain is None or str(error).startswith("scheduler: "):
+        if chain is None or isinstance(error, Refused):
             raise
         raise refusals.of_grid(scheduler, chain, error) from error
     native = None if chain is None else native_of(rehearsed, chain, rehearsal.step_kwargs)
