@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -140,3 +141,13 @@ def test_rows_of_a_combined_pipeline_are_per_sample(name: str, prompts: int, ima
         with attach(case.pipe, method) as run, case.seen() as seen:
             case.run()
         assert run.rows == sum(seen) / (prompts * images)
+
+
+def test_the_page_on_diffusers_says_of_each_class_what_becomes_of_it() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "diffusers.md").read_text(encoding="utf-8")
+    rows = page.split("## A sweep over the pipeline classes")[1].split("\n## ")[0].splitlines()
+    said = {kind: " ".join(row for row in rows if row.startswith(f"| {kind}")) for kind in ("led", "refused")}
+    for name in CLASSES:
+        if "," not in name:
+            kind = "refused" if known(name).case.refused else "led"
+            assert f"`{name.removesuffix('Pipeline')}`" in said[kind], name
