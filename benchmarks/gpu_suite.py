@@ -12,7 +12,8 @@ the reason.
 
 It runs from any folder, on the checkout that it lies in, which needs no installation. Wheels in the checkout's folder
 .whl, or in $WHEELS, are unpacked for it: pure Python ones, for a machine that has torch and no index. Call 1 needs
-torch alone (and pytest, hypothesis for the tests); the other two need diffusers, and name what is missing.
+torch alone (and pytest, hypothesis for the tests); the other two need diffusers, with importlib_metadata and what else
+it imports, and say where it is missing.
 
 `--dry` runs a call on a CPU, on small networks and with CUDA's calls stubbed: it shows that the suite works.
 """
@@ -124,14 +125,15 @@ def taken(figure: Figure, env: dict[str, str], limit: float) -> dict[str, Any]:
             return {"left_out": f"took more than {limit:.0f} s", "lines": told.splitlines()[-5:]}
         record: dict[str, Any] = {"seconds": round(time.monotonic() - began, 1), "code": done.returncode}
         printed = done.stdout.splitlines()
+        said = (done.stderr.strip() or "died without a word").splitlines()[-1]
         if tests:
             record["lines"] = [line for line in printed if re.match(r"FAILED|ERROR|.* (passed|failed|skipped)\b", line)]
-            return record
+            return record if record["lines"] else {**record, "left_out": said}
         record["lines"] = printed
         if file.exists():
             record["figure"] = json.loads(file.read_text())
         elif done.returncode:
-            record["left_out"] = (done.stderr.strip() or "died without a word").splitlines()[-1]
+            record["left_out"] = said
         return record
 
 

@@ -110,6 +110,7 @@ def test_a_figure_that_dies_hangs_or_cannot_run_costs_no_other(suite: Any, tmp_p
         figure(suite, "fails", "raise RuntimeError('no such thing')"),
         figure(suite, "hangs", "import time; print('begun', flush=True); time.sleep(60)", limit=2.0),
         figure(suite, "lacks", "", needs="no_such_package"),
+        suite.Figure("tests", ("-m", "no_such_module"), 60.0),
         figure(suite, "runs", WRITES + "print('4 images/s'); print('M; V')"),
     ]
     book = suite.Book(tmp_path / "gpu.json", dry=False)
@@ -121,6 +122,7 @@ def test_a_figure_that_dies_hangs_or_cannot_run_costs_no_other(suite: Any, tmp_p
     assert records["fails"]["left_out"] == "RuntimeError: no such thing"
     assert records["hangs"]["left_out"] == "took more than 2 s"
     assert records["lacks"]["left_out"] == "no_such_package is not installed"
+    assert "No module named no_such_module" in records["tests"]["left_out"]
     assert "left_out" not in records["runs"]
     suite.run([figure(suite, "late", "")], book, 1.0, [])
     assert json.loads((tmp_path / "gpu.json").read_text())["records"]["late"]["left_out"] == "no time"
