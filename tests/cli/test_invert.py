@@ -163,7 +163,7 @@ def text(path: Path) -> Path:
         (lambda at: ["--steps", "0"], "steps must be at least 1, got 0"),
         (lambda at: ["--guidance", "nan"], "guidance must be finite"),
         (lambda at: ["--prompt", "circle red"], "is no caption"),
-        (lambda at: ["--model", "sdxl"], "model must be shapes-unet or shapes-dit, got 'sdxl'"),
+        (lambda at: ["--dtype", "float16"], "--dtype means nothing to shapes-dit"),
         (lambda at: ["--device", "moon"], "device must be such as"),
     ],
 )  # fmt: skip

@@ -17,11 +17,11 @@ from diffusers.utils import logging as diffusers_logging
 
 from zigzag.adapters.diffusers.attach import attach
 from zigzag.cli.hub import why_not_loaded
-from zigzag.cli.jobs import Job, check_device, check_sampling, missing, plan, stoppable
+from zigzag.cli.jobs import Job, check_pipeline, check_sampling, missing, plan, stoppable
 from zigzag.methods import Method
 from zigzag.support.commands import one_line
 
-__all__ = ["PROMPTS", "Settings", "generate", "load_pipeline"]
+__all__ = ["PROMPTS", "Settings", "generate", "load_pipeline", "scale_of", "silenced"]
 
 # The prompts of the published infer.py, spelled as there: a figure can be compared with them only by the same words.
 PROMPTS = (
@@ -53,11 +53,7 @@ class Settings:
         check_sampling(self)
         if self.image_size < 8 or self.image_size % 8:
             raise ValueError(f"image-size must be a positive multiple of 8, got {self.image_size}")
-        if self.scheduler not in ("ddim", "keep"):
-            raise ValueError(f"scheduler must be 'ddim' or 'keep', got {self.scheduler!r}")
-        if self.dtype not in ("float32", "float16", "bfloat16"):
-            raise ValueError(f"dtype must be float32, float16 or bfloat16, got {self.dtype!r}")
-        check_device(self.device, instead="--device cpu --dtype float32")
+        check_pipeline(self)
 
 
 def generate(
@@ -88,7 +84,7 @@ def generate(
     todo = list(missing(jobs, say))
     if todo:
         with stoppable(jobs):
-            with _silenced(not progress):
+            with silenced(not progress):
                 pipe = load_pipeline(settings)
             pipe.set_progress_bar_config(disable=not progress)
             for job in todo:
@@ -106,7 +102,7 @@ def _write(job: Job, pipe: Any) -> None:
         "num_inference_steps": s.steps,
         # On the host: the same noise on every device.
         "generator": torch.Generator("cpu").manual_seed(s.seed),
-        **_scale(pipe, s.strong),
+        **scale_of(pipe, s.strong),
     }
     try:
         with attach(pipe, job.method, weak=s.weak) as run:
@@ -125,7 +121,7 @@ def _write(job: Job, pipe: Any) -> None:
 
 
 @contextmanager
-def _silenced(bars: bool) -> Iterator[None]:
+def silenced(bars: bool) -> Iterator[None]:
     """No warnings of the loaders, whose errors say it all once more, and no bars of theirs where none are wanted."""
     loggers = [diffusers_logging]
     if find_spec("transformers") is not None:
@@ -154,7 +150,7 @@ def _files(folder: Path) -> list[tuple[str, int, int]]:
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
-def load_pipeline(settings: Settings) -> Any:
+def load_pipeline(settings: Any) -> Any:
     """The pipeline of a local folder or the hub, on its device, with the scheduler that the settings ask for.
 
     Raises:
@@ -200,7 +196,8 @@ def first_order(scheduler: Any, steps: int) -> Any:
     return make_ddim.from_config(config, clip_sample=False, thresholding=False, **spacing)
 
 
-def _scale(pipe: Any, scale: float) -> dict[str, Any]:
+def scale_of(pipe: Any, scale: float) -> dict[str, Any]:
+    """The arguments that say a guidance scale w to a pipeline."""
     if type(pipe).__name__.startswith("ZImage"):  # counts the scale from the conditional prediction
         return {"guidance_scale": scale - 1}
     # Pipelines of guidance-distilled models keep guidance_scale for what the model is told.

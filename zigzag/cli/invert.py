@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
+from typing import Any, Final
 
-from zigzag.cli.options import Commands, Help
+from zigzag.cli.options import Commands, Help, option
 from zigzag.evaluation.schemes import SCHEMES
 from zigzag.zoo.learned import MODELS
 
 __all__ = ["add"]
+
+NEITHER: Final = "neither"
+
+# Options that depend on the model: what they are, of a pipeline and of a learned model. NEITHER: it has no such option.
+_BY_MODEL: dict[str, tuple[type, Any, Any, str]] = {
+    "steps": (int, 50, 20, "steps of the grid, T"),
+    "device": (str, "cuda", "cpu", "where the model runs"),
+    "dtype": (str, "float16", NEITHER, "float16, bfloat16 or float32"),
+    "scheduler": (str, "keep", NEITHER, "'keep' the pipeline's own, or put 'ddim' in place of a diffusion model's"),
+    "weights": (Path, NEITHER, None, "weights.safetensors of the model, in place of those in the package"),
+    "inverted": (Path, NEITHER, None, "an inversion.safetensors of this command, in place of an image"),
+}
 
 
 def add(commands: Commands) -> None:
@@ -18,37 +32,42 @@ def add(commands: Commands) -> None:
     invert = commands.add_parser(
         "invert",
         help="lead an image to noise, and back: as it was, and under another prompt",
-        description="Inverts an image under a learned model, brings it back under its own prompt (the reconstruction) "
-        "and under others (the edits), and writes the images and a report. Without an image the scene that the prompt "
-        "says is drawn. The checker says what the images show. A scheme may have options: edict:p=0.9  rex:zeta=0.99  "
-        "fixed-point:tol=1e-6,most=99.",
+        description="Inverts an image under a model, brings it back under its own prompt (the reconstruction) and "
+        f"under others (the edits), and writes the images and a report. A learned model in the package "
+        f"({', '.join(MODELS)}) draws a scene that shows the prompt where there is no image, and the checker says what "
+        "the images show. A scheme may have options: edict:p=0.9  rex:zeta=0.99  fixed-point:tol=1e-6,most=99.",
         formatter_class=Help,
     )
-    invert.add_argument("--model", default=MODELS[0], help=f"the learned model, {' or '.join(MODELS)}")
-    invert.add_argument("--weights", type=Path, help="its weights.safetensors (default: those in the package)")
-    invert.add_argument("--image", type=Path, help="an image file (default: a scene is drawn that shows the prompt)")
+    invert.add_argument("--model", default=MODELS[0], help=f"{' or '.join(MODELS)}; a folder, or a name on the hub")
+    invert.add_argument("--image", type=Path, help="an image file; a learned model draws a scene of the prompt without")
     invert.add_argument("--prompt", required=True, help="what the image shows")
-    invert.add_argument("--edit", action="append", default=None, help="another prompt to bring it back under; may be "
-                        "repeated")  # fmt: skip
+    invert.add_argument(
+        "--edit", action="append", metavar="PROMPT", help="another prompt to bring it back under; may be repeated"
+    )
     invert.add_argument("--scheme", default=next(iter(SCHEMES)), help=f"of {', '.join(SCHEMES)}")
-    invert.add_argument("--steps", type=int, default=20, help="steps of the grid, T")
     invert.add_argument("--guidance", type=float, default=1.0, help="guidance scale w of both ways")
     invert.add_argument("--edit-guidance", type=float, help="another scale for the edits")
-    invert.add_argument("--inverted", type=Path, help="an inversion.safetensors of this command, in place of an image")
+    for name, (kind, pipelines, own, text) in _BY_MODEL.items():
+        said = [
+            f"{which} has none" if value is NEITHER else f"{value} of {which}"
+            for value, which in ((pipelines, "a pipeline"), (own, "a learned model"))
+            if value is not None
+        ]
+        invert.add_argument(option(name), type=kind, help=f"{text} ({'; '.join(said)})")
     invert.add_argument("--seed", type=int, default=0, help="seed of the scene, and of the noise that a scheme draws")
-    invert.add_argument("--device", default="cpu", help="where the model runs")
     invert.add_argument("--out", type=Path, default=Path("out/invert"), help="folder for the images and the report")
     invert.set_defaults(run=_invert)
 
 
 def _invert(args: argparse.Namespace) -> None:
-    if args.model not in MODELS:
-        raise ValueError(
-            f"model must be {' or '.join(MODELS)}, got {args.model!r}; a pipeline of diffusers is inverted in Python, "
-            "see docs/inversion.md"
-        )
-    from zigzag.cli import invert_learned
-
+    learned = args.model in MODELS
+    for name, (_, pipelines, own, _) in _BY_MODEL.items():
+        default = own if learned else pipelines
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+        elif default is NEITHER:
+            raise ValueError(f"{option(name)} means nothing to {args.model}")
     args.edit = tuple(args.edit or ())
-    names = [field.name for field in fields(invert_learned.Settings)]
-    invert_learned.run(invert_learned.Settings(**{name: getattr(args, name) for name in names}), args.out)
+    module: Any = import_module("zigzag.cli.invert_learned" if learned else "zigzag.cli.invert_pipeline")
+    settings = module.Settings(**{f.name: getattr(args, f.name) for f in fields(module.Settings)})
+    module.run(settings, args.out)

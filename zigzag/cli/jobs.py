@@ -21,7 +21,7 @@ from zigzag.guidance.base import finite
 from zigzag.methods import Method, Standard
 from zigzag.support.files import check_writable, replacing, write_json
 
-__all__ = ["Job", "check_device", "check_sampling", "missing", "plan", "slug", "stoppable"]
+__all__ = ["Job", "check_device", "check_pipeline", "check_sampling", "missing", "plan", "slug", "stoppable"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,19 @@ def check_sampling(settings: Any) -> None:
     finite("weak", settings.weak)
     if settings.steps < 1:
         raise ValueError(f"steps must be at least 1, got {settings.steps}")
+
+
+def check_pipeline(settings: Any) -> None:
+    """Says whether a pipeline's scheduler, dtype and device can be.
+
+    Raises:
+        ValueError: if they cannot.
+    """
+    if settings.scheduler not in ("ddim", "keep"):
+        raise ValueError(f"scheduler must be 'ddim' or 'keep', got {settings.scheduler!r}")
+    if settings.dtype not in ("float32", "float16", "bfloat16"):
+        raise ValueError(f"dtype must be float32, float16 or bfloat16, got {settings.dtype!r}")
+    check_device(settings.device, instead="--device cpu --dtype float32")
 
 
 def check_device(name: str, instead: str) -> None:
