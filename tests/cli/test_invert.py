@@ -80,11 +80,11 @@ def test_a_drawn_scene_comes_back_and_its_edit_shows_the_other_prompt(
     (edited,) = report["edits"]
     share = kept(scene(PROMPT), scene(EDIT))
     assert edited == {"prompt": EDIT, "right": True, "kept": pytest.approx(share)} and share < 1
-    # Up, back and to the edit, a row a step each.
-    assert report["rows of the inversion"] == 3 and model.rows == 9
+    # Up twice, back and to the edit, a row a step each.
+    assert report["rows of the inversion"] == 6 and model.rows == 12
     said, text = capsys.readouterr().out, (tmp_path / "report.txt").read_text()
     assert text in said and text.count("✓ as the prompt says") == 3 and f"({share:.1%} of pixels kept)" in text
-    assert "20 steps" not in text and "Recorded(trajectory='independent')" in text
+    assert "20 steps" not in text and "Recorded(trajectory='naive')" in text
 
 
 def test_an_image_is_inverted_as_the_scene_that_it_is(tmp_path: Path, model: Counted) -> None:
@@ -116,9 +116,9 @@ def test_an_inversion_is_taken_up_again_without_another_way_up(tmp_path: Path, m
 
 def test_the_scales_are_those_of_the_ways(tmp_path: Path, model: Counted) -> None:
     invert(tmp_path / "both", "--edit", EDIT, "--guidance", "1.5")
-    assert model.rows == 3 * 6
+    assert model.rows == 2 * 12
     invert(tmp_path / "edit", "--edit", EDIT, "--edit-guidance", "1.5")
-    assert model.rows == 3 * 6 + 3 + 3 + 6
+    assert model.rows == 2 * 12 + 6 + 3 + 6
 
 
 def test_what_did_not_converge_stands_in_the_report(tmp_path: Path, model: Counted) -> None:
@@ -156,7 +156,7 @@ def text(path: Path) -> Path:
         (lambda at: ["--inverted", inversion(at / "i")], "the one is of 'epsilon', the other of 'flow'"),
         (lambda at: ["--inverted", text(at / "i")], "i is not a safetensors file"),
         (lambda at: ["--inverted", at / "none"], "there is no file .*none"),
-        (lambda at: ["--scheme", "ddim"], "scheme must be one of edit-friendly, .*, got 'ddim'"),
+        (lambda at: ["--scheme", "ddim"], "scheme must be one of direct, .*, got 'ddim'"),
         (lambda at: ["--scheme", "edict:q=1"], "edict has no option 'q'"),
         (lambda at: ["--edit", "a purple circle"], "unknown word 'purple'"),
         (lambda at: ["--edit", " "], "must not be empty"),

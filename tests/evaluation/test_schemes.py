@@ -33,7 +33,7 @@ def test_every_name_makes_another_scheme() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("ddim", r"scheme must be one of edit-friendly, direct, edict, obelm, rex, fixed-point, got 'ddim'"),
+        ("ddim", r"scheme must be one of direct, edit-friendly, edict, obelm, rex, fixed-point, got 'ddim'"),
         ("edict:q=1", "edict has no option 'q'; it has: p"),
         ("obelm:p=1", "obelm has no option 'p'; it has: none"),
         ("direct:trajectory=independent", "direct has no option 'trajectory'; it has: none"),

@@ -11,8 +11,8 @@ from zigzag.inversion import EDICT, OBELM, FixedPoint, Recorded, Rex, Scheme
 __all__ = ["SCHEMES", "parse_scheme"]
 
 SCHEMES: Final[dict[str, Callable[..., Scheme]]] = {
-    "edit-friendly": partial(Recorded, "independent"),
     "direct": partial(Recorded, "naive"),
+    "edit-friendly": partial(Recorded, "independent"),
     "edict": EDICT,
     "obelm": OBELM,
     "rex": Rex,
