@@ -14,9 +14,10 @@ from support.held import STOCHASTIC, make
 from support.predictors import field
 from support.sampling import COND, UNCOND, X, seed
 from zigzag import DDIM, EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling, sample, walk
-from zigzag.checks import as_guidance, plan_path
+from zigzag.checks import as_guidance
 from zigzag.guided import Answer, Query
 from zigzag.moves import Denoise, Invert, Renoise
+from zigzag.paths import plan_path
 from zigzag.roles import Role, Roles
 from zigzag.sampling import traverse
 from zigzag.solvers import LCM, DPMSolver, Solver

@@ -14,8 +14,8 @@ from support.predictors import untouched
 from support.refusals import refused
 from support.sampling import COND, EPS, UNCOND, B, X, seed
 from zigzag import DDIM, EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling, walk
-from zigzag.checks import plan_path
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.paths import plan_path
 from zigzag.solvers import LCM, AdamsBashforth, DPMSolver, FlowEuler, Solver
 
 T = 6

@@ -19,6 +19,7 @@ from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol
 from zigzag.rows import count_rows
 from zigzag.sampling import Visit, sample, walk
 from zigzag.solvers import DDIM, AffineStep, FlowEuler, Solver, Spherical, StepInfo, adapt_prediction, convert
+from zigzag.steered import Steered
 from zigzag.strengths import CosineStrength, NormStrength, ShareStrength
 from zigzag.trace import Record, Trace
 
@@ -55,6 +56,7 @@ __all__ = [
     "Spherical",
     "Standard",
     "State",
+    "Steered",
     "StepInfo",
     "Tol",
     "Trace",

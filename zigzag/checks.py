@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -13,14 +14,14 @@ from zigzag.conditions import MISSING, Conditions, share_calls
 from zigzag.guidance import CFG, Guidance
 from zigzag.guidance.base import batch_of, finite
 from zigzag.guided import check_shown
-from zigzag.held import HeldStep, steps_of
-from zigzag.methods import Method
+from zigzag.held import HeldStep
 from zigzag.model import Predictor
-from zigzag.moves import Denoise, Invert, Move, Shift, Tol, gap_is_read
+from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
+from zigzag.paths import plan_path
 from zigzag.roles import PLAIN, STRONG, WEAK, Role, RoleName, Roles, in_order
 from zigzag.solvers import Solver, StepInfo
 from zigzag.solvers.predictions import made_for_of
-from zigzag.strengths import check_strength
+from zigzag.steered import Steering, is_steered
 
 __all__ = [
     "Given",
@@ -29,8 +30,6 @@ __all__ = [
     "branches_asked",
     "check_batch",
     "check_state",
-    "plan_path",
-    "resolve_path",
     "roles_asked",
     "settle",
 ]
@@ -46,9 +45,12 @@ class Given(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """What a walk is made of, checked: of each predictor its name, itself and its conditions."""
+    """What a walk is made of, checked: of each predictor its name, itself and its conditions.
 
-    path: tuple[Move, ...]
+    The steps of a path that is steered come with its moves.
+    """
+
+    path: tuple[Move, ...] | Steering
     steps: list[HeldStep]
     roles: Roles
     predictors: list[tuple[str, Predictor, Conditions]]
@@ -74,10 +76,16 @@ def settle(
         raise ValueError(f"batched must be True, False or 'auto', got {batched!r}")
     roles, each = _roles(strong, weak, plain)
     check_batch(roles, len(x))
-    path, steps = plan_path(method, solver)
-    if plain != Given(None) and not any(isinstance(move, Denoise) and move.plain for move in path):
-        raise ValueError(f"plain, plain_fn or plain_cond was passed, but {method!r} has no plain Denoise")
-    asked = branches_asked(path, solver, roles, each)
+    path: tuple[Move, ...] | Steering
+    steps: list[HeldStep] = []
+    if is_steered(method):
+        asked = branches_on_grid(solver, roles, each)
+        path = Steering(method, solver)
+    else:
+        path, steps = plan_path(method, solver)
+        if plain != Given(None) and not any(isinstance(move, Denoise) and move.plain for move in path):
+            raise ValueError(f"plain, plain_fn or plain_cond was passed, but {method!r} has no plain Denoise")
+        asked = branches_asked(path, solver, roles, each)
     predictors: dict[str, dict[str, Any]] = {}
     for branch, cond in each.items():
         own = f"{branch.rpartition('_')[0]}_fn"
@@ -130,16 +138,18 @@ def check_generator(generator: object, batch: int) -> None:
         raise ValueError(f"generator must be a list of one for each of the {batch} samples, got {len(each)}")
 
 
-def moves_recorded(path: Sequence[Move], grad: bool | int) -> list[bool]:
+def moves_recorded(path: Sequence[Move] | Steering, grad: bool | int) -> Iterable[bool]:
     """For each move whether it records gradients: all, none, or those of the last `grad` steps.
 
     Raises:
-        TypeError, ValueError: for a number of steps that the path does not have.
+        TypeError, ValueError: for a number of steps that the path does not have, or that is not known beforehand.
     """
     if isinstance(grad, bool):
-        return [grad] * len(path)
+        return repeat(grad) if isinstance(path, Steering) else [grad] * len(path)
     if not isinstance(grad, int):
         raise TypeError(f"grad must be True, False or a number of steps, got {grad!r}")
+    if isinstance(path, Steering):
+        raise ValueError(f"grad={grad} needs a path that is known beforehand, and this one is steered; use grad=True")
     first, last = min(min(m.start, m.end) for m in path), path[-1].end
     if not 1 <= grad <= last - first:
         raise ValueError(f"grad must be from 1 to {last - first} steps of this path, got {grad}")
@@ -193,67 +203,6 @@ def as_guidance(name: str, value: object) -> Guidance:
         raise TypeError(f"{name} must be a number or a Guidance (branches() and a call), got {value!r}{hint}") from None
 
 
-def resolve_path(method: object, solver: Solver) -> tuple[Move, ...]:
-    """The moves of a method on the grid of `solver`, or a user's own, checked as in `plan_path`."""
-    return plan_path(method, solver)[0]
-
-
-def plan_path(method: object, solver: Solver) -> tuple[tuple[Move, ...], list[HeldStep]]:
-    """The moves of a method on the grid of `solver`, or a user's own, checked move by move, and their steps.
-
-    Raises:
-        TypeError: for what is neither a method nor moves.
-        ValueError: for a path that is empty, leaves the grid, does not connect, needs a step or an inverse that does
-            not exist, or shifts by a gap that nothing has cached.
-    """
-    if isinstance(method, Method) and not isinstance(method, type):
-        path = tuple(method.path(len(solver)))
-    elif isinstance(method, Iterable) and not isinstance(method, str):
-        path = tuple(method)
-    else:
-        raise TypeError(f"method must have path(T) or be a tuple of moves, got {method!r}")
-    if not path:
-        raise ValueError("method: the path has no moves")
-    for k, move in enumerate(path):
-        if not isinstance(move, Move):
-            raise TypeError(f"move {k} of the path must be Denoise, Invert, Shift or Renoise, got {move!r}")
-        if not (isinstance(move.start, int) and isinstance(move.end, int)):
-            raise TypeError(f"move {k} of the path, {move!r}, must go from knot to knot by integers")
-        if k and move.start != path[k - 1].end:
-            raise ValueError(
-                f"the path does not connect: move {k}, {move!r}, starts at knot {move.start}, "
-                f"but {path[k - 1]!r} before it ends at knot {path[k - 1].end}"
-            )
-        if isinstance(move, Invert) and not isinstance(n := move.refine, Tol) and not (isinstance(n, int) and n >= 0):
-            raise ValueError(
-                f"move {k} of the path, {move!r}: refine must be an integer of at least 0, or Tol(1e-4), got {n!r}"
-            )
-        if isinstance(move, Invert) and move.strength != 1:
-            finite(f"move {k} of the path, {move!r}: strength", move.strength)
-            since = [m for m in path[:k] if isinstance(m, Denoise | Invert) and move.end in (m.start, m.end)]
-            if not any(isinstance(m, Denoise) and m.start == move.end for m in since[-1:]):
-                raise ValueError(
-                    f"move {k} of the path, {move!r}: a strength other than 1 is of what a zigzag moves the state by, "
-                    f"and no Denoise from knot {move.end} begins one"
-                )
-        if isinstance(move, Shift):
-            check_strength(move.strength, "move {} of the path, {!r}", k, move)
-    steps = steps_of(path, solver)
-    _check_cache(path)
-    return path, steps
-
-
-def _check_cache(path: Sequence[Move]) -> None:
-    cached = False
-    for k, move in enumerate(path):
-        if isinstance(move, Shift) and not move.fresh and not cached:
-            raise ValueError(
-                f"move {k} of the path, {move!r}, needs a cached gap, but no Denoise or fresh Shift comes before it"
-            )
-        # A Denoise leaves a gap for the next cached Shift, unless a fresh one comes between, which leaves its own.
-        cached = cached or isinstance(move, Denoise | Shift)
-
-
 def roles_asked(move: Move, gap_read: bool) -> tuple[RoleName, ...]:
     """The roles whose predictions a move needs, the one that it is made with first.
 
@@ -279,12 +228,27 @@ def branches_asked(
         ValueError: if one is needed whose condition is MISSING, naming the guidance that needs it; for a rule that
             reads the state on a solver that does not tell it.
     """
-    check_shown(roles, solver)
     questions = dict.fromkeys(
         (names, min(move.start, move.end), max(move.start, move.end))
         for move, read in zip(path, gap_is_read(path), strict=True)
         if (names := roles_asked(move, read))
     )
+    return _branches_of(questions, solver, roles, conditions)
+
+
+def branches_on_grid(solver: Solver, roles: Roles, conditions: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The sets of branches that any path of steps between neighbours may ask for; raises as `branches_asked`."""
+    asked = (STRONG + WEAK, WEAK, *([PLAIN + STRONG + WEAK] if roles.plain[1:] != roles.strong[1:] else []))
+    return _branches_of([(names, i, i + 1) for i in range(len(solver)) for names in asked], solver, roles, conditions)
+
+
+def _branches_of(
+    questions: Iterable[tuple[tuple[RoleName, ...], int, int]],
+    solver: Solver,
+    roles: Roles,
+    conditions: Mapping[str, Any],
+) -> list[tuple[str, ...]]:
+    check_shown(roles, solver)
     missing = {branch for branch, condition in conditions.items() if condition is MISSING}
     by_name = roles._asdict()
     sets: dict[tuple[str, ...], None] = {}

@@ -16,7 +16,7 @@ from torch import Tensor
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, leaves_for_good
 from zigzag.solvers import AffineStep, Inner, Solver
 
-__all__ = ["Draw", "Held", "HeldStep", "Left", "steps_of"]
+__all__ = ["Draw", "Held", "HeldStep", "Left", "Planned", "steps_of"]
 
 # `draw(x, interval)`: standard normal noise like `x`, of an interval `(i, j)`; or of a Renoise, which has none.
 Draw: TypeAlias = Callable[[Tensor, "tuple[int, int] | None"], Tensor]
@@ -63,37 +63,56 @@ def steps_of(path: Sequence[Move], solver: Solver) -> list[HeldStep]:
         ValueError: for a step that does not exist, or has no inverse where the path needs it, and for an inversion by
             coefficients of another interval (`released=True`) on a solver with memory or noise.
     """
-    steps: list[HeldStep] = []
-    left: list[int] = []  # the knots remembered, from noise to data
-    known: set[tuple[int, int]] = set()  # the intervals whose noise is drawn
+    planned = Planned(solver)
     for_good = leaves_for_good(path) if solver.fresh_noise else [False] * len(path)
-    for k, (move, fresh) in enumerate(zip(path, for_good, strict=True)):
-        try:
-            match move:
-                case Denoise(i, j):
-                    step = solver.step(i, j, left)
-                    steps.append(_holding(step, left, (i, j), known, fresh, solver.inner(i, j)))
-                    if solver.memory:
-                        left.append(i)
-                case Invert(j, i, _, coefficients):
-                    left = [knot for knot in left if knot < i]
-                    solver.info(i, j)  # the knots themselves, where the coefficients are others'
-                    step = solver.invertible_step(*(coefficients or (i, j)), left)
-                    others = coefficients not in (None, (i, j))
-                    if others and (solver.memory or step.noisy or solver.step(i, j).noisy):
-                        raise ValueError(
-                            f"the coefficients of {coefficients} hold nothing of the step {i} -> {j} of {solver!r}; "
-                            "released=True needs a solver without memory or noise"
-                        )
-                    steps.append(_holding(step, left, (i, j), known))
-                case Shift(i):
-                    steps.append(HeldStep(solver.invertible_step(i, None, left)))
-                case Renoise(j, i):
-                    steps.append(HeldStep(solver.noise_step(j, i)))
-                    left, known = [], {interval for interval in known if interval[0] < i}
-        except ValueError as error:
-            raise ValueError(f"move {k} of the path, {move!r}: {error}") from None
+    steps: list[HeldStep] = []
+    try:
+        for move, fresh in zip(path, for_good, strict=True):
+            steps.append(planned.step(move, fresh))
+    except ValueError as error:
+        k = len(steps)
+        raise ValueError(f"move {k} of the path, {path[k]!r}: {error}") from None
     return _kept(path, steps) if solver.memory or any(held.interval for held in steps) else steps
+
+
+class Planned:
+    """The steps of a path as far as it was walked, of which each says what the next may read.
+
+    Args:
+        solver: whose steps they are.
+    """
+
+    def __init__(self, solver: Solver) -> None:
+        self.solver = solver
+        self._left: list[int] = []  # the knots remembered, from noise to data
+        self._known: set[tuple[int, int]] = set()  # the intervals whose noise is drawn
+
+    def step(self, move: Move, fresh: bool = False) -> HeldStep:
+        """The step of the next move; with `fresh` its noise is drawn anew."""
+        solver, left = self.solver, self._left
+        match move:
+            case Denoise(i, j):
+                held = _holding(solver.step(i, j, left), left, (i, j), self._known, fresh, solver.inner(i, j))
+                if solver.memory:
+                    left.append(i)
+                return held
+            case Invert(j, i, _, coefficients):
+                left = self._left = [knot for knot in left if knot < i]
+                solver.info(i, j)  # the knots themselves, where the coefficients are others'
+                step = solver.invertible_step(*(coefficients or (i, j)), left)
+                others = coefficients not in (None, (i, j))
+                if others and (solver.memory or step.noisy or solver.step(i, j).noisy):
+                    raise ValueError(
+                        f"the coefficients of {coefficients} hold nothing of the step {i} -> {j} of {solver!r}; "
+                        "released=True needs a solver without memory or noise"
+                    )
+                return _holding(step, left, (i, j), self._known)
+            case Shift(i):
+                return HeldStep(solver.invertible_step(i, None, left))
+            case Renoise(j, i):
+                held = HeldStep(solver.noise_step(j, i))
+                self._left, self._known = [], {interval for interval in self._known if interval[0] < i}
+                return held
 
 
 def _holding(
@@ -170,16 +189,17 @@ class Left:
     """The states that have left the knots to which a path comes back by a part of a zigzag.
 
     Args:
-        path: whose inversions say which those are.
+        path: whose inversions say which those are; None, if it is not known beforehand: then all are kept.
     """
 
-    def __init__(self, path: Sequence[Move]) -> None:
-        self._returns = Counter(move.end for move in path if isinstance(move, Invert) and move.strength != 1)
+    def __init__(self, path: Sequence[Move] | None) -> None:
+        self._all = path is None
+        self._returns = Counter(move.end for move in path or () if isinstance(move, Invert) and move.strength != 1)
         self._states: dict[int, Tensor] = {}
 
     def leave(self, i: int, x: Tensor) -> None:
         """Keeps the state that a Denoise leaves from, where an inversion wants it."""
-        if i in self._returns:
+        if i in self._returns or self._all:
             self._states[i] = x
 
     def merged(self, move: Invert, x: Tensor) -> Tensor:

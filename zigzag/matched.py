@@ -8,12 +8,13 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from zigzag.checks import as_guidance, plan_path
+from zigzag.checks import as_guidance
 from zigzag.guidance import CFG, Guidance, LinearGuidance
 from zigzag.guidance.base import Scale
 from zigzag.held import Held, steps_of
 from zigzag.methods import Method
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
+from zigzag.paths import plan_path
 from zigzag.solvers import Solver, StepInfo
 
 __all__ = ["matched_cfg"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from zigzag.conditions import Conditions
+from zigzag.conditions import MISSING, Conditions
 from zigzag.guided import Answer, Query
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
@@ -69,7 +69,7 @@ class Model:
         """The predictions of `branches` at `x`, told `t`: in one call where their conditions could be joined."""
         x, found = x if x.dtype == self.dtype else x.to(self.dtype), {}
         each = t.expand(len(x))
-        for call in self.conditions.calls[branches]:
+        for call in self._calls(branches):
             if len(call) == 1:
                 found[call[0]] = self._predict(x, each, self.conditions.each[call[0]])
             else:
@@ -77,6 +77,15 @@ class Model:
                 e = self._predict(torch.cat([x] * n), t.expand(n * len(x)), self.conditions.joined[call])
                 found |= zip(call, e.chunk(n), strict=True)
         return found
+
+    def _calls(self, branches: tuple[str, ...]) -> Sequence[tuple[str, ...]]:
+        try:
+            return self.conditions.calls[branches]
+        except KeyError:  # of a steered walk, at a step whose branches no step to a neighbour needs
+            for name in branches:
+                if self.conditions.each[name] is MISSING:
+                    raise ValueError(f"{name} is missing, but a step of the walk needs that branch; pass it") from None
+            return [(name,) for name in branches]
 
     def watch(self) -> None:
         """Joins the conditions anew, where one of them was changed since.

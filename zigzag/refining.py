@@ -73,11 +73,13 @@ class Refined:
     """The inversions of a walk that are refined to a tolerance. After the last one it is said which did not converge.
 
     Args:
-        path: of the walk.
+        path: of the walk; None, if it is not known beforehand: then whoever makes it calls `ended`.
     """
 
-    def __init__(self, path: Sequence[Move]) -> None:
-        self._count = self._left = sum(isinstance(move, Invert) and isinstance(move.refine, Tol) for move in path)
+    def __init__(self, path: Sequence[Move] | None) -> None:
+        known = () if path is None else path
+        self._count = self._left = sum(isinstance(move, Invert) and isinstance(move.refine, Tol) for move in known)
+        self._open = path is None
         self._missed: list[tuple[Invert, Tensor, Tensor]] = []
 
     def __call__(
@@ -87,12 +89,18 @@ class Refined:
         solved = yield from solve(ask, step, x_j, r, tol)
         if not solved.converged:
             self._missed.append((move, solved.residual.detach(), solved.contraction.detach()))
-        self._left -= 1
-        if not self._left and self._missed:
-            self._say()
+        if self._open:
+            self._count += 1
+        else:
+            self._left -= 1
+            if not self._left:
+                self.ended()
         return step.inverse(x_j, solved.e, r), solved.e
 
-    def _say(self) -> None:
+    def ended(self) -> None:
+        """Warns of the inversions that did not converge, if any."""
+        if not self._missed:
+            return
         moves, residuals, contractions = zip(*self._missed, strict=True)
         residual, contraction = torch.stack(residuals), torch.stack(contractions)
         tols = residual.new_tensor([move.refine.tol for move in moves])

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zigzag.checks import resolve_path
 from zigzag.guidance import Guidance
 from zigzag.guidance.base import batch_of
 from zigzag.methods import Method
 from zigzag.moves import Invert, Move, Tol
+from zigzag.paths import resolve_path
 from zigzag.sampling import sample
 from zigzag.solvers import FlowEuler, Solver
 from zigzag.trace import Trace

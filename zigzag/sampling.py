@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -22,6 +22,7 @@ from zigzag.refining import Refined
 from zigzag.roles import STRONG, WEAK, Roles
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
+from zigzag.steered import Next, Steered, Steering
 from zigzag.strengths import Gaps
 from zigzag.support.progress import progress_bar
 from zigzag.trace import Trace
@@ -40,6 +41,7 @@ class Visit(NamedTuple):
         state: `(B, …)` at that knot, in the state's dtype. It is never overwritten.
         prediction: what the move was made with: `e_s` of a Denoise, the last `e_w` of an Invert, else None.
         rows: model rows per sample so far.
+        gap: `e_s − e_w`, where the next Shift takes it from the cache; after every Denoise of a steered path.
     """
 
     move: Move
@@ -47,13 +49,14 @@ class Visit(NamedTuple):
     state: Tensor
     prediction: Tensor | None
     rows: int
+    gap: Tensor | None = None
 
 
 def sample(
     eps_fn: Predictor,
     x: Tensor,
     solver: Solver,
-    method: Method | Sequence[Move],
+    method: Method | Steered | Sequence[Move],
     *,
     cond: Any,
     uncond: Any = MISSING,
@@ -94,7 +97,7 @@ def walk(
     eps_fn: Predictor,
     x: Tensor,
     solver: Solver,
-    method: Method | Sequence[Move],
+    method: Method | Steered | Sequence[Move],
     *,
     cond: Any,
     uncond: Any = MISSING,
@@ -125,7 +128,8 @@ def walk(
         x: `(B, …)`, the state at the first knot of the path: noise, for a method. It is carried in
             `promote(x.dtype, float32)`.
         solver: the grid and its steps.
-        method: one of `zigzag.methods`, or a tuple of moves that connect; it may begin and end at any knot.
+        method: one of `zigzag.methods`, or a tuple of moves that connect; it may begin and end at any knot. Or a method
+            that chooses its moves by where the walk stands (`zigzag.Steered`).
         cond, uncond: the two conditions, any pytrees. `uncond` may be left out where no guidance needs it.
         strong, weak: the guidance of Denoise and of Invert; a number is `CFG(number)`.
         weak_fn: another predictor for the weak predictions; a gap then costs its rows too.
@@ -165,13 +169,14 @@ def walk(
     recorded = moves_recorded(path, grad)
     models = Models([Model(*predictor, x, checkpoint) for predictor in predictors], solver, x)
     moves = traverse(path, steps, x, solver, roles, noise_of(generator), trace)
-    return _drive(moves, models, recorded, callback, progress_bar(len(path), enabled=progress))
+    count = None if isinstance(path, Steering) else len(path)
+    return _drive(moves, models, recorded, callback, progress_bar(count, enabled=progress))
 
 
 def _drive(
     moves: Traversal,
     models: Models,
-    recorded: Sequence[bool],
+    recorded: Iterable[bool],
     callback: Callable[[Visit], Tensor | None] | None,
     progress: AbstractContextManager[Callable[[int], None]],
 ) -> Generator[Visit, None, None]:
@@ -179,7 +184,10 @@ def _drive(
     with progress as tick:
         for grad in recorded:
             with torch.set_grad_enabled(grad):
-                message = moves.send(new)
+                try:
+                    message = moves.send(new)
+                except StopIteration:
+                    return
                 while isinstance(message, Query):
                     message = moves.send(models(message))
             new = None if callback is None else _state_like(message.state, callback(message))
@@ -189,7 +197,7 @@ def _drive(
 
 
 def traverse(
-    path: Sequence[Move],
+    path: Sequence[Move] | Steering,
     steps: Sequence[HeldStep],
     x: Tensor,
     solver: Solver,
@@ -201,16 +209,18 @@ def traverse(
     yields a `Visit` after each move and is sent a state to go on from, or None.
 
     `walk` drives it with a callable. Whoever cannot call the model (a pipeline that runs its own loop) drives it
-    from there. The path and its steps are those of `plan_path`; `roles` says who predicts from which branches;
+    from there. The path and its steps are those of `plan_path`, or a path that is steered, whose steps come with its
+    moves; `roles` says who predicts from which branches;
     `draw(x, interval)` gives noise like `x`: that of an interval `(i, j)`, or (None) for a Renoise. Grad mode is the
     driver's.
     """
-    guided, kept, gaps = Guided(roles, solver, traced=trace is not None), Held(draw), Gaps(path)
-    left, refined = Left(path), Refined(path)
+    steered, known = (path, None) if isinstance(path, Steering) else (None, path)
+    guided, kept, gaps = Guided(roles, solver, traced=trace is not None), Held(draw), Gaps(known)
+    left, refined = Left(known), Refined(known)
     x = x.to(state_dtype(x.dtype))
     if trace is not None:
-        trace.begin(path)
-    for move, held, caches_gap in zip(path, steps, gap_is_read(path), strict=True):
+        trace.begin(known)
+    for move, held, caches_gap in path if isinstance(path, Steering) else planned(path, steps):
         e: Tensor | None = None
         time: float | None = None
         rows, before, step = guided.rows, x if trace is not None else None, held.step
@@ -254,11 +264,20 @@ def traverse(
                 x = step.forward(x, draw(x, None))
         if trace is not None and before is not None:
             trace.log(move, time, guided.rows - rows, before, x, e, guided, step)
-        new = yield Visit(move, move.end, x, e, guided.rows)
+        new = yield Visit(move, move.end, x, e, guided.rows, gaps.gap)
         if isinstance(new, Tensor):
             x = new
             if trace is not None:
                 trace.replaced()
+        if steered is not None:
+            steered.told, e = Visit(move, move.end, x, e, guided.rows, gaps.gap), None
+    if steered is not None:
+        refined.ended()
+
+
+def planned(path: Sequence[Move], steps: Sequence[HeldStep]) -> Iterable[Next]:
+    """Of a path that is known beforehand, each move, its step, and whether the next Shift takes its gap from it."""
+    return zip(path, steps, gap_is_read(path), strict=True)
 
 
 def noise_of(generator: Generators) -> Draw:

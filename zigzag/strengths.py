@@ -148,12 +148,12 @@ class Gaps:
     """The cached gap of a walk, and with it what the rules on its path read: the one before it, and its prediction.
 
     Args:
-        path: whose Shifts say what has to be kept.
+        path: whose Shifts say what has to be kept; None, if it is not known beforehand: then all is.
     """
 
-    def __init__(self, path: Sequence[object]) -> None:
+    def __init__(self, path: Sequence[object] | None) -> None:
         # By attribute: `zigzag.moves` imports this module.
-        self._ruled = any(not isinstance(getattr(move, "strength", 1.0), NUMBER) for move in path)
+        self._ruled = path is None or any(not isinstance(getattr(move, "strength", 1.0), NUMBER) for move in path)
         self.gap: Tensor | None = None
         self._latest: Tensor | None = None
         self._before: Tensor | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -88,10 +89,15 @@ class Trace:
         known = [record.beta for record in self.records if record.beta is not None]
         return torch.stack(known).sum(0) / self._descents if known else None
 
-    def begin(self, path: Sequence[Move]) -> None:
-        """Empties the trace for a walk along `path`."""
+    def begin(self, path: Sequence[Move] | None) -> None:
+        """Empties the trace for a walk along `path`; None is one that is not known beforehand, and has no `β`."""
         self.records: list[Record] = []
-        self._returns = Counter(move.end for move in path if isinstance(move, Invert | Renoise))
+        # How often the path comes back to each knot: who does not know keeps all.
+        unknown = math.inf if path is None else 0
+        self._returns: dict[int, float] = defaultdict(lambda: unknown)
+        path = () if path is None else path
+        for move in path:
+            self._returns[move.end] += isinstance(move, Invert | Renoise)
         self._left: dict[int, tuple[Tensor, Tensor]] = {}
         self._last: Move | None = None
         self._zigzag: tuple[Tensor, Tensor] | None = None
@@ -132,7 +138,7 @@ class Trace:
                     self.records[-1] = replace(self.records[-1], tau1=norms(e_s - e_w), tau2=norms(e_w - e_bar))
                 if self._returns[i]:
                     self._left[i] = before, e
-                if self._for_good[len(self.records)] and guided is not None and step is not None:
+                if self._for_good[len(self.records) :][:1] == [True] and guided is not None and step is not None:
                     beta = self._beta(i, before, guided.direction, step)
                 if j in self._injected:
                     self._arrived[j] = after

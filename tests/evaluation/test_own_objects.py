@@ -14,7 +14,20 @@ from torch import Tensor
 
 pytest.importorskip("scipy")
 from support.evaluations import asked, moody
-from zigzag import APG, CFG, CFGZeroStar, FlowEuler, Interval, RescaledCFG, Standard, StepInfo, Trace, ZSampling
+from zigzag import (
+    APG,
+    CFG,
+    CFGZeroStar,
+    Denoise,
+    FlowEuler,
+    Interval,
+    Invert,
+    RescaledCFG,
+    Standard,
+    StepInfo,
+    Trace,
+    ZSampling,
+)
 from zigzag.cli import main
 from zigzag.evaluation.accuracy import noise
 from zigzag.evaluation.compare import lines
@@ -80,6 +93,33 @@ def test_rules_that_read_the_state_are_evaluated_with_the_rows_that_run(tmp_path
         rows = sampler.rows(moody().solver)
         assert run(tmp_path, sampler) == (6 * rows, {rows})
         assert run(tmp_path, sampler) == (0, {rows})
+
+
+class Twice:
+    """Zigzags, while fewer than so many rows have run: steered by its walk."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def steer(self, T: int) -> Any:
+        for i in range(T):
+            visit = yield Denoise(i, i + 1)
+            if visit.rows < self.most:
+                yield Invert(i + 1, i)
+                yield Denoise(i, i + 1)
+
+
+def test_a_method_that_is_steered_is_evaluated_with_the_rows_that_ran(tmp_path: Path) -> None:
+    """Every step zigzags, and the first alone; each is kept by what it holds."""
+    every, first = (Sampler(Twice(most), T, 2.0) for most in (100, 3))
+    assert run(tmp_path, every) == (6 * 15, {15}) and run(tmp_path, every) == (0, {15})
+    assert run(tmp_path, first) == (6 * 9, {9})
+    assert baselines(every) == {} and len(lines([every.method], T, 2.0)) == 2
+    model = moody()
+    same = replace(every, method=ZSampling(steps=T))
+    assert torch.equal(every.draw(model, TEXTS, X), same.draw(model, TEXTS, X))
+    with pytest.raises(TypeError, match="rows are known when it has run"):
+        every.rows()
 
 
 def test_a_rule_that_is_not_linear_has_no_matched_scale() -> None:

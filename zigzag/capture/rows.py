@@ -29,8 +29,9 @@ from zigzag.guidance import LinearGuidance
 from zigzag.guidance.base import needs_state
 from zigzag.held import HeldStep
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, evaluations, gap_is_read
-from zigzag.roles import BRANCHES, STRONG, WEAK, Role, RoleName, in_order
+from zigzag.roles import BRANCHES, STRONG, WEAK, Role, RoleName, Roles, in_order
 from zigzag.solvers import Inner, Solver, StepInfo
+from zigzag.steered import Steering
 from zigzag.strengths import StrengthRule
 
 __all__ = ["plan_rows"]
@@ -40,19 +41,21 @@ def plan_rows(settled: Settled, solver: Solver) -> list[Row]:
     """The rows of a path.
 
     Raises:
-        TypeError: for guidance that is not linear in the gap: it has no scale to put into a table.
+        TypeError: for a path that is steered, and guidance that is not linear in the gap: it has no scale to put into a
+            table.
         ValueError: for a step of two evaluations whose second state does not tell the first prediction (`B = 0`), and
             for a part of a zigzag beside others that want an anchor.
     """
-    return _even(_shared(_Table(settled, solver).rows))
+    if isinstance(settled.path, Steering):
+        raise TypeError("method is steered by its walk, and a table needs the path beforehand; use sample")
+    return _even(_shared(_Table(settled.path, settled.steps, settled.roles, solver).rows))
 
 
 class _Table:
-    def __init__(self, settled: Settled, solver: Solver) -> None:
-        self.solver, self.roles = solver, settled.roles
-        self.rules = {role.name: _linear(role) for role in settled.roles}
+    def __init__(self, path: Sequence[Move], steps: Sequence[HeldStep], roles: Roles, solver: Solver) -> None:
+        self.solver, self.roles = solver, roles
+        self.rules = {role.name: _linear(role) for role in roles}
         self.rows: list[Row] = []
-        path, steps = settled.path, settled.steps
         rules = [move.strength for move in path if isinstance(move, Shift) and isinstance(move.strength, StrengthRule)]
         self.keeps_strong = any(rule.reads_state for rule in rules)
         reads, slots, begun = gap_is_read(path), slots_of(path, steps), _begun_parts(path, steps)

@@ -6,12 +6,12 @@ import argparse
 import shutil
 import sys
 
-from zigzag.checks import plan_path
 from zigzag.cli.drawing import draw_path
 from zigzag.cli.options import Commands, add_method_options, method_of
 from zigzag.evaluation.named import METHODS
 from zigzag.evaluation.solvers import make_solver
 from zigzag.moves import Renoise
+from zigzag.paths import plan_path
 from zigzag.rows import row_bounds
 from zigzag.solvers import DDIM
 

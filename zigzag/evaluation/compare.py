@@ -16,6 +16,7 @@ from zigzag.evaluation.verdicts import Paired, overall, paired, scores
 from zigzag.guidance import Guidance
 from zigzag.methods import Method, Standard
 from zigzag.solvers import Solver
+from zigzag.steered import Steered
 from zigzag.zoo.shapes import CATEGORIES
 
 __all__ = ["Line", "Results", "duels", "errors", "figures", "lines", "rows", "table"]
@@ -40,7 +41,7 @@ _LINK = {"matched scale": "at the matched scale of", "same rows": "with the rows
 
 
 def lines(
-    methods: Sequence[Method],
+    methods: Sequence[Method | Steered],
     steps: int,
     strong: float | Guidance,
     weak: float | Guidance = 0.0,

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from zigzag.evaluation.accuracy import noise, prompts
 from zigzag.evaluation.compare import Line, lines
-from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Z2Sampling, ZSampling
+from zigzag.evaluation.samplers import Sampler
+from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Z2Sampling, ZSampling
 from zigzag.sampling import Predictor, Visit, sample
 from zigzag.solvers import Solver
 from zigzag.support.extras import require_figure
@@ -110,7 +111,7 @@ def draw_lines(
     """
     # The first line is drawn once more, before: what the first run sets up is no method's cost.
     samplers = [line.sampler for line in [every[0], *every]]
-    with progress_bar(sum(len(tuple(s.method.path(s.steps))) for s in samplers), enabled=progress) as tick:
+    with progress_bar(_moves(samplers), enabled=progress) as tick:
 
         def on_move(visit: Visit) -> None:
             tick(visit.rows)
@@ -125,6 +126,12 @@ def draw_lines(
             seconds = time.perf_counter() - start
             if k > 0:
                 yield Drawn(every[k - 1], x0, trace.rows, seconds)
+
+
+def _moves(samplers: Sequence[Sampler]) -> int | None:
+    """How many moves they make; None where that is not known beforehand."""
+    paths = [s.method.path(s.steps) for s in samplers if isinstance(s.method, Method)]
+    return sum(len(tuple(path)) for path in paths) if len(paths) == len(samplers) else None
 
 
 def page(s: Settings) -> tuple[list[str], Tensor]:

@@ -151,7 +151,7 @@ class _Cell:
                 self.seconds = json.loads(self.timings.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise ValueError(f"{self.timings} is no file of timings: {error}; remove it") from error
-        self.missing = sampler.rows(model.solver) * (trial.prompts - len(self.verdicts))
+        self.missing = sampler.expected_rows(model.solver) * (trial.prompts - len(self.verdicts))
         if sampler.weak_prompt is not None:
             model.encode([sampler.weak_prompt])  # an unknown word is said now
 

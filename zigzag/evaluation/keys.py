@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zigzag.checks import as_guidance, plan_path
+from zigzag.checks import as_guidance
 from zigzag.evaluation.named import name_of
 from zigzag.evaluation.samplers import Sampler
 from zigzag.guidance import CFG, Guidance, LinearGuidance
 from zigzag.moves import Move, Renoise
+from zigzag.paths import plan_path
 from zigzag.solvers import Solver, StepInfo
+from zigzag.steered import is_steered
 
 __all__ = ["decides", "names"]
 
@@ -32,10 +34,11 @@ def names(sampler: Sampler) -> dict[str, Any]:
 def decides(sampler: Sampler, grid: Solver) -> dict[str, Any]:
     """All that the samples depend on, besides weights, prompts and noise: each long list as its length and its hash.
 
-    The moves of the path; for each move the coefficients of its step (a, b, memory, noise), what it reads and whether
-    its noise is drawn; the solver's levels and times; the strong and the weak guidance at each step of the path, and a
-    weak role of its own. A rule that is linear in the gap is its scale there, any other its state and its code, as a
-    solver or a sampler of one's own is besides. (What such code calls elsewhere is not looked into.)
+    The moves of the path (of a method that is steered by its walk, its state and code); for each move the coefficients
+    of its step (a, b, memory, noise), what it reads and whether its noise is drawn; the solver's levels and times; the
+    strong and the weak guidance at each step of the path, and a weak role of its own. A rule that is linear in the gap
+    is its scale there, any other its state and its code, as a solver or a sampler of one's own is besides. (What such
+    code calls elsewhere is not looked into.)
 
     Args:
         grid: the model's own solver of `sampler.steps` steps.
@@ -44,12 +47,21 @@ def decides(sampler: Sampler, grid: Solver) -> dict[str, Any]:
         TypeError, ValueError: as `walk`, for a path that cannot be walked; for a rule whose state cannot be told.
     """
     solver = sampler.solver_on(grid)
-    path, steps = plan_path(sampler.method, solver)
-    infos = list(dict.fromkeys(solver.info(*sorted((m.start, _end(m)))) for m in path if not isinstance(m, Renoise)))
-    held = [(h.step, h.inner, h.reads, h.interval, h.draws) for h in steps]
+    moves: Any
+    held: list[Any]
+    if is_steered(sampler.method):
+        moves = _told("method", sampler.method)
+        infos = [solver.info(i) for i in range(len(solver))]
+        held = [(solver.step(i, None, range(i)), solver.inner(i, i + 1)) for i in range(len(solver))]
+    else:
+        path, steps = plan_path(sampler.method, solver)
+        moves = _digest([*path])
+        between = (sorted((m.start, _end(m))) for m in path if not isinstance(m, Renoise))
+        infos = list(dict.fromkeys(solver.info(*knots) for knots in between))
+        held = [(h.step, h.inner, h.reads, h.interval, h.draws) for h in steps]
     levels = (*solver.knots, solver.all_times, solver.prediction, _kind(type(solver)))
     found = {
-        "moves": _digest([*path]),
+        "moves": moves,
         "steps": _digest(held),
         "levels": _digest(levels),
         "strong": _rule("strong", as_guidance("strong", sampler.guidance(solver)), infos),
@@ -79,10 +91,15 @@ def _rule(role: str, guidance: Guidance, infos: Iterable[StepInfo]) -> Any:
                 raise
     if (reset := getattr(guidance, "reset", None)) is not None:
         reset()  # as a walk does: what the last one left is no part of the rule
+    return _told(role, guidance)
+
+
+def _told(name: str, value: Any) -> Any:
+    """An object by its state and code."""
     try:
-        return _digest("rule", guidance)
+        return _digest("rule", value)
     except ValueError as error:
-        raise ValueError(f"{role}={name_of(guidance)} cannot be evaluated: {error}") from error
+        raise ValueError(f"{name}={name_of(value)} cannot be evaluated: {error}") from error
 
 
 def _digest(*parts: Any) -> list[Any]:

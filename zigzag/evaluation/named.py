@@ -9,6 +9,7 @@ from typing import Any, Final, get_type_hints
 
 from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
 from zigzag.moves import Tol
+from zigzag.steered import Steered, is_steered
 from zigzag.support.objects import find_object, names_object
 
 __all__ = ["METHODS", "label", "make_method", "name_of", "parse_method", "refinement"]
@@ -33,7 +34,7 @@ _LABELS: Final = {
 }
 
 
-def label(method: Method, options: bool = True) -> str:
+def label(method: Method | Steered, options: bool = True) -> str:
     """The name of a method in a table, with those of its options that are not the defaults."""
     kind = type(method)
     if kind not in _LABELS:
@@ -98,7 +99,7 @@ def make_method(name: str, T: int, options: Mapping[str, Any]) -> Method:
     return method
 
 
-def parse_method(text: str, T: int) -> Method:
+def parse_method(text: str, T: int) -> Method | Steered:
     """A method as one word: its name, and options after a colon: "z", "z:span=2,rounds=3", "z:refine=1e-4",
     "z:released", "z2:warmup=2"; or one of one's own, "module:object".
 
@@ -109,8 +110,10 @@ def parse_method(text: str, T: int) -> Method:
     name, _, rest = text.partition(":")
     if name not in METHODS and names_object(text):
         found = find_object(f"method must be one of {', '.join(METHODS)}, or module:object;", text)
+        if is_steered(found):
+            return found
         if not isinstance(found, Method):
-            raise ValueError(f"method {text!r} must have path(T), got {name_of(found)}")
+            raise ValueError(f"method {text!r} must have path(T) or steer(T), got {name_of(found)}")
         tuple(found.path(T))  # whose errors are said now
         return found
     flags = [key for key, kind in get_type_hints(METHODS[name]).items() if kind is bool] if name in METHODS else []

@@ -22,6 +22,7 @@ from zigzag.methods import Method, Resampling, Standard, ZSampling
 from zigzag.rows import count_rows
 from zigzag.sampling import Predictor, noise_like, sample
 from zigzag.solvers import DDIM, FlowEuler, Solver, StepInfo
+from zigzag.steered import Steered, is_steered
 from zigzag.trace import Trace
 from zigzag.zoo.learned import LearnedModel
 
@@ -46,7 +47,7 @@ class Sampler:
         ValueError: for `matched` beside `error` or another weak role, or `error` beside `weak_fn`.
     """
 
-    method: Method
+    method: Method | Steered
     steps: int
     strong: float | Guidance
     weak: float | Guidance = 0.0
@@ -103,13 +104,20 @@ class Sampler:
 
         Raises:
             ValueError: as `walk`, for steps, a scale or a method out of range.
+            TypeError: for a method that is steered by its walk: its verdicts have the rows that ran.
         """
+        if not isinstance(self.method, Method):
+            raise TypeError(f"{self.method!r} is steered by its walk: its rows are known when it has run")
         solver = self.solver_on(self._grid(own))
         strong, weak = as_guidance("strong", self.guidance(solver)), as_guidance("weak", self.weak)
         own_weak: bool | tuple[str, ...] = self.error != 0 or self.weak_fn is not None
         if not own_weak and self.weak_prompt is not None:
             own_weak = ("cond",)
         return count_rows(self.method, solver, _Branches(strong), _Branches(weak), own_weak=own_weak)
+
+    def expected_rows(self, own: Callable[[int], Solver] | None = None) -> int:
+        """`rows`; of a method that is steered by its walk, for want of better, those of standard sampling."""
+        return (replace(self, method=Standard()) if is_steered(self.method) else self).rows(own)
 
     def _grid(self, own: Callable[[int], Solver] | None) -> Solver:
         if own is not None:
@@ -183,7 +191,8 @@ def _hash(value: object) -> int:
 def baselines(sampler: Sampler, own: Callable[[int], Solver] | None = None) -> dict[str, Sampler]:
     """What a method is compared with, besides standard sampling: plain CFG at the matched scale, step by step
     ("matched scale"), and plain CFG with at least as many rows, that is, with more steps ("same rows"); without those
-    that are standard sampling, that a rule which is not linear in the gap, or a weak role of its own, does not have, or
+    that are standard sampling, that a method which is steered by its walk, whose rows and scale are not known
+    beforehand, that a rule which is not linear in the gap, or a weak role of its own, does not have, or
     that a solver of one's own has no grid for.
 
     Args:
@@ -192,7 +201,7 @@ def baselines(sampler: Sampler, own: Callable[[int], Solver] | None = None) -> d
     method, steps = sampler.method, sampler.steps
     plain = replace(sampler, method=Standard(), matched=None, error=0.0, weak_prompt=None, weak_fn=None)
     found: dict[str, Sampler] = {}
-    if isinstance(method, Standard):
+    if isinstance(method, Standard) or not isinstance(method, Method):
         return found
     scaled = not isinstance(method, Resampling) and not (isinstance(method, ZSampling) and method.released)
     if scaled and sampler.strong != sampler.weak and not sampler.other_role:

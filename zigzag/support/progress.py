@@ -13,8 +13,9 @@ from zigzag.support.extras import require
 __all__ = ["on_terminal", "progress_bar", "rows_bar", "steps_bar"]
 
 
-def progress_bar(moves: int, enabled: bool) -> AbstractContextManager[Callable[[int], None]]:
-    """Gives a function to call with the rows so far, once after each of `moves` moves; a silent one unless `enabled`.
+def progress_bar(moves: int | None, enabled: bool) -> AbstractContextManager[Callable[[int], None]]:
+    """Gives a function to call with the rows so far, once after each of `moves` moves (None: of a number that
+    is not known); a silent one unless `enabled`.
 
     Raises:
         ImportError: if tqdm is missing, naming the extra that brings it.

@@ -21,6 +21,7 @@ from zigzag.guidance import Guidance
 from zigzag.methods import Method
 from zigzag.moves import Move
 from zigzag.sampling import Generators
+from zigzag.steered import is_steered
 from zigzag.trace import Trace
 
 __all__ = ["Run", "attach"]
@@ -107,6 +108,11 @@ def attach(
         raise TypeError(f"pipe must have a scheduler and one of {', '.join(MODELS)}, got {type(pipe).__name__}")
     if "step" in vars(scheduler):
         raise ValueError("pipe: its scheduler's step is replaced already, by another attach block; leave that first")
+    if is_steered(method):
+        raise TypeError(
+            f"{method!r} is steered by its walk, and the times of a pipeline's loop are handed out before it; pass a "
+            "method with path(T), or use zigzag.sample with the pipeline's model"
+        )
     if isinstance(method, type | str) or not isinstance(method, Method | Sequence | Way):
         raise TypeError(
             f"method must have path(T) or be a sequence of moves, or an Inversion or Reconstruction, got {method!r}"

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from zigzag.adapters.diffusers.answering import Answering
 from zigzag.adapters.diffusers.cast import Cast, calls_of, passes_of
-from zigzag.checks import plan_path
 from zigzag.guided import Answer, Query, check_shown
 from zigzag.methods import Method, Standard
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol
+from zigzag.paths import plan_path
 from zigzag.sampling import Traversal, Visit, traverse
 from zigzag.solvers import Solver
 from zigzag.trace import Trace

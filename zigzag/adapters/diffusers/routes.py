@@ -9,9 +9,9 @@ from zigzag.adapters.diffusers.layout import Part
 from zigzag.adapters.diffusers.loop import is_plain, moved, moves_of
 from zigzag.adapters.diffusers.plans import Plan
 from zigzag.adapters.diffusers.ways import Way
-from zigzag.checks import plan_path
 from zigzag.methods import Method, Standard
 from zigzag.moves import Move
+from zigzag.paths import plan_path
 
 __all__ = ["asks_on", "check_whole", "is_standard", "path_on", "stood_on"]
 

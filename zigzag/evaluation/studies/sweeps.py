@@ -29,7 +29,8 @@ def _plain(
 
 
 def _scale_of(sampler: Sampler) -> Sampler:
-    return Sampler(Standard(), sampler.steps, sampler.strong, sampler.weak, matched=sampler.method)
+    method = sampler.method if isinstance(sampler.method, Method) else None
+    return Sampler(Standard(), sampler.steps, sampler.strong, sampler.weak, matched=method)
 
 
 def _table(points: list[Point], rivals: Callable[[Point], Sequence[Sampler]] = lambda point: [_plain()]) -> list[Line]:

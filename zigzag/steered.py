@@ -1,0 +1,103 @@
+"""Methods that see where the walk stands, and choose its next move by that."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, runtime_checkable
+
+from zigzag.held import HeldStep, Planned
+from zigzag.moves import Denoise, Move, Shift
+from zigzag.paths import check_cached, check_move
+from zigzag.solvers import Solver
+
+if TYPE_CHECKING:
+    from zigzag.sampling import Visit
+
+__all__ = ["Next", "Steered", "Steering", "is_steered"]
+
+Next: TypeAlias = tuple[Move, HeldStep, bool]
+
+
+def is_steered(method: object) -> TypeGuard[Steered]:
+    """Whether a method has no path but by its walk."""
+    return hasattr(method, "steer") and not hasattr(method, "path") and not isinstance(method, type)
+
+
+@runtime_checkable
+class Steered(Protocol):
+    """A method whose path depends on the walk: each move may be chosen by where the one before it has led.
+
+    It has `steer(T)` in the place of `path(T)`. There is one path for the batch; what is to differ by sample is a
+    `strength`. Reading a tensor to choose a move makes the host wait for the device, once a move. Whatever needs the
+    path beforehand (`capture`, `attach`, `matched_cfg`, `count_rows`, the gradients of the last K steps) refuses it.
+    """
+
+    def steer(self, T: int) -> Generator[Move, Visit, None]:
+        """A generator that yields the first move, is sent the `Visit` after each, and yields the next.
+
+        The visit has the state that the walk goes on from (that of a callback, where it gave another), and the gap
+        that is cached: every Denoise leaves one. It ends where the path does.
+        """
+        ...
+
+
+class Steering:
+    """The moves of a steered method, each checked when it comes, with its step: `(move, step, caches a gap)`.
+
+    What a later move may read is not known, so that all is kept: whatever a solver remembers of the knots, the noise of
+    every interval, and the gap of every Denoise.
+
+    Args:
+        method: whose generator is begun. solver: on whose grid.
+
+    Attributes:
+        told: what the method is sent before its next move, set by whoever made the last one.
+
+    Raises:
+        TypeError, ValueError: as `plan_path`: at once for the first move, for the others where they come; and for a
+            solver with `fresh_noise`, which has to know which Denoise leaves its knot for good.
+    """
+
+    def __init__(self, method: Steered, solver: Solver) -> None:
+        if solver.fresh_noise:
+            raise ValueError(
+                f"{method!r} is steered by its walk, and {solver!r} with fresh_noise=True has to know beforehand which "
+                "Denoise leaves its knot for good; use fresh_noise=False"
+            )
+        self.told: Visit | None = None
+        self._moves, self._planned, self._path = method.steer(len(solver)), Planned(solver), list[Move]()
+        if not isinstance(self._moves, Generator):
+            raise TypeError(f"{method!r}: steer(T) must be a generator of moves, got {self._moves!r}")
+        first = self._next()
+        if first is None:
+            raise ValueError("method: the path has no moves")
+        self._first = first
+
+    def __iter__(self) -> Iterator[Next]:
+        move: Next | None = self._first
+        while move is not None:
+            yield move
+            move = self._next()
+
+    def _next(self) -> Next | None:
+        try:
+            # Nothing here holds the visit, or its prediction would be held through the next model call.
+            move = self._moves.send(self._told())  # type: ignore[arg-type]
+        except StopIteration:
+            return None
+        self._path.append(move)
+        k = len(self._path) - 1
+        check_move(self._path, k, move)
+        if not any(isinstance(before, Denoise | Shift) for before in self._path[:k]):
+            check_cached(k, move)
+        try:
+            held = self._planned.step(move)
+        except ValueError as error:
+            raise ValueError(f"move {k} of the path, {move!r}: {error}") from None
+        denoises = isinstance(move, Denoise)
+        leaves, keeps = denoises and self._planned.solver.memory > 0, held.interval is not None
+        return move, held._replace(leaves=leaves, keeps=keeps), denoises
+
+    def _told(self) -> Visit | None:
+        told, self.told = self.told, None
+        return told
