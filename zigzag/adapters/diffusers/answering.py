@@ -11,29 +11,10 @@ from torch import Tensor
 from zigzag.adapters.diffusers.branches import Branches, Naming
 from zigzag.adapters.diffusers.cast import Cast, Pass
 from zigzag.adapters.diffusers.draws import Draws
-from zigzag.solvers import Solver, StepInfo
+from zigzag.adapters.hosts import Own
+from zigzag.solvers import Solver
 
-__all__ = ["Answering", "Own"]
-
-
-class Own:
-    """The pipeline's own guidance, whatever its rule, its prediction held until it is called for."""
-
-    def __init__(self) -> None:
-        self.prediction: Tensor | None = None
-        self.both = False
-
-    def __repr__(self) -> str:
-        return "the pipeline's own guidance"
-
-    def branches(self, step: StepInfo) -> tuple[bool, bool]:
-        """`(cond, uncond)`: what the pipeline evaluates, which is not for the traversal to choose."""
-        return self.both, self.both
-
-    def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo) -> Tensor:
-        """The pipeline's prediction of this call."""
-        assert self.prediction is not None
-        return self.prediction
+__all__ = ["Answering"]
 
 
 class Answering:
@@ -61,7 +42,7 @@ class Answering:
     place: int | None
 
     def __init__(self, solver: Solver, cast: Cast) -> None:
-        self.solver, self.cast, self.own = solver, cast, Own()
+        self.solver, self.cast, self.own = solver, cast, Own("the pipeline")
         self.calls, self.rows = 0, 0
         self.entered, self._naming = False, Naming()
         self._handed: tuple[Tensor, Tensor, int | None] | None = None  # itself, what it was, its count of writes

@@ -20,7 +20,7 @@ from zigzag.sampling import Traversal, Visit, traverse
 from zigzag.solvers import Solver
 from zigzag.trace import Trace
 
-__all__ = ["Loop", "enters", "is_plain", "moved", "moves_of", "only_inverts"]
+__all__ = ["Loop", "enters", "moved", "moves_of", "only_inverts"]
 
 
 def moves_of(method: Method | Sequence[Move], steps: int) -> tuple[Move, ...]:
@@ -57,11 +57,6 @@ def enters(path: object) -> bool:
 def only_inverts(path: object) -> bool:
     """Whether it is moves that go up, and nothing else: without a prediction to be told from the weak one."""
     return isinstance(path, Sequence) and all(isinstance(move, Invert | Renoise) for move in path)
-
-
-def is_plain(path: Sequence[Move]) -> bool:
-    """Whether the path is standard sampling, which the pipeline's own scheduler can be left to do."""
-    return not path or tuple(path) == Standard().path(len(path))
 
 
 class Loop(Answering):

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from zigzag.adapters.diffusers.cast import Cast, Pass, passes_of
 from zigzag.adapters.diffusers.layout import Part
-from zigzag.adapters.diffusers.loop import is_plain, moved, moves_of
+from zigzag.adapters.diffusers.loop import moved, moves_of
 from zigzag.adapters.diffusers.plans import Plan
 from zigzag.adapters.diffusers.ways import Way
+from zigzag.adapters.hosts import is_plain
 from zigzag.methods import Method, Standard
 from zigzag.moves import Move
 from zigzag.paths import plan_path

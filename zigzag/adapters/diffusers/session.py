@@ -18,7 +18,7 @@ from zigzag.adapters.diffusers.graphed import Graphed
 from zigzag.adapters.diffusers.layout import Part
 from zigzag.adapters.diffusers.led import enter
 from zigzag.adapters.diffusers.levels import noised, noised_by_call, scaled
-from zigzag.adapters.diffusers.loop import Loop, enters, is_plain, moved
+from zigzag.adapters.diffusers.loop import Loop, enters, moved
 from zigzag.adapters.diffusers.patches import Patches
 from zigzag.adapters.diffusers.plans import Plan, plan_of
 from zigzag.adapters.diffusers.progress import Progress
@@ -27,6 +27,7 @@ from zigzag.adapters.diffusers.scheme_loop import SchemeLoop
 from zigzag.adapters.diffusers.steps import Steps
 from zigzag.adapters.diffusers.timesteps import Times, is_tail, plain, spread, with_data
 from zigzag.adapters.diffusers.ways import Way, tour_of
+from zigzag.adapters.hosts import is_plain
 from zigzag.inversion import Inverted
 from zigzag.methods import Method
 from zigzag.moves import Move

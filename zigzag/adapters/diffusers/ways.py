@@ -12,9 +12,9 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from zigzag.adapters.diffusers.answering import Own
 from zigzag.adapters.diffusers.plans import Plan
 from zigzag.adapters.diffusers.stepping import config_of, name_of
+from zigzag.adapters.hosts import Own
 from zigzag.checks import check_generator
 from zigzag.guided import Answer, Asking, Guided
 from zigzag.inversion import Inverted, Scheme, ending_above, telling_last
@@ -182,7 +182,7 @@ def tour_of(way: Way, solver: Solver) -> list[int]:
 
     An iteration that ends when it has converged never does so on predictions that are not numbers.
     """
-    own, told = Own(), list[int]()
+    own, told = Own("the pipeline"), list[int]()
     own.prediction = torch.full((1, 1), torch.nan)
     asking = way.rehearse(solver, Role("strong", own))
     with warnings.catch_warnings():
