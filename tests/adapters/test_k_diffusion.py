@@ -222,6 +222,7 @@ def test_a_model_that_does_not_say_its_input_scale_is_refused_where_that_matters
         ({"method": ZSampling}, "method must have path"),
         ({"weak": "0"}, "weak must be a number"),
         ({"eta": 1.5}, "eta must lie"),
+        ({"eta": 0.5, "solver": DDIM.karras}, "give it noise of its own"),
         ({"solver": DDIM.karras(T)}, "solver must be callable"),
         ({"rescale": 2.0}, "rescale must be a bool or a function"),
         ({"trace": []}, "trace must be a Trace"),

@@ -76,11 +76,12 @@ def calc_cond_batch(
     model: Network, conds: list[Any], x: Tensor, sigma: Tensor, options: dict[str, Any]
 ) -> list[Tensor]:
     """All conditions in one batch, each with its place; zeros for one that is missing or off."""
-    places = [k for k, cond in enumerate(conds) if cond and is_on(cond[0], sigma)]
+    on = {k: [each for each in cond or [] if is_on(each, sigma)] for k, cond in enumerate(conds)}
+    places = [k for k, entries in on.items() if entries]
     out = [torch.zeros_like(x) for _ in conds]
     if not places:
         return out
-    values = torch.tensor([conds[k][0]["value"] for k in places], dtype=x.dtype).repeat_interleave(len(x))
+    values = torch.tensor([on[k][0]["value"] for k in places], dtype=x.dtype).repeat_interleave(len(x))
     c = {"c_crossattn": values, "transformer_options": {"cond_or_uncond": places}}
     given = {"input": torch.cat([x] * len(places)), "timestep": torch.cat([sigma] * len(places)), "c": c}
     if (wrapper := options.get("model_function_wrapper")) is not None:

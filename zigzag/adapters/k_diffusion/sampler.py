@@ -73,7 +73,7 @@ def sampler(
         method: one of `zigzag.methods`, or moves from knot 0 to the last. `Standard()`, of first order and without
             noise, is the host's own Euler sampler, bit for bit, on any sigmas.
         weak: the guidance of Invert, as in `zigzag.sample`: a number or a `Guidance`.
-        eta: ancestral noise, in [0, 1]: the same share as of k-diffusion's ancestral Euler sampler.
+        eta: ancestral noise of Euler steps, in [0, 1]: the same share as of k-diffusion's ancestral Euler sampler.
         solver: makes another solver of the grid that it is given: `DPMSolver.on`, say, which is 2M there.
         rescale: an inversion shows the model a state at `σ_j` told `σ_i`, and a model divides what it is shown by the
             size that a state of the *told* level has. With True the state is multiplied by `s(σ_j)/s(σ_i)` before, with
@@ -109,6 +109,8 @@ def sampler(
     for name, function in {"solver": solver, "calc_cond_batch": calc_cond_batch, "euler": euler}.items():
         if function is not None and not callable(function):
             raise TypeError(f"{name} must be callable, got {function!r}")
+    if eta and solver is not None:
+        raise ValueError(f"eta={eta!r} is of Euler steps, and solver makes others: give it noise of its own (sde=True)")
     rule = as_guidance("weak", weak)
 
     @torch.no_grad()
