@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # Twice the threads on the same cores spin against each other; the models here are small.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test lint types tests clean
+.PHONY: demo test lint types tests comfyui clean
 
 demo: $(VENV)/.demo
 	$(BIN)/zigzag demo --out out/demo
@@ -29,6 +29,13 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(BIN)/mypy
+
+# COMFYUI is a checkout of ComfyUI, COMFYUI_PYTHON one that has what it needs; zigzag is found from here.
+COMFYUI_PYTHON ?= python3
+
+comfyui:
+	@test -n "$(COMFYUI)" || { echo "COMFYUI=path/to/ComfyUI make comfyui"; exit 2; }
+	$(COMFYUI_PYTHON) integrations/comfyui/check "$(COMFYUI)"
 
 $(VENV)/.base: constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,50 @@ def test_every_widget_says_what_it_is_for(package: ModuleType) -> None:
         for name, (_, options) in node.INPUT_TYPES()["required"].items():
             assert options["tooltip"], name
     assert package.NODE_CLASS_MAPPINGS.keys() == package.NODE_DISPLAY_NAME_MAPPINGS.keys()
+
+
+@pytest.fixture
+def workflows() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("zigzag_workflows", HOME / "check/workflows.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_workflows_are_what_their_script_writes(workflows: ModuleType) -> None:
+    kept = {path.stem: json.loads(path.read_text()) for path in (HOME / "example_workflows").glob("*.json")}
+    assert kept == {name: workflows.saved(nodes) for name, nodes in workflows.WORKFLOWS.items()}
+    assert len(kept) == 4
+
+
+def test_the_example_workflows_set_every_widget_of_the_node_to_a_value_that_it_takes(
+    package: ModuleType, workflows: ModuleType
+) -> None:
+    inputs = package.NODE_CLASS_MAPPINGS["ZigzagSampler"].INPUT_TYPES()["required"]
+    for nodes in workflows.WORKFLOWS.values():
+        values = nodes["zigzag"].widgets
+        for (name, (kind, *options)), value in zip(inputs.items(), values, strict=True):
+            if isinstance(kind, list):
+                assert value in kind, name
+            elif kind == "BOOLEAN":
+                assert isinstance(value, bool)
+            else:
+                assert options[0]["min"] <= value <= options[0]["max"], name
+        steps = nodes["sigmas"].widgets[1]
+        method = made(package, **dict(zip(inputs, values, strict=True))).sampler_function.method
+        assert method.path(steps)
+
+
+def test_every_link_of_an_example_workflow_joins_slots_of_one_type(workflows: ModuleType) -> None:
+    for nodes in workflows.WORKFLOWS.values():
+        saved = workflows.saved(nodes)
+        by_id = {node["id"]: node for node in saved["nodes"]}
+        for number, origin, output, target, place, kind in saved["links"]:
+            one, other = by_id[origin]["outputs"][output], by_id[target]["inputs"][place]
+            assert one["type"] == kind and other["type"] in (kind, "*")
+            assert number in one["links"] and other["link"] == number
+        assert all(slot["link"] for node in saved["nodes"] for slot in node["inputs"])
 
 
 def test_outside_of_comfyui_the_package_says_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
