@@ -10,6 +10,7 @@ guidance, back under a weak one, forward again.
 """
 
 from zigzag.capture.graphs import capture
+from zigzag.citations import cite
 from zigzag.conditions import MISSING
 from zigzag.guidance import APG, CFG, CFGPlusPlus, CFGZeroStar, Guidance, Interval, Polaris, RescaledCFG, State
 from zigzag.matched import matched_cfg
@@ -65,6 +66,7 @@ __all__ = [
     "ZSampling",
     "adapt_prediction",
     "capture",
+    "cite",
     "convert",
     "count_rows",
     "matched_cfg",
