@@ -1,5 +1,6 @@
-# make demo   draw a page of prompts with every method        make test   lint, types and tests
-# Both make .venv on the first run. PYTHON=python3.12 make test chooses the interpreter.
+# make demo   draw a page of prompts with every method        make test   lint, types, docs and tests
+# make docs   build the site into build/site
+# All make .venv on the first run. PYTHON=python3.12 make test chooses the interpreter.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # Twice the threads on the same cores spin against each other; the models here are small.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test lint types tests comfyui clean
+.PHONY: demo docs test lint types tests comfyui clean
 
 demo: $(VENV)/.demo
 	$(BIN)/zigzag demo --out out/demo
@@ -18,7 +19,7 @@ demo: $(VENV)/.demo
 WORKERS ?= 2
 
 test: $(VENV)/.test
-	$(MAKE) --no-print-directory --jobs=2 lint types tests
+	$(MAKE) --no-print-directory --jobs=2 lint types docs tests
 
 tests: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
@@ -29,6 +30,12 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(BIN)/mypy
+
+# Offline and strict: a warning, a broken link, a missing name or a cell that raises ends it. Sphinx 9 needs Python 3.11.
+docs: $(VENV)/.test
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	    OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --nitpicky --fresh-env --quiet docs build/site; \
+	else echo "docs: not built on Python 3.10, for which there is no Sphinx 9"; fi
 
 # COMFYUI is a checkout of ComfyUI, COMFYUI_PYTHON one that has what it needs; zigzag is found from here.
 COMFYUI_PYTHON ?= python3

