@@ -135,7 +135,7 @@ def convert(x: Tensor, e: Tensor, alpha: Coefficient, sigma: Coefficient, source
 
     .. math::
         v = \alpha\,\varepsilon - \sigma\,x_0, \qquad u = \varepsilon - x_0 \;\text{("flow")}, \qquad
-        -u \;\text{("flow_to_data")}, \qquad \nabla\log p = -\varepsilon/\sigma \;\text{("score")}
+        -u \;\text{("flow\_to\_data")}, \qquad \nabla\log p = -\varepsilon/\sigma \;\text{("score")}
 
     Args:
         x, e: `(B, …)`.
