@@ -54,7 +54,8 @@ def attach(
     that it remembers (by knot) and the noise that it adds, drawn as it would draw it (once for each interval). So a
     zigzag without a gap changes nothing, on a multistep or stochastic scheduler either. Steps of two model calls (Heun,
     KDPM2, PNDM's first) are one: a Denoise makes both calls, an Invert one. A corrector (UniPC, SA-Solver) is left out,
-    with a warning. `Standard()` leaves the steps to the scheduler: bit by bit what the pipeline does by itself.
+    with a warning, and a last step that does nothing, with its call. `Standard()` leaves the steps to the scheduler:
+    bit by bit what the pipeline does by itself.
 
     Args:
         pipe: a diffusers pipeline with a `scheduler` and a `unet`, `transformer`, `prior` or `decoder`. On leaving the

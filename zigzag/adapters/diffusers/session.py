@@ -150,8 +150,8 @@ class Session:
         if plan is None or not isinstance(total, int):
             return bar
         calls = total
-        if total <= len(groups := plan.rehearsed.groups):
-            start = groups[-total].first if total else 0
+        if total <= len(groups := plan.rehearsed.groups) or total == len(self.now.grid):
+            start = groups[-total].first if 0 < total <= len(groups) else 0
             try:
                 calls = len(self.asks(start, len(self.now.grid) - start))
             except ValueError:  # said when the loop begins
