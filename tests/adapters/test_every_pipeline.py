@@ -6,6 +6,7 @@ What a led pipeline gives is held against a loop that is written by hand (swept_
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +18,13 @@ import torch
 from torch import Tensor
 
 from zigzag import Standard, Z2Sampling, ZSampling
+from zigzag.inversion import Recorded
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
-attach = pytest.importorskip("zigzag.adapters.diffusers").attach
+adapters = pytest.importorskip("zigzag.adapters.diffusers")
+attach, Inversion, Reconstruction = adapters.attach, adapters.Inversion, adapters.Reconstruction
+scheme_loop = pytest.importorskip("zigzag.adapters.diffusers.scheme_loop")
 
 import swept  # noqa: E402
 import swept_by_hand  # noqa: E402
@@ -151,3 +155,53 @@ def test_the_page_on_diffusers_says_of_each_class_what_becomes_of_it() -> None:
         if "," not in name:
             kind = "refused" if known(name).case.refused else "led"
             assert f"`{name.removesuffix('Pipeline')}`" in said[kind], name
+
+
+# Three branches, a perturbed one, none; sigma times the latents, frames first, a condition behind the state.
+INVERTED = [
+    "StableDiffusionInstructPix2PixPipeline", "StableDiffusionPAGPipeline", "StableVideoDiffusionPipeline",
+    "FluxControlPipeline", "QwenImageImg2ImgPipeline", "KandinskyPipeline", "StableCascadeDecoderPipeline",
+    "CogVideoXImageToVideoPipeline", "WanVACEPipeline", "MochiPipeline", "Cosmos2TextToImagePipeline",
+    "HunyuanVideoPipeline", "SanaVideoPipeline",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INVERTED)
+def test_an_inversion_comes_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the state that was handed in, of the shape that the pipeline prepares; the rows counted, nothing left."""
+    case, *_ = known(name)
+    states, z0 = list[Tensor](), latents_of(case)
+    loop, answer = scheme_loop.SchemeLoop, scheme_loop.SchemeLoop.answer
+    monkeypatch.setattr(loop, "answer", lambda *args: states.append(answer(*args)) or states[-1])
+    with put_back(name):
+        with attach(case.pipe, Inversion(Recorded())) as run, case.seen() as seen:
+            dataclasses.replace(case, call=case.call | {"latents": z0}).run()
+        assert run.rows == sum(seen) / case.samples == run.inverted.report.rows
+        with attach(case.pipe, Reconstruction(run.inverted)) as run, case.seen() as seen:
+            case.run()
+        assert run.rows == sum(seen) / case.samples
+    assert off(states[-1], z0) <= WANTED < off(states[0], z0)
+
+
+def test_an_inversion_leads_one_state() -> None:
+    """Of video and sound it would lead the one."""
+    case, *_ = known("LTX2Pipeline")
+    given = dataclasses.replace(case, call=case.call | {"latents": latents_of(case)})
+    with pytest.raises(ValueError, match="two states"), attach(case.pipe, Inversion(Recorded())):
+        given.run()
+
+
+def latents_of(case: swept.Swept) -> Tensor:
+    """Latents of the shape of those that the pipeline prepares first."""
+    prepare, prepared = case.pipe.prepare_latents, list[Any]()
+
+    @functools.wraps(prepare)
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        prepared.append(prepare(*args, **kwargs))
+        return prepared[-1]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(case.pipe, "prepare_latents", noted)
+        case.run()
+    first = prepared[0][0] if isinstance(prepared[0], tuple) else prepared[0]
+    return torch.randn(first.shape, generator=torch.Generator().manual_seed(4), dtype=first.dtype) / 2

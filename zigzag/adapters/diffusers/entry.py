@@ -72,11 +72,12 @@ class Entry:
 
 def check_takes_latents(pipe: Any) -> None:
     """Raises ValueError for a pipeline that no state can be handed to."""
-    prepare = getattr(pipe, "prepare_latents", None)
-    if prepare is None or "latents" not in inspect.signature(prepare).parameters:
+    takers = (type(pipe).__call__, getattr(pipe, "prepare_latents", None))
+    if any(taker is None or "latents" not in inspect.signature(taker).parameters for taker in takers):
         raise ValueError(
             f"pipe: {type(pipe).__name__} takes no latents of one's own, with which a path from below knot 0 and an "
-            "inversion begin: its prepare_latents has no such argument; take the text-to-image (or -video) pipeline"
+            "inversion begin (neither by its call nor by its prepare_latents); take the text-to-image, or -video, "
+            "pipeline of the model"
         )
 
 

@@ -123,7 +123,8 @@ class Session:
         original(*args, **kwargs)
         self.now.begin_grid()
         if not is_standard(self.now.method, len(self.now.grid)):
-            unfit.refuse_perturbed(self.now.pipe)
+            if self.now.cast.rules():
+                unfit.refuse_perturbed(self.now.pipe)
             with self.now.grid.shown():
                 self.now.plan = plan_of(self.now.scheduler)
         self.now.scheduler.timesteps = spread(self.now.grid.times, 0, self)
@@ -245,7 +246,8 @@ class Session:
         else:
             loop = Loop([moved(move, part.knot) for move in path], now.plan.solver, now.cast, now.trace)
         now.loop = loop
-        unfit.refuse_unfit(now.pipe, self.models, steps=count, calls=len(loop.asked), entered=entered)
+        named = bool(now.cast.rules())
+        unfit.refuse_unfit(now.pipe, self.models, steps=count, calls=len(loop.asked), named=named, entered=entered)
         if entered:
             enter(loop, now.plan, now.grid, now.entry, now.extras, now.generator or self._generator)
             now.run.knot = loop.knot

@@ -12,6 +12,7 @@ from zigzag.adapters.diffusers.led import Led, begun, entered
 from zigzag.adapters.diffusers.loop import Loop
 from zigzag.adapters.diffusers.progress import Progress
 from zigzag.adapters.diffusers.routes import is_standard
+from zigzag.adapters.diffusers.scheme_loop import SchemeLoop
 from zigzag.adapters.diffusers.seconds import Second
 
 __all__ = ["Steps"]
@@ -102,6 +103,8 @@ class Steps:
 
     def _second_step(self, scheduler: Any, given: Mapping[str, Any]) -> Any:
         now = self.now
+        if isinstance(now.loop, SchemeLoop):
+            raise ValueError("the pipeline has two states, as sound beside images, and an inversion leads one")
         apart = not now.taken or now.calls.outputs or not unfit.same_time(given["timestep"], now.told)
         if apart or not isinstance(now.loop, Loop):
             unfit.refuse_copy()

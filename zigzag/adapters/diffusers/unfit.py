@@ -57,16 +57,19 @@ def refuse_per_token(extras: Mapping[str, Any]) -> None:
             )
 
 
-def refuse_unfit(pipe: Any, models: Sequence[nn.Module], *, steps: int, calls: int, entered: bool = False) -> None:
+def refuse_unfit(
+    pipe: Any, models: Sequence[nn.Module], *, steps: int, calls: int, named: bool = True, entered: bool = False
+) -> None:
     """Raises ValueError for a pipeline that a path of so many `calls` on so many `steps` would lead wrong.
 
-    Those are: a model with a cache; perturbed-attention guidance, which without an unconditional branch evaluates two
-    branches all the same; and, where there are more calls than steps, pipelines that hold the counter of their loop
-    against the number of steps, and so switch something off at the call of that number; also where the path has
-    `entered` below knot 0, so that the call's number is not the step's.
+    Those are: a model with a cache; where two branches are `named`, perturbed-attention guidance, which without an
+    unconditional branch evaluates two all the same; and, where there are more calls than steps, pipelines that hold the
+    counter of their loop against the number of steps, and so switch something off at the call of that number; also
+    where the path has `entered` below knot 0, so that the call's number is not the step's.
     """
     refuse_caches(models)
-    refuse_perturbed(pipe)
+    if named:
+        refuse_perturbed(pipe)
     if calls > steps or entered:
         _refuse_counting(pipe, so := f"and the method makes {calls} calls on {steps} steps")
         _refuse_stepwise(pipe, so)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from zigzag.inversion.settling import check_accuracy, check_solver, held_noises,
 from zigzag.roles import Role, Roles
 from zigzag.sampling import Generators
 from zigzag.solvers import Solver
+from zigzag.solvers.grids import Prediction
 
 __all__ = ["Inversion", "Reconstruction", "Way", "tour_of"]
 
@@ -224,6 +225,10 @@ def _grids(plan: Plan, scheme: Scheme) -> list[Solver]:
             found.append(solver)
         except ValueError as error:
             said = str(error).replace(repr(solver), repr(own))
+    if not found and own.prediction not in get_args(Prediction):
+        said = (
+            f"it is written for predictions of {', '.join(get_args(Prediction))}, and here they are {own.prediction!r}"
+        )
     if not found:
         order_1 = f"; {name}.from_config(scheduler.config, solver_order=1) is of order 1"
         multistep = own.memory and "solver_order" in config_of(scheduler)
