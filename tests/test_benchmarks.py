@@ -228,3 +228,16 @@ def test_edits(tmp_path: Path) -> None:
     assert all(f["back"] < 1e-5 for name, f in by.items() if name not in ("fixed-point", "fresh noise"))
     assert all(0 <= f["took"] <= 2 and 0 <= f["kept"] <= 1 and name in printed for name, f in by.items())
     assert by["direct"]["kept"] > by["fresh noise"]["kept"]
+
+
+def test_refine(tmp_path: Path) -> None:
+    """On the digits, 3 steps: a tolerance leaves less than a count of as many rows, and acceleration takes fewer."""
+    printed, results = figures("refine", tmp_path)
+    (result,) = results
+    by = {f["refine"]: f for f in result["figures"]}
+    counts = {int(name): f for name, f in by.items() if name.isdigit()}
+    fine, plain = (next(f for name, f in by.items() if f"1e-06, anderson={m}" in name) for m in (3, 0))
+    # A row an evaluation more for each of the two inversions, at w = 0.
+    assert all(f["rows"] == counts[0]["rows"] + 2 * K for K, f in counts.items())
+    assert fine["worst"] < 1e-4 < counts[9]["median"] and fine["rows"] < counts[9]["rows"] < plain["rows"]
+    assert fine["missed"] == 0 and printed.count("refine=") == len(by)
