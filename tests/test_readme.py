@@ -18,7 +18,7 @@ STUDY = (ROOT / "docs/study.md").read_text(encoding="utf-8")
 SPEED = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
 GUIDES = [
     (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
-    for name in ("training", "inversion", "tutorial-inversion", "extending")
+    for name in ("training", "inversion", "tutorials/schemes", "extending")
 ]
 # Those of docs/diffusers.md that build their pipeline; the others load one.
 IN_DIFFUSERS = [
@@ -103,7 +103,7 @@ def test_the_inversion_of_the_tutorial_says_what_it_shows(
     from zigzag.cli import main
 
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "docs/tutorial-inversion.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/tutorials/schemes.md").read_text(encoding="utf-8")
     (line,) = re.findall(r"^zigzag (invert .*)$", text, re.MULTILINE)
     assert main(shlex.split(line)) == 0
     printed = re.sub(r"[\d.e-]+ at most", "…", capsys.readouterr().out)
