@@ -93,12 +93,22 @@ def test_the_end_of_one_loop_leaves_another_as_it_is() -> None:
     assert torch.equal(two(x), expected)
 
 
-def test_a_capture_that_fails_leaves_the_process_as_it_was() -> None:
+def reads(e: Tensor, t: Tensor) -> Tensor:
+    return e * float(t[0] > 0)
+
+
+def synchronizes(e: Tensor, t: Tensor) -> Tensor:
+    torch.cuda.synchronize()  # which the debug mode lets pass: the capture itself fails
+    return e
+
+
+@pytest.mark.parametrize("wait", [reads, synchronizes])
+def test_a_capture_that_fails_leaves_the_process_as_it_was(wait: Callable[[Tensor, Tensor], Tensor]) -> None:
     model, given = network(), inputs()
     before, mode = torch.cuda.current_stream(), torch.cuda.get_sync_debug_mode()
 
     def waits(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        return model(x, t, cond) * float(t[0] > 0)
+        return wait(model(x, t, cond), t)
 
     with pytest.raises(RuntimeError, match="must not wait for the device"):
         captured(waits, **given)
@@ -113,7 +123,7 @@ def test_running_out_of_memory_is_said_as_such() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         captured(greedy, **inputs())
-    test_a_capture_that_fails_leaves_the_process_as_it_was()
+    test_a_capture_that_fails_leaves_the_process_as_it_was(reads)
 
 
 def test_autocast_is_refused_but_for_one_without_a_cache() -> None:

@@ -178,7 +178,7 @@ class Emulator:
     Attributes:
         current: the current stream. debug: the debug mode for waits. graphs: all that were captured.
         captures: how each was asked for. events: captures and clearings of workspaces, in order.
-        spoiled: whether a capture has failed, after which the allocator of torch up to 2.11 does not recover.
+        spoiled: whether a capture has failed, and the allocator of torch up to 2.11 is still recording into its pool.
     """
 
     def __init__(self) -> None:
@@ -200,9 +200,16 @@ class Emulator:
         for name, fake in fakes.items():
             patch.setattr(torch.cuda, name, fake)
         patch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: self.events.append("clear"), raising=False)
+        patch.setattr(torch._C, "_cuda_endAllocateToPool", self._end_allocating, raising=False)
         for module in (graphs, *asking):
             patch.setattr(module, "can_record", lambda device: True)
         return self
+
+    def _end_allocating(self, device: Any, pool: Any) -> None:
+        if not self.spoiled:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        assert pool is self.captures[-1]["pool"]
+        self.spoiled = False
 
     def _set(self, stream: Stream) -> None:
         self.current = stream

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -25,8 +25,8 @@ class Recording(Generic[K]):
 
     A function works in buffers that stay where they are. It runs three times before it is recorded: to choose
     algorithms and compile, to see which modules run, and to see that the host never waits for the device. A wait is an
-    error there, with its own traceback; within a capture it would be another one, and on torch up to 2.11 the allocator
-    would not recover from it.
+    error there, with its own traceback; within a capture it would be another one, from which torch up to 2.11 does not
+    recover by itself.
 
     The stream is this recording's own, and so are the workspaces of cuBLAS, which torch keeps by stream: they are
     cleared before the first capture and after the last, so that what the graphs use lies in their own pool, and the
@@ -71,10 +71,10 @@ class Recording(Generic[K]):
                 with torch.cuda.stream(self.stream):
                     self.weights = self._try(functions, reset, calls)
                     reset()
-                self._record(functions)
+                self._record(functions, device)
             finally:
                 torch.cuda.set_stream(before)  # which the end of a failed capture leaves out
-                before.wait_stream(self.stream)
+            before.wait_stream(self.stream)
 
     def replay(self, key: K) -> Any:
         """Runs the graph of a function; the result is in the buffers, and in `outputs[key]`, which is returned."""
@@ -113,7 +113,7 @@ class Recording(Generic[K]):
             raise
         return Weights(modules)
 
-    def _record(self, functions: Mapping[K, Callable[[], Any]]) -> None:
+    def _record(self, functions: Mapping[K, Callable[[], Any]], device: torch.device) -> None:
         pool = torch.cuda.graph_pool_handle()
         _clear_workspaces()
         for key, function in functions.items():
@@ -127,6 +127,7 @@ class Recording(Generic[K]):
                         inner = error
                         raise
             except Exception as error:
+                _close(pool, device)
                 first = inner or error  # the end of the capture has an error of its own then, which says less
                 if _is_of_capture(first):
                     raise self._explained(first) from first
@@ -160,6 +161,14 @@ def _syncs_are_errors() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
+
+
+def _close(pool: Any, device: torch.device) -> None:
+    # Torch up to 2.11 leaves the allocator recording into the pool of a capture that failed, and asserts afterwards.
+    end = getattr(torch._C, "_cuda_endAllocateToPool", None)
+    if end is not None:
+        with suppress(RuntimeError):  # later versions have ended it
+            end(device.index, pool)
 
 
 def _clear_workspaces() -> None:
