@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from zigzag.checks import Given, check_generator, moves_recorded, roles_asked, settle
 from zigzag.conditions import MISSING
+from zigzag.driving import Traversal, drive
 from zigzag.guidance import Guidance
-from zigzag.guided import Answer, Guided, Query
+from zigzag.guided import Guided
 from zigzag.held import Draw, Held, HeldStep, Left
 from zigzag.methods import Method
 from zigzag.model import Model, Models, Predictor
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol, gap_is_read
+from zigzag.noise import Generators, noise_like, noise_of
 from zigzag.refining import Refined
 from zigzag.roles import STRONG, WEAK, Roles
 from zigzag.solvers import Solver
@@ -26,30 +27,9 @@ from zigzag.steered import Next, Steered, Steering
 from zigzag.strengths import Gaps
 from zigzag.support.progress import progress_bar
 from zigzag.trace import Trace
+from zigzag.visits import Visit
 
-__all__ = ["Generators", "Predictor", "Traversal", "Visit", "noise_like", "sample", "traverse", "walk"]
-
-Generators: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
-Traversal: TypeAlias = Generator["Query | Visit", "Answer | Tensor | None", None]
-
-
-class Visit(NamedTuple):
-    """Where a walk stands after a move.
-
-    Attributes:
-        move: the move that was made. knot: the knot it reached.
-        state: `(B, …)` at that knot, in the state's dtype. It is never overwritten.
-        prediction: what the move was made with: `e_s` of a Denoise, the last `e_w` of an Invert, else None.
-        rows: model rows per sample so far.
-        gap: `e_s − e_w`, where the next Shift takes it from the cache; after every Denoise of a steered path.
-    """
-
-    move: Move
-    knot: int
-    state: Tensor
-    prediction: Tensor | None
-    rows: int
-    gap: Tensor | None = None
+__all__ = ["Generators", "Predictor", "Traversal", "Visit", "noise_like", "noise_of", "sample", "traverse", "walk"]
 
 
 def sample(
@@ -77,10 +57,49 @@ def sample(
     progress: bool = False,
     trace: Trace | None = None,
 ) -> Tensor:
-    """The state at the end of the path of `method`, from `x` at its beginning. Everything else is as in `walk`.
+    """The state at the end of the path of `method`, from `x` at its beginning: a sample, from noise.
+
+        x_T = solver.noise((1, 4, 64, 64), generator=generator)
+        x0 = sample(eps_fn, x_T, solver, Z2Sampling(warmup=5), cond=c, uncond=u, strong=5.5, weak=0.0)
+
+    Args:
+        eps_fn: `eps_fn(x, t, cond) -> (B, …)`, predicting what `solver.prediction` says. `x` comes in the dtype passed
+            here; `t` is `(B,)`, int64 where the solver's times are integers, else in the state's dtype; `cond` is what
+            was passed. In a doubled batch all have 2B rows, unconditional first. It must not write to `x`, nor return
+            memory that its next call overwrites (clone what comes out of a captured graph).
+        x: `(B, …)`, the state at the first knot of the path: noise, for a method. It is carried in
+            `promote(x.dtype, float32)`.
+        solver: the grid and its steps.
+        method: one of `zigzag.methods`, or a tuple of moves that connect; it may begin and end at any knot. Or a method
+            that chooses its moves by where the walk stands (`zigzag.Steered`).
+        cond, uncond: the two conditions, any pytrees. `uncond` may be left out where no guidance needs it.
+        strong, weak: the guidance of Denoise and of Invert; a number is `CFG(number)`.
+        weak_fn: another predictor for the weak predictions; a gap then costs its rows too.
+        weak_cond, weak_uncond: other conditions for the weak predictions, by default `cond` and `uncond`. What both
+            roles need of the same predictor under the same condition is evaluated once; what only one needs is a row.
+        plain, plain_fn, plain_cond, plain_uncond: the same for a Denoise that is plain (`ZSampling(plain=True)`); what
+            is not passed is as it is for the strong predictions.
+        batched: True evaluates all branches of a predictor at a state in one call, on a batch of as many times the
+            size, False in a call each; "auto" batches when their conditions are pytrees of one structure whose leaves
+            are all tensors of equal shapes, the batch first (else, with more than two, those of each role).
+        generator: for the noise of Renoise and of stochastic steps, on any device; by default torch's global one. With
+            a list, one a sample, what a sample is does not depend on its batch.
+        grad: record gradients; an integer K records them of the last K steps only: of the moves after the path is
+            below knot `T − K` for good. State, cached gap and what the solver holds have no history there, so that
+            this is exactly the gradient of those moves. Grad mode is set inside a move, never across a `yield`.
+        checkpoint: compute the activations of a model call anew on the way back, in place of keeping those of all
+            calls. The model must give the same again; conditions must not be changed during the walk.
+        callback: called after each move; a tensor of the state's shape that it returns replaces the state (the cached
+            gap stays).
+        progress: a tqdm bar, one tick a move, rows in its postfix (extra `progress`).
+        trace: a `Trace` to fill, from empty.
 
     Returns:
         `(B, …)` in the dtype of `x`. Same inputs and generator, same output, bit for bit.
+
+    Raises:
+        TypeError, ValueError: before the first model call for arguments that do not fit, each naming what came and
+            what is wanted; after it for an output of `eps_fn`, or a state from `callback`, of another shape than `x`.
     """
     for visit in walk(
         eps_fn, x, solver, method, cond=cond, uncond=uncond, strong=strong, weak=weak, weak_fn=weak_fn,
@@ -170,30 +189,7 @@ def walk(
     models = Models([Model(*predictor, x, checkpoint) for predictor in predictors], solver, x)
     moves = traverse(path, steps, x, solver, roles, noise_of(generator), trace)
     count = None if isinstance(path, Steering) else len(path)
-    return _drive(moves, models, recorded, callback, progress_bar(count, enabled=progress))
-
-
-def _drive(
-    moves: Traversal,
-    models: Models,
-    recorded: Iterable[bool],
-    callback: Callable[[Visit], Tensor | None] | None,
-    progress: AbstractContextManager[Callable[[int], None]],
-) -> Generator[Visit, None, None]:
-    new: Tensor | None = None
-    with progress as tick:
-        for grad in recorded:
-            with torch.set_grad_enabled(grad):
-                try:
-                    message = moves.send(new)
-                except StopIteration:
-                    return
-                while isinstance(message, Query):
-                    message = moves.send(models(message))
-            new = None if callback is None else _state_like(message.state, callback(message))
-            tick(message.rows)
-            yield message if new is None else message._replace(state=new)
-            del message  # or its prediction would be held through the next model call
+    return drive(moves, models, recorded, callback, progress_bar(count, enabled=progress))
 
 
 def traverse(
@@ -278,25 +274,3 @@ def traverse(
 def planned(path: Sequence[Move], steps: Sequence[HeldStep]) -> Iterable[Next]:
     """Of a path that is known beforehand, each move, its step, and whether the next Shift takes its gap from it."""
     return zip(path, steps, gap_is_read(path), strict=True)
-
-
-def noise_of(generator: Generators) -> Draw:
-    """The noise of a walk: every interval's, and every Renoise's, from one generator, or one a sample."""
-    return lambda x, interval: noise_like(x, generator)
-
-
-def noise_like(x: Tensor, generator: Generators) -> Tensor:
-    """Standard normal noise like `x`, drawn where the generator is; by a list of them, each its own sample's."""
-    if isinstance(generator, Sequence):
-        return torch.stack([noise_like(sample, g) for sample, g in zip(x, generator, strict=True)])
-    device = x.device if generator is None else generator.device
-    return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)
-
-
-def _state_like(x: Tensor, new: object) -> Tensor | None:
-    if new is None:
-        return None
-    if not isinstance(new, Tensor) or new.shape != x.shape:
-        got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
-        raise ValueError(f"callback must return None or a state of shape {tuple(x.shape)}, got {got}")
-    return new.to(x.dtype)

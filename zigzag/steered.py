@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard, runtime_checkable
+from typing import Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 from zigzag.held import HeldStep, Planned
 from zigzag.moves import Denoise, Move, Shift
 from zigzag.paths import check_cached, check_move
 from zigzag.solvers import Solver
-
-if TYPE_CHECKING:
-    from zigzag.sampling import Visit
+from zigzag.visits import Visit
 
 __all__ = ["Next", "Steered", "Steering", "is_steered"]
 

@@ -21,7 +21,7 @@ from zigzag.held import Held
 from zigzag.methods import Method
 from zigzag.model import Model, Models, Predictor
 from zigzag.moves import Move
-from zigzag.sampling import noise_of
+from zigzag.noise import noise_of
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
 
@@ -252,16 +252,36 @@ def capture(
     the same shapes and scales that need the same branches are fed without a new capture. Outputs are copies.
 
     What a multistep solver remembers lies in slots of one buffer on the device, as many as the path needs at once; the
-    graphs read and write it. The noise of a stochastic step is drawn outside them, before the step, and held beside
-    them for the moves that read it again. First-order deterministic solvers have neither.
+    graphs read and write it. The noise of a stochastic step is drawn outside them and held beside them for the moves
+    that read it again. First-order deterministic ones have neither.
 
-    The arguments are those of `sample`; the guidance must be linear in the gap (`CFG`, `CFGPlusPlus`, `Interval`
-    of one), and the tensors of the conditions on the device of `x`. `eps_fn` must be capturable: no host sync, no
-    data-dependent shapes. It runs a few times here, and then never again: a replay runs its kernels and nothing of its
-    Python. What it counts, draws on the host, reads of attributes or prints is as it was at the capture. Weights may
-    change in place (those of a LoRA too); where they were moved, replaced or added to, or adapters switched or scaled,
-    the next run says so. That is known of the modules that ran; tensors that `eps_fn` holds outside of modules must
-    stay where they are.
+    The guidance must be linear in the gap (`CFG`, `CFGPlusPlus`, `Interval` of one), and the tensors of the conditions
+    on the device of `x`. `eps_fn` must be capturable: no host sync, no data-dependent shapes. It runs a few times here,
+    and then never again: a replay runs its kernels and nothing of its Python. What it counts, draws on the host, reads
+    of attributes or prints is as it was at the capture. Weights may change in place (those of a LoRA too); where they
+    were moved, replaced or added to, or adapters switched or scaled, the next run says so. That is known of the modules
+    that ran; tensors that `eps_fn` holds outside of modules must stay where they are.
+
+    Args:
+        eps_fn: `eps_fn(x, t, cond) -> (B, …)`, predicting what `solver.prediction` says. `x` comes in the dtype passed
+            here; `t` is `(B,)`, int64 where the solver's times are integers, else in the state's dtype; `cond` is what
+            was passed. In a doubled batch all have 2B rows, unconditional first. It must not write to `x`, nor return
+            memory that its next call overwrites (clone what comes out of a captured graph).
+        x: `(B, …)`, the state at the first knot of the path: noise, for a method. It is carried in
+            `promote(x.dtype, float32)`.
+        solver: the grid and its steps.
+        method: one of `zigzag.methods`, or a tuple of moves that connect; it may begin and end at any knot. Or a method
+            that chooses its moves by where the walk stands (`zigzag.Steered`).
+        cond, uncond: the two conditions, any pytrees. `uncond` may be left out where no guidance needs it.
+        strong, weak: the guidance of Denoise and of Invert; a number is `CFG(number)`.
+        weak_fn: another predictor for the weak predictions; a gap then costs its rows too.
+        weak_cond, weak_uncond: other conditions for the weak predictions, by default `cond` and `uncond`. What both
+            roles need of the same predictor under the same condition is evaluated once; what only one needs is a row.
+        plain, plain_fn, plain_cond, plain_uncond: the same for a Denoise that is plain (`ZSampling(plain=True)`); what
+            is not passed is as it is for the strong predictions.
+        batched: True evaluates all branches of a predictor at a state in one call, on a batch of as many times the
+            size, False in a call each; "auto" batches when their conditions are pytrees of one structure whose leaves
+            are all tensors of equal shapes, the batch first (else, with more than two, those of each role).
 
     Raises:
         TypeError, ValueError: as `sample`, for guidance that is not linear in the gap, for conditions on another
