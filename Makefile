@@ -28,8 +28,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# basedpyright is pyright with its Node in the wheel, here in pyright's own strict mode.
 types: $(VENV)/.test
 	$(BIN)/mypy
+	$(BIN)/basedpyright
 
 # Offline and strict: a warning, a broken link, a missing name or a cell that raises ends it. Sphinx 9 needs Python 3.11.
 docs: $(VENV)/.test
