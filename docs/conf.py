@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -35,6 +36,8 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
+nb_output_stderr = "remove-warn"  # a cell that warns ends it as well
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm's, of a kernel without widgets
 
 # Formulas become HTML here, by the KaTeX of sphinxcontrib-katex; a page loads its style and fonts from this folder.
 KATEX_OF_THE_STYLE = "0.16.22"
