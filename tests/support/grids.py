@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from zigzag.solvers import (
     spherical_inverse,
     spherical_step,
 )
+from zigzag.testing.strategies import falling
 
 ACP = torch.linspace(0.99, 0.01, 10, dtype=torch.float64)
 
@@ -31,15 +31,6 @@ class Grid(NamedTuple):
     kind: str
     solver: Solver
     knots: list[float]
-
-
-@st.composite
-def falling(draw: st.DrawFn, high: float, low: float = 0.0) -> list[float]:
-    """Three to eight numbers that fall strictly from `high` to `low`, unevenly."""
-    gaps = draw(st.lists(st.floats(0.05, 1.0), min_size=2, max_size=7))
-    total = math.fsum(gaps)
-    inner = [high - (high - low) * s / total for s in accumulate(gaps[:-1])]
-    return [high, *inner, low]
 
 
 @st.composite
