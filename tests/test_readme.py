@@ -18,7 +18,7 @@ STUDY = (ROOT / "docs/study.md").read_text(encoding="utf-8")
 SPEED = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
 GUIDES = [
     (ROOT / f"docs/{name}.md").read_text(encoding="utf-8")
-    for name in ("training", "inversion", "tutorials/schemes", "extending")
+    for name in ("training", "inversion", "tutorials/schemes", "extending", "hosts")
 ]
 # Those of docs/diffusers.md that build their pipeline; the others load one.
 IN_DIFFUSERS = [

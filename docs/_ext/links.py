@@ -8,6 +8,10 @@ from sphinx.application import Sphinx
 
 LINKS = {
     "](../benchmarks/RESULTS.md": "](results.md",
+    "](../README.md": "](index.md",
+    "](../integrations/comfyui/README.md": "](comfyui.md",
+    "](../../docs/": "](",
+    "](example_workflows/": "](../integrations/comfyui/example_workflows/",
     "](CHANGELOG.md": "](changelog.md",
     "](CONTRIBUTING.md": "](contributing.md",
 }

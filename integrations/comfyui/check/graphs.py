@@ -82,10 +82,11 @@ def plain(kind: str, widgets: Prompt, name: str) -> Prompt:
 
 
 def flipped(kind: str, widgets: Prompt, name: str) -> Prompt:
-    """The same from data to noise, on sigmas that end above 0."""
+    """The same from data to noise, on sigmas between: a flow's ends cannot be turned (`latent/(1 − σ)`)."""
     prompt = begun(kind) | {"sampler": node("ZigzagSampler", **widgets)}
     prompt["high"] = node("SplitSigmas", sigmas=["sigmas", 0], step=STEPS - 1)
-    prompt["up"] = node("FlipSigmas", sigmas=["high", 0])
+    prompt["between"] = node("SplitSigmas", sigmas=["high", 0], step=1)
+    prompt["up"] = node("FlipSigmas", sigmas=["between", 1])
     prompt["own"] = node("KSamplerSelect", sampler_name=name)
     prompt |= {"run": custom("sampler", "up", 3), "other": custom("own", "up", 3)}
     return prompt | {"check": node("TinyEqual", one=["run", 0], other=["other", 0])}

@@ -17,7 +17,7 @@ from zigzag.adapters.k_diffusion.denoisers import Denoiser
 from zigzag.adapters.k_diffusion.grids import Change, odd, solver_on
 from zigzag.checks import as_guidance, check_generator, roles_asked
 from zigzag.guidance import Guidance
-from zigzag.guided import Answer, Query
+from zigzag.guided import Answer, Query, check_shown
 from zigzag.held import Draw
 from zigzag.methods import Method, Standard
 from zigzag.moves import Denoise, Invert, Move, gap_is_read
@@ -157,8 +157,9 @@ class _Walk:
     def __init__(self, host: Host, path: Sequence[Move], solver: Solver, weak: Guidance, rescale: bool | Scale) -> None:
         self._host, self._solver = host, solver
         self._path, self._steps = plan_path(path, solver)
-        self._own = Own(host.name, both=False)  # it is asked for whole
+        self._own = Own(host.name)  # it is asked for whole
         self._roles = Roles(Role("strong", self._own), Role("weak", weak), Role("plain", self._own))
+        check_shown(self._roles, solver)
         host.check(self._needs())
         self._scales = self._input_scales(host.input_scale if rescale is True else rescale or None)
 
