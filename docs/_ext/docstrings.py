@@ -20,6 +20,7 @@ PUBLIC = (
     "zigzag.capture.graphs",
     "zigzag.zoo",
     "zigzag.zoo.shapes",
+    "zigzag.testing",
     "zigzag.adapters.diffusers",
 )
 
