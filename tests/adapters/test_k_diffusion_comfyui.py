@@ -29,6 +29,7 @@ from zigzag import (
     sample,
 )
 from zigzag.adapters.k_diffusion import sampler
+from zigzag.moves import Tol
 from zigzag.solvers import DPMSolver, Heun, Solver
 
 METHODS = [
@@ -103,6 +104,17 @@ def test_without_rescaling_an_inversion_shows_the_state_as_it_is() -> None:
     got = run(at, ZSampling(), rescale=False)
     torch.testing.assert_close(got, expected(at, ZSampling(), rescaled=False)[0], rtol=1e-9, atol=1e-9)
     assert (got - expected(at, ZSampling())[0]).abs().max() > 1e-3
+
+
+def test_an_inversion_refined_to_a_tolerance_is_the_published_one() -> None:
+    """Its first question is at the noise level that it comes from, the others at the one that it is told.
+
+    The iteration begins at a state of another size than in the published form, and may take more or fewer rows.
+    """
+    at, method, trace = host("v"), ZSampling(refine=Tol(1e-6), steps=3), Trace()
+    got = run(at, method, trace=trace)
+    torch.testing.assert_close(got, expected(at, method)[0], rtol=1e-5, atol=1e-5)
+    assert trace.rows == at.network.rows > count_rows(ZSampling(steps=3), T, 4.0)
 
 
 def test_a_scale_of_ones_own_takes_the_place_of_the_models() -> None:
