@@ -85,7 +85,7 @@ class APG:
             delta = delta if self._before is None else delta + self.momentum * self._before
             self._before = delta.detach()
         if self.norm is not None:
-            delta = per_sample((self.norm / norms(delta)).clamp(max=1), delta) * delta
+            delta = per_sample(self.norm / norms(delta).clamp(min=self.norm), delta) * delta
         share = (flat(delta) * flat(m_c)).sum(1) / (flat(m_c) ** 2).sum(1)
         along = per_sample(share.nan_to_num(0.0), delta) * m_c  # data of 0 has no direction
         w = per_sample(self.cfg.at(step), e_c)
