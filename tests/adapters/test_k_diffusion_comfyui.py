@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from support.comfyui import COND, FLOW, OTHER, SIGMAS, UNCOND, T, calc_cond_batch, column, entry, host, one
+from support.comfyui import (
+    COND,
+    FLOW,
+    OTHER,
+    SIGMAS,
+    UNCOND,
+    T,
+    calc_cond_batch,
+    column,
+    entry,
+    expected,
+    host,
+    one,
+    published,
+    run,
+)
 from zigzag import (
     CFG,
-    DDIM,
-    Denoise,
     EndToEnd,
-    FlowEuler,
     ImplicitZ,
-    Invert,
     Resampling,
     Standard,
     Trace,
@@ -30,7 +40,7 @@ from zigzag import (
 )
 from zigzag.adapters.k_diffusion import sampler
 from zigzag.moves import Tol
-from zigzag.solvers import DPMSolver, Heun, Solver
+from zigzag.solvers import DPMSolver, Heun
 
 METHODS = [
     Standard(),
@@ -46,45 +56,6 @@ KINDS = ["eps", "v", "edm", "const"]
 each_method = pytest.mark.parametrize("method", METHODS, ids=str)
 each_kind = pytest.mark.parametrize("kind", KINDS)
 D = Callable[[Tensor, Tensor], Tensor]
-
-
-def run(at: SimpleNamespace, method: Any, callback: Any = None, **options: Any) -> Tensor:
-    options = {"calc_cond_batch": calc_cond_batch, **options}
-    return sampler(method, **options)(at.model, at.x, at.sigmas, extra_args=at.extra, callback=callback, disable=True)
-
-
-def published(at: SimpleNamespace, rescaled: bool = True, **options: Any) -> tuple[Solver, Callable[[D], Any], Tensor]:
-    """The solver of the papers' form, `D ↦ eps_fn`, and the size of its states: `x = size·state`."""
-    if at.network.model_sampling.kind == "const":
-        return FlowEuler(at.sigmas), lambda D: lambda x, t, c: (x - D(x, t)) / t[:, None, None, None], torch.ones(T + 1)
-    size = (at.sigmas**2 + 1).sqrt() if rescaled else torch.ones(T + 1, dtype=torch.float64)
-    solver = DDIM(1 / size, at.sigmas / size, at.sigmas[:-1], **options)
-
-    def eps_of(D: D) -> Any:
-        def eps_fn(x: Tensor, t: Tensor, cond: Any) -> Tensor:
-            x = x * size[(t[0] - at.sigmas).abs().argmin()]
-            return (x - D(x, t)) / t[:, None, None, None]
-
-        return eps_fn
-
-    return solver, eps_of, size
-
-
-def expected(
-    at: SimpleNamespace, method: Any, weak: float = 0.0, cfg: float = 4.0, rescaled: bool = True, change: Any = None,
-    **options: Any,
-) -> tuple[Tensor, int]:  # fmt: skip
-    """What `zigzag.sample` makes of the network, and its rows."""
-    solver, eps_of, size = published(at, rescaled, **options)
-    solver = solver if change is None else change(solver)
-    predictors = {value: eps_of(one(at, value)) for value in (COND, UNCOND)}
-    generator = torch.Generator().manual_seed(at.extra["seed"] + 1)
-    trace = Trace()
-    x = sample(
-        lambda x, t, c: predictors[c](x, t, c), at.x / size[0], solver, method, cond=COND, uncond=UNCOND,
-        strong=cfg, weak=weak, batched=False, generator=generator, trace=trace,
-    )  # fmt: skip
-    return x * size[-1], trace.rows
 
 
 @each_kind
@@ -327,94 +298,6 @@ def test_standard_is_the_hosts_own_euler_on_any_sigmas() -> None:
     trace = Trace()
     run(host("eps"), Standard(), trace=trace, euler=euler)
     assert trace.rows == 2 * T and not calls
-
-
-@pytest.mark.parametrize(
-    ("sigmas", "says"),
-    [
-        (SIGMAS.flip(0), "step 0 rises from 0 to 0.4 .flipped"),
-        (SIGMAS[[0, 1, 1, 2]], "step 1 stays at 6"),
-        (SIGMAS[:1], "there is one only"),
-        (SIGMAS[:0], "there are none"),
-    ],
-    ids=["flipped", "repeated", "single", "none"],
-)
-@pytest.mark.parametrize("method", [ZSampling(), Z2Sampling(warmup=0), (Denoise(0, 1), Invert(1, 0), Denoise(0, 1))])
-def test_odd_sigmas_are_refused_in_a_sentence(sigmas: Tensor, says: str, method: Any) -> None:
-    at = host("eps")
-    with pytest.raises(ValueError, match=rf"{says}.*Standard\(\)"):
-        sampler(method, euler=print)(at.model, at.x, sigmas, at.extra, None, True)
-    with pytest.raises(ValueError, match=says):
-        sampler(Standard(), eta=0.5, euler=print)(at.model, at.x, sigmas, at.extra, None, True)
-    assert not at.network.rows
-
-
-@pytest.mark.parametrize("conds", [{"positive": [entry(COND)]}, {"positive": [entry(COND)], "negative": []}])
-def test_without_a_negative_there_is_no_gap_and_a_sentence(conds: Any) -> None:
-    at = host("eps", cfg=1.0, conds=conds)
-    for method in (ZSampling(), Z2Sampling(warmup=1)):
-        with pytest.raises(ValueError, match=r"weak=CFG\(0\) needs the unconditional .* no negative conditioning"):
-            run(at, method)
-    assert not at.network.rows
-    got, rows = run(at, ZSampling(), weak=1.0), count_rows(ZSampling(), T, 1.0, 1.0)
-    assert at.network.rows == rows
-    torch.testing.assert_close(got, expected(at, ZSampling(), weak=1.0, cfg=1.0)[0], rtol=1e-9, atol=1e-9)
-
-
-def test_a_guider_that_hides_its_conditions_is_refused_at_its_first_call() -> None:
-    at = host("eps", cfg=1.0, conds={"positive": [entry(COND)]})
-    at.model.inner_model = hidden(at.model.inner_model)
-    with pytest.raises(ValueError, match="showed no unconditional prediction"):
-        run(at, Z2Sampling(warmup=1))
-
-
-def hidden(guider: Any) -> Any:
-    def call(x: Tensor, sigma: Tensor, options: Any, seed: Any) -> Tensor:
-        return guider(x, sigma, options, seed)
-
-    call.inner_model = guider.inner_model
-    return call
-
-
-def test_a_negative_with_a_range_of_timesteps_is_refused_where_a_step_needs_it_outside() -> None:
-    early = [entry(UNCOND, timestep_start=999.0, timestep_end=2.0)]
-    at = host("eps", conds={"positive": [entry(COND)], "negative": early})
-    with pytest.raises(ValueError, match=r"at sigma 1\.1, and the timestep range of the negative"):
-        run(at, ZSampling())
-    assert not at.network.rows
-    assert run(at, ZSampling(steps=3)).isfinite().all()
-    at = host("eps", conds={"positive": [entry(COND)], "negative": [*early, entry(UNCOND, timestep_start=2.0)]})
-    assert run(at, ZSampling()).isfinite().all()
-
-
-def test_a_guider_of_three_conditions_is_refused() -> None:
-    conds = {"positive": [entry(COND)], "middle": [entry(OTHER)], "negative": [entry(UNCOND)]}
-    at = host("eps", conds=conds)
-    with pytest.raises(ValueError, match=r"besides positive and negative \(middle\)"):
-        run(at, Z2Sampling(warmup=1))
-    assert not at.network.rows
-
-
-def test_states_of_another_kind_are_refused() -> None:
-    at = host("eps")
-    at.network.model_sampling.noise_scaling = lambda sigma, noise, latent, max_denoise=False: 0.5 * latent
-    with pytest.raises(ValueError, match="neither x0"):
-        run(at, Z2Sampling(warmup=1))
-    at = host("eps")
-    at.network.model_sampling = None
-    with pytest.raises(ValueError, match="no model_sampling"):
-        run(at, Z2Sampling(warmup=1))
-
-
-@pytest.mark.parametrize(
-    ("method", "match"),
-    [(Z2Sampling(warmup=5), "warmup must be smaller"), ((Denoise(0, 1), Denoise(1, 2)), "ends at knot 5")],
-)
-def test_a_method_that_does_not_fit_the_steps_says_so(method: Any, match: str) -> None:
-    at = host("eps")
-    with pytest.raises(ValueError, match=match):
-        run(at, method)
-    assert not at.network.rows
 
 
 def test_the_same_seed_gives_the_same_and_a_generator_takes_its_place() -> None:

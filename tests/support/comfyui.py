@@ -13,6 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zigzag import DDIM, FlowEuler, Trace, sample
+from zigzag.adapters.k_diffusion import sampler
+from zigzag.solvers import Solver
+
 B, T = 2, 5
 SIGMAS = torch.tensor([14.6, 6.0, 2.5, 1.1, 0.4, 0.0], dtype=torch.float64)
 FLOW = torch.tensor([1.0, 0.85, 0.6, 0.4, 0.15, 0.0], dtype=torch.float64)
@@ -171,3 +175,45 @@ def one(at: SimpleNamespace, value: float) -> Callable[[Tensor, Tensor], Tensor]
     """`D(x, σ)` of a condition, from the network alone."""
     network = Network(at.network.model_sampling)
     return lambda x, sigma: network.apply_model(x, sigma, torch.full((len(x),), value, dtype=x.dtype))
+
+
+D = Callable[[Tensor, Tensor], Tensor]
+
+
+def run(at: SimpleNamespace, method: Any, callback: Any = None, **options: Any) -> Tensor:
+    options = {"calc_cond_batch": calc_cond_batch, **options}
+    return sampler(method, **options)(at.model, at.x, at.sigmas, extra_args=at.extra, callback=callback, disable=True)
+
+
+def published(at: SimpleNamespace, rescaled: bool = True, **options: Any) -> tuple[Solver, Callable[[D], Any], Tensor]:
+    """The solver of the papers' form, `D ↦ eps_fn`, and the size of its states: `x = size·state`."""
+    if at.network.model_sampling.kind == "const":
+        return FlowEuler(at.sigmas), lambda D: lambda x, t, c: (x - D(x, t)) / t[:, None, None, None], torch.ones(T + 1)
+    size = (at.sigmas**2 + 1).sqrt() if rescaled else torch.ones(T + 1, dtype=torch.float64)
+    solver = DDIM(1 / size, at.sigmas / size, at.sigmas[:-1], **options)
+
+    def eps_of(D: D) -> Any:
+        def eps_fn(x: Tensor, t: Tensor, cond: Any) -> Tensor:
+            x = x * size[(t[0] - at.sigmas).abs().argmin()]
+            return (x - D(x, t)) / t[:, None, None, None]
+
+        return eps_fn
+
+    return solver, eps_of, size
+
+
+def expected(
+    at: SimpleNamespace, method: Any, weak: float = 0.0, cfg: float = 4.0, rescaled: bool = True, change: Any = None,
+    **options: Any,
+) -> tuple[Tensor, int]:  # fmt: skip
+    """What `zigzag.sample` makes of the network, and its rows."""
+    solver, eps_of, size = published(at, rescaled, **options)
+    solver = solver if change is None else change(solver)
+    predictors = {value: eps_of(one(at, value)) for value in (COND, UNCOND)}
+    generator = torch.Generator().manual_seed(at.extra["seed"] + 1)
+    trace = Trace()
+    x = sample(
+        lambda x, t, c: predictors[c](x, t, c), at.x / size[0], solver, method, cond=COND, uncond=UNCOND,
+        strong=cfg, weak=weak, batched=False, generator=generator, trace=trace,
+    )  # fmt: skip
+    return x * size[-1], trace.rows
