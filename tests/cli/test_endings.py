@@ -20,6 +20,7 @@ from zigzag.support.commands import ending, one_line
 for name in ("scipy", "diffusers", "safetensors"):
     pytest.importorskip(name)
 
+ROOT = Path(__file__).parents[2]
 MODULES = {"path", "demo", "generate", "eval"}
 
 
@@ -75,6 +76,25 @@ def test_ctrl_c_ends_a_command_in_one_line_with_130_and_says_what_is_kept(name: 
     assert run.returncode == 130, error
     assert error.count("\n") == 1 and "stopped; " in error, error
     assert kept.replace("OUT", str(tmp_path / "out")) in error
+
+
+def test_ctrl_c_while_torch_is_imported_ends_in_one_line_too() -> None:
+    """The import of torch is where it comes: a finder says so."""
+    code = (
+        "import sys\n"
+        "class Stopped:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'torch': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stopped())\n"
+        "import zigzag_command\n"
+        "sys.exit(zigzag_command.main())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (run.returncode, run.stderr) == (130, "zigzag: stopped; nothing new was written\n")
+
+
+def test_the_command_that_is_installed_is_the_one_that_hears_ctrl_c() -> None:
+    assert 'zigzag = "zigzag_command:main"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_a_stopped_generate_keeps_what_it_says_and_makes_the_rest(
