@@ -68,13 +68,15 @@ class Model:
     def __call__(self, x: Tensor, t: Tensor, branches: tuple[str, ...]) -> dict[str, Tensor]:
         """The predictions of `branches` at `x`, told `t`: in one call where their conditions could be joined."""
         x, found = x if x.dtype == self.dtype else x.to(self.dtype), {}
-        each = t.expand(len(x))
+        told: Tensor | None = None
         for call in self._calls(branches):
-            if len(call) == 1:
-                found[call[0]] = self._predict(x, each, self.conditions.each[call[0]])
+            n = len(call)
+            if told is None or len(told) != n * len(x):
+                told = t.expand(n * len(x))
+            if n == 1:
+                found[call[0]] = self._predict(x, told, self.conditions.each[call[0]])
             else:
-                n = len(call)
-                e = self._predict(torch.cat([x] * n), t.expand(n * len(x)), self.conditions.joined[call])
+                e = self._predict(torch.cat([x] * n), told, self.conditions.joined[call])
                 found |= zip(call, e.chunk(n), strict=True)
         return found
 
@@ -105,7 +107,11 @@ class Model:
 
     def _mark(self) -> object:
         """What changes when a tensor of the conditions is written to, or another takes its place."""
-        return [_mark(condition) for condition in self.conditions.each.values()]
+        # A condition that is a tensor stays the one it is; what others hold may be replaced.
+        return [
+            condition._version if isinstance(condition, Tensor) and not condition.is_inference() else _mark(condition)
+            for condition in self.conditions.each.values()
+        ]
 
     def _predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         if self.checkpoint and torch.is_grad_enabled():
