@@ -186,10 +186,10 @@ def test_the_scheduler_that_takes_over_has_steps_with_an_inverse(
 
 
 def test_z_image_counts_its_scale_from_one() -> None:
-    from zigzag.cli.generate_pipeline import _scale
+    from zigzag.cli.generate_pipeline import scale_of
 
     pipe = diffusers.ZImagePipeline.__new__(diffusers.ZImagePipeline)
-    assert _scale(pipe, 5.5) == {"guidance_scale": 4.5}
+    assert scale_of(pipe, 5.5) == {"guidance_scale": 4.5}
 
 
 def test_prompts_come_from_a_file_too(folder: Path, tmp_path: Path) -> None:

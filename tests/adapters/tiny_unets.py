@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,8 +112,13 @@ def solver_of(scheduler: Any) -> Solver:
     return solver
 
 
-@functools.cache
 def tiny_vae(factor: int = 2, channels: int = 4) -> Any:
+    """One of its own for each pipeline: some are given another configuration."""
+    return copy.deepcopy(_vae(factor, channels))
+
+
+@functools.cache
+def _vae(factor: int, channels: int) -> Any:
     return shake(
         diffusers.AutoencoderKL(
             block_out_channels=(8,) * factor.bit_length(), layers_per_block=1, latent_channels=channels,
