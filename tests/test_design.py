@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DESIGN = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/design.md").read_text(encoding="utf-8")
 PACKAGE = ROOT / "zigzag"
 
 
 def layers() -> dict[str, int]:
     """The parts in the picture, with the line that each stands in, from the bottom."""
-    (picture,) = re.findall(r"```text\n(.*?)```", DESIGN, re.DOTALL)
+    (picture,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
     lines = [re.split(r"\s{2,}", line)[0].split(" · ") for line in reversed(picture.splitlines())]
     return {part: height for height, line in enumerate(lines) for part in line}
 

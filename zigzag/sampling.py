@@ -206,9 +206,8 @@ def traverse(
 
     `walk` drives it with a callable. Whoever cannot call the model (a pipeline that runs its own loop) drives it
     from there. The path and its steps are those of `plan_path`, or a path that is steered, whose steps come with its
-    moves; `roles` says who predicts from which branches;
-    `draw(x, interval)` gives noise like `x`: that of an interval `(i, j)`, or (None) for a Renoise. Grad mode is the
-    driver's.
+    moves; `roles` says who predicts from which branches; `draw(x, interval)` gives noise like `x`: that of an interval
+    `(i, j)`, or (None) for a Renoise. Grad mode is the driver's.
     """
     steered, known = (path, None) if isinstance(path, Steering) else (None, path)
     guided, kept, gaps = Guided(roles, solver, traced=trace is not None), Held(draw), Gaps(known)
