@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from support.gaussians import KINDS
-from support.tensors import assert_within, left, noise, seeds
+from support.tensors import assert_within, noise, seeds
 from zigzag import DDIM, FlowEuler, Solver, Spherical, Standard, Z2Sampling, adapt_prediction, convert, sample
 from zigzag.solvers import ve_grid, vp_grid
+from zigzag.testing.steps import of_samples
 from zigzag.zoo import GaussianMixture
 
 EPS = torch.finfo(torch.float64).eps
@@ -23,7 +24,7 @@ SAID = (*KINDS, "flow_to_data", "score")
 
 def truth(kind: str, x0: Tensor, eps: Tensor, alpha: Any, sigma: Any) -> Tensor:
     """v = α·ε − σ·x₀, u = ε − x₀ (the table of docs/mathematics.md); x₀ − ε, and ∇log p(x|x₀) = −ε/σ."""
-    alpha, sigma = left(alpha, x0), left(sigma, x0)
+    alpha, sigma = of_samples(alpha, x0), of_samples(sigma, x0)
     known = {"epsilon": eps, "x0": x0, "v": alpha * eps - sigma * x0, "flow": eps - x0, "flow_to_data": x0 - eps}
     return -eps / sigma if kind == "score" else known[kind]
 
@@ -38,7 +39,7 @@ def check_conversions(conversion: Convert, alpha: Any, sigma: Any, seed: int) ->
     κ = (1 + α + σ)/min(α, σ, 1), a rounding grows to at most κ³ of the data, and there are fewer than ten of them.
     """
     x0, eps = noise(seed, 3, 4), noise(seed + 1, 3, 4)
-    a, s = left(alpha, x0), left(sigma, x0)
+    a, s = of_samples(alpha, x0), of_samples(sigma, x0)
     x = a * x0 + s * eps
     kappa = (1 + a + s) / torch.minimum(a, s).clamp_max(1.0)
     for source, target in product(SAID, SAID):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from support.tensors import left
+from zigzag.testing.steps import of_samples
 from zigzag.zoo import GaussianMixture
 
 EPS = torch.finfo(torch.float64).eps
@@ -37,7 +37,7 @@ def log_density(x: Tensor, alpha: float, sigma: float, label: int | None) -> Ten
 
 def truth(x: Tensor, alpha: Any, sigma: Any, labels: list[int | None]) -> dict[str, Tensor]:
     """ε = −σ·∇log p, x₀ = (x + σ²·∇log p)/α, v = α·ε − σ·x₀, u = ε − x₀ (α > 0)."""
-    a, s = left(alpha, x).expand(len(x), 1), left(sigma, x).expand(len(x), 1)
+    a, s = of_samples(alpha, x).expand(len(x), 1), of_samples(sigma, x).expand(len(x), 1)
     scores = []
     for row, al, si, label in zip(x, a.flatten().tolist(), s.flatten().tolist(), labels, strict=True):
         point = row.clone().requires_grad_()
@@ -53,7 +53,7 @@ def rounding(x: Tensor, alpha: Any, sigma: Any) -> Tensor:
     A log-weight is rounded at L = (|x| + α|μ|)²/min var + the rest, so a responsibility is good to L·eps, and
     it weighs terms no larger than σ·(|x| + α|μ|)/var; x₀ and u divide ε by α once, of which 1 + 1/α.
     """
-    a, s = left(alpha, x).expand(len(x), 1), left(sigma, x).expand(len(x), 1)
+    a, s = of_samples(alpha, x).expand(len(x), 1), of_samples(sigma, x).expand(len(x), 1)
     variance = a**2 * STDS.min() ** 2 + s**2
     reach = x.norm(dim=1, keepdim=True) + a * MEANS.norm(dim=1).max()
     logits = reach**2 / variance + 10

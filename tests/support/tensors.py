@@ -1,10 +1,10 @@
 """Random tensors, and bounds on how far one may be from another."""
 
-from typing import Any
-
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
+
+from zigzag.testing.steps import near
 
 seeds = st.integers(0, 2**31 - 1)
 
@@ -21,12 +21,6 @@ def noise(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def left(c: Any, x: Tensor) -> Tensor:
-    """A coefficient as float64, broadcast from the left against x."""
-    c = torch.as_tensor(c, dtype=torch.float64)
-    return c.reshape(c.shape + (1,) * (x.ndim - c.ndim))
-
-
 def assert_within(actual: Tensor, expected: Tensor, bound: Tensor | float) -> None:
     """|actual − expected| <= bound, element by element, in float64, and of one shape."""
     assert actual.shape == expected.shape
@@ -36,7 +30,4 @@ def assert_within(actual: Tensor, expected: Tensor, bound: Tensor | float) -> No
 
 def assert_finite_within(actual: Tensor, expected: Tensor, bound: Tensor | float) -> None:
     """|actual − expected| <= bound, element by element, in float64, and finite."""
-    gap = (actual.double() - expected.double()).abs()
-    bound = torch.as_tensor(bound, dtype=torch.float64)
-    assert torch.isfinite(gap).all()
-    assert (gap <= bound).all(), f"off by {(gap / bound.clamp_min(1e-300)).max().item():.3g} bounds"
+    near(actual, expected, bound, "what was found")
