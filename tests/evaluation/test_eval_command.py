@@ -15,6 +15,7 @@ from zigzag import ZSampling
 from zigzag.cli import main
 from zigzag.zoo import learned
 from zigzag.zoo.learned import LearnedModel
+from zigzag.zoo.shapes import CATEGORIES
 
 SMALL = ["eval", "--model", "shapes-dit", "--prompts", "6", "--steps", "2", "--methods", "z", "z2:warmup=1"]
 
@@ -103,9 +104,11 @@ def test_every_option_reaches_the_evaluation(
     main(["eval", "--model", "shapes-dit", *given])
     assert loaded == [("shapes-dit", weights, "cpu")]
     found = heads(out)
-    trials = [{"prompts": 7, "seed": seed, "amp": True} for seed in (4, 5)]
-    assert all(head["trial"] in trials for head in found)
-    samplers = [head["sampler"] for head in found]
+    assert all(head["amp"] for head in found)
+    assert {head["block"]["seed"] for head in found} == {4, 5}
+    assert sum(len(head["block"]["prompts"]) for head in found) == 4 * 2 * 7
+    # A head of each seed and sampler: those of the last category.
+    samplers = [head["sampler"] for head in found if head["block"]["category"] == CATEGORIES[-1]]
     assert all((s["strong"], s["weak"]) == (3, 1) for s in samplers)
     z = repr(ZSampling(rounds=2))
     by = sorted((s["method"], s["steps"], s["matched"] or "") for s in samplers)
@@ -183,7 +186,7 @@ def test_the_shipped_model_is_measured_once(
     figures = json.loads((tmp_path / "table.json").read_text())["lines"]
     assert first.err == ""
     assert sum(rows) == 6 * sum(figure["rows"] for figure in figures) == 6 * (4 + 7 + 4 + 8 + 4 + 4)
-    assert len(heads(tmp_path)) == len(list((tmp_path / "timings").iterdir())) == 6
+    assert len(heads(tmp_path)) == len(list((tmp_path / "timings").iterdir())) == 6 * len(CATEGORIES)
     assert {head["model"] for head in heads(tmp_path)} == {"shapes-unet"}
     rows.clear()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -60,6 +60,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "verdicts").iterdir())}
 
 
+def runs(folder: Path) -> int:
+    """Of how many settings there are files: of six batches each, one a category."""
+    assert len(contents(folder)) % len(CATEGORIES) == 0
+    return len(contents(folder)) // len(CATEGORIES)
+
+
 def result(evaluation: Evaluation, sampler: Sampler, trial: Trial = TRIAL) -> list[Verdict]:
     return evaluation.run([sampler], [trial])[sampler].verdicts
 
@@ -161,7 +167,6 @@ def test_products_are_in_bfloat16_where_that_was_asked(tmp_path: Path, amp: bool
 
 
 OTHERS: dict[str, Callable[[], tuple[LearnedModel, Sampler, Trial]]] = {
-    "count": lambda: (moody(), ZIGZAG, replace(TRIAL, prompts=13)),
     "seed": lambda: (moody(), ZIGZAG, replace(TRIAL, seed=5)),
     "amp": lambda: (moody(), ZIGZAG, replace(TRIAL, amp=True)),
     "steps": lambda: (moody(), replace(ZIGZAG, steps=4), TRIAL),
@@ -189,7 +194,7 @@ def test_other_settings_have_other_files(tmp_path: Path) -> None:
     for files, (name, make) in enumerate(OTHERS.items(), 3):
         model, sampler, trial = make()
         result(Evaluation(model, tmp_path), sampler, trial)
-        assert len(contents(tmp_path)) == files, name
+        assert runs(tmp_path) == files, name
         assert asked(model) == trial.prompts * sampler.rows(), name
 
 
@@ -197,7 +202,17 @@ def test_another_model_and_another_solver_have_other_files(tmp_path: Path) -> No
     result(Evaluation(moody(), tmp_path), PLAIN)
     result(Evaluation(moody("shapes-unet"), tmp_path), PLAIN)
     result(Evaluation(moody("shapes-unet"), tmp_path), replace(PLAIN, solver="2m"))
-    assert len(contents(tmp_path)) == 3
+    assert runs(tmp_path) == 3
+
+
+def test_more_prompts_go_on_from_the_batches_of_fewer(tmp_path: Path) -> None:
+    """Of 13 prompts one category has three, in a batch that is another; the five others are on record."""
+    model = moody()
+    result(Evaluation(model, tmp_path), PLAIN)
+    rows, files = asked(model), contents(tmp_path)
+    verdicts = result(Evaluation(model, tmp_path), PLAIN, replace(TRIAL, prompts=13))
+    assert asked(model) - rows == 3 * PLAIN.rows() and len(verdicts) == 13
+    assert files.items() < contents(tmp_path).items() and len(contents(tmp_path)) == len(files) + 1
 
 
 @pytest.mark.parametrize("same", [{"strong": 2}, {"weak": 0}, {"error": 0}])
@@ -207,7 +222,7 @@ def test_samplers_that_are_equal_have_the_same_files(tmp_path: Path, same: dict[
     result(Evaluation(model, tmp_path), PLAIN)
     assert replace(PLAIN, **same) == PLAIN  # type: ignore[arg-type]
     result(Evaluation(model, tmp_path), replace(PLAIN, **same))  # type: ignore[arg-type]
-    assert len(contents(tmp_path)) == 1 and asked(model) == 12 * PLAIN.rows()
+    assert runs(tmp_path) == 1 and asked(model) == 12 * PLAIN.rows()
 
 
 def test_the_fingerprint_is_that_of_the_parameters() -> None:
@@ -293,10 +308,14 @@ def test_what_is_not_defined_is_none(tmp_path: Path, method: Method, known: tupl
 def test_timings_are_of_every_batch_and_not_among_the_verdicts(tmp_path: Path) -> None:
     evaluation = Evaluation(moody(), tmp_path)
     seconds = evaluation.run([PLAIN], [TRIAL])[PLAIN].seconds
-    (path,), (verdicts,) = (tmp_path / "timings").iterdir(), (tmp_path / "verdicts").iterdir()
-    batches = list(json.loads(path.read_text()).values())
+    timings, verdicts = (sorted((tmp_path / room).iterdir()) for room in ("timings", "verdicts"))
+    batches = [json.loads(path.read_text()) for path in timings]
     assert [count for count, _ in batches] == [2] * 6
     assert seconds == pytest.approx(sum(spent for _, spent in batches) / 12) and seconds > 0
-    assert verdicts.stem == path.stem
-    head, *lines = [json.loads(line) for line in verdicts.read_text().splitlines()]
-    assert head == evaluation.head(PLAIN, TRIAL) and "seconds" not in {key for line in lines for key in line}
+    assert [path.stem for path in verdicts] == [path.stem for path in timings]
+    for path in verdicts:
+        head, *lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert head["block"].pop("prompts") == [line["prompt"] for line in lines]
+        first = {key: lines[0][key] for key in ("seed", "category")}
+        assert head == {**evaluation.head(PLAIN), "block": {**first, "start": 0}}
+        assert "seconds" not in {key for line in lines for key in line}

@@ -58,7 +58,7 @@ def test_a_damaged_file_is_refused_by_name_before_the_first_model_call(tmp_path:
     model = moody()
     evaluation = Evaluation(model, tmp_path)
     evaluation.run([ZIGZAG], [TRIAL])
-    (path,) = (tmp_path / kind).iterdir()
+    *_, path = (tmp_path / kind).iterdir()
     path.write_bytes(path.read_bytes()[:-9])
     rows = asked(model)
     with pytest.raises(ValueError, match=path.name):

@@ -181,7 +181,7 @@ def test_a_rule_is_known_by_its_scales_or_by_its_state_and_code(name: str, tmp_p
     evaluation = Evaluation(moody(), tmp_path)
 
     def decides(make: Callable[[], object]) -> Any:
-        return evaluation.head(Sampler(Standard(), T, make()), TRIAL)["decides"]  # type: ignore[arg-type]
+        return evaluation.head(Sampler(Standard(), T, make()))["decides"]  # type: ignore[arg-type]
 
     first, other = OTHERS[name]
     assert decides(first) == decides(first) != decides(other)
@@ -190,9 +190,8 @@ def test_a_rule_is_known_by_its_scales_or_by_its_state_and_code(name: str, tmp_p
 
 def test_a_number_is_known_as_its_rule_is(tmp_path: Path) -> None:
     evaluation = Evaluation(moody(), tmp_path)
-    heads = [
-        evaluation.head(Sampler(ZSampling(), T, rule), TRIAL)["decides"] for rule in (2.0, CFG(2.0), Interval(CFG(2.0)))
-    ]
+    rules = (2.0, CFG(2.0), Interval(CFG(2.0)))
+    heads = [evaluation.head(Sampler(ZSampling(), T, rule))["decides"] for rule in rules]
     assert heads[0] == heads[1] == heads[2]
 
 

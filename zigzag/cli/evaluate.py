@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from zigzag.cli.options import BEST, Commands, Help, rule, take_best_scale
@@ -74,16 +75,17 @@ def _eval(args: argparse.Namespace) -> None:
     from zigzag.evaluation.compare import lines
     from zigzag.evaluation.evaluation import Evaluation, Trial
     from zigzag.evaluation.report import report
-    from zigzag.zoo.learned import load
+    from zigzag.evaluation.verdict_cells import LearnedWorker
 
     take_best_scale(args, "strong")
     trials = [Trial(args.prompts, seed, args.amp) for seed in dict.fromkeys(args.seed)]
     methods = [parse_method(text, args.steps) for text in dict.fromkeys(args.methods)]
     check_device(args.device, "--device cpu")
     solver = _solver(args.solver)
-    model = load(args.model, args.weights, args.device)
+    worker = LearnedWorker(args.model, args.weights, args.device)
+    model = worker.load()
     every = lines(methods, args.steps, args.strong, args.weak, solver, model.solver, args.weak_prompt)
-    evaluation = Evaluation(model, args.out)
+    evaluation = Evaluation(model, args.out, replace(worker, held=model))
     scales = f"strong {_said(args.strong)}, weak {_said(args.weak)}"
     scales += "" if args.weak_prompt is None else f" of {args.weak_prompt!r}"
     title = f"{args.model}, {args.steps} steps, {solver_label(solver)}, {scales}"

@@ -13,11 +13,12 @@ pytest.importorskip("scipy")
 from support.evaluations import asked, made, moody, results
 from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
 from zigzag.evaluation.compare import Results, duels, figures, table
-from zigzag.evaluation.evaluation import Evaluation, Result, Trial
+from zigzag.evaluation.evaluation import Evaluation, Result
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.studies import __main__ as command
 from zigzag.evaluation.studies.picture import draw_study
 from zigzag.evaluation.studies.sweeps import HEADLINE, STUDIES, Study
+from zigzag.zoo import learned
 from zigzag.zoo.learned import MODELS, LearnedModel
 
 WANTED = {
@@ -95,7 +96,7 @@ def test_samplers_of_all_studies_that_are_equal_have_the_same_verdicts(tmp_path:
     evaluation, heads = Evaluation(moody("shapes-unet"), tmp_path), {}
     for name, study in BUILT.items():
         for sampler in [line.sampler for line in study.lines]:
-            head = json.dumps(evaluation.head(sampler, Trial(6)))
+            head = json.dumps(evaluation.head(sampler))
             first, known = heads.setdefault(sampler, (name, head))
             assert head == known, f"{name} and {first}: {sampler}"
 
@@ -172,7 +173,7 @@ def test_a_picture_is_drawn_where_all_are_right_or_none(right: float, prompts: i
 
 
 def run(monkeypatch: pytest.MonkeyPatch, model: LearnedModel, *words: str) -> None:
-    monkeypatch.setattr(command, "load", lambda name, device: model)
+    monkeypatch.setattr(learned, "load", lambda name, weights, device: model)
     monkeypatch.setattr(sys, "argv", ["studies", *words])
     command.main()
 

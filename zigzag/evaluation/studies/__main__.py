@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,10 +13,11 @@ from zigzag.evaluation.evaluation import Evaluation, Trial
 from zigzag.evaluation.report import report
 from zigzag.evaluation.studies.picture import draw_study
 from zigzag.evaluation.studies.sweeps import STUDIES
+from zigzag.evaluation.verdict_cells import LearnedWorker
 from zigzag.support.commands import Parser, ending
 from zigzag.support.extras import require_figure
 from zigzag.support.progress import on_terminal
-from zigzag.zoo.learned import MODELS, best_scale, load
+from zigzag.zoo.learned import MODELS, best_scale
 
 __all__ = ["main"]
 
@@ -66,7 +68,9 @@ def main() -> None:
     with ending(parser.prog, f"finished batches are kept in {args.out}, and the same command goes on after them"):
         if args.model == "shapes-dit" and (others := [name for name in names if name == "attention"]):
             raise ValueError(f"{others[0]} is a study of shapes-unet: name the others, for {args.model}")
-        evaluation = Evaluation(load(args.model, device=args.device), args.out)
+        worker = LearnedWorker(args.model, device=args.device)
+        model = worker.load()
+        evaluation = Evaluation(model, args.out, replace(worker, held=model))
         for name in names:
             print(_one(name, evaluation, args) + "\n", flush=True)
 
