@@ -14,13 +14,12 @@ from zigzag.citations import cite
 from zigzag.conditions import MISSING
 from zigzag.guidance import APG, CFG, CFGPlusPlus, CFGZeroStar, Guidance, Interval, Polaris, RescaledCFG, State
 from zigzag.matched import matched_cfg
-from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
+from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Steered, Z2Sampling, ZSampling
 from zigzag.model import Predictor
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol
 from zigzag.rows import count_rows
 from zigzag.sampling import Visit, sample, walk
 from zigzag.solvers import DDIM, AffineStep, FlowEuler, Solver, Spherical, StepInfo, adapt_prediction, convert
-from zigzag.steered import Steered
 from zigzag.strengths import CosineStrength, NormStrength, ShareStrength
 from zigzag.trace import Record, Trace
 

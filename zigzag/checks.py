@@ -15,13 +15,14 @@ from zigzag.guidance import CFG, Guidance
 from zigzag.guidance.base import batch_of, finite
 from zigzag.guided import check_shown
 from zigzag.held import HeldStep
+from zigzag.methods import is_steered
 from zigzag.model import Predictor
 from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
 from zigzag.paths import plan_path
 from zigzag.roles import PLAIN, STRONG, WEAK, Role, RoleName, Roles, in_order
 from zigzag.solvers import Solver, StepInfo
 from zigzag.solvers.predictions import made_for_of
-from zigzag.steered import Steering, is_steered
+from zigzag.steered import Steering
 
 __all__ = [
     "Given",

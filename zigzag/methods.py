@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from zigzag.guidance.base import finite
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol, at_least
 from zigzag.strengths import Strength, check_strength
+from zigzag.visits import Visit
 
-__all__ = ["EndToEnd", "ImplicitZ", "Method", "Resampling", "Standard", "Z2Sampling", "ZSampling"]
+__all__ = [
+    "EndToEnd",
+    "ImplicitZ",
+    "Method",
+    "Resampling",
+    "Standard",
+    "Steered",
+    "Z2Sampling",
+    "ZSampling",
+    "is_steered",
+]
 
 
 @runtime_checkable
@@ -20,6 +31,29 @@ class Method(Protocol):
     def path(self, T: int) -> Iterable[Move]:
         """The moves, from knot 0 to knot T: any iterable of them, a generator for one."""
         ...
+
+
+@runtime_checkable
+class Steered(Protocol):
+    """A method whose path depends on the walk: each move may be chosen by where the one before it has led.
+
+    It has `steer(T)` in the place of `path(T)`. There is one path for the batch; what is to differ by sample is a
+    `strength`. Reading a tensor to choose a move makes the host wait for the device, once a move. Whatever needs the
+    path beforehand (`capture`, `attach`, `matched_cfg`, `count_rows`, the gradients of the last K steps) refuses it.
+    """
+
+    def steer(self, T: int) -> Generator[Move, Visit, None]:
+        """A generator that yields the first move, is sent the `Visit` after each, and yields the next.
+
+        The visit has the state that the walk goes on from (that of a callback, where it gave another), and the gap
+        that is cached: every Denoise leaves one. It ends where the path does.
+        """
+        ...
+
+
+def is_steered(method: object) -> TypeGuard[Steered]:
+    """Whether a method has no path but by its walk."""
+    return hasattr(method, "steer") and not hasattr(method, "path") and not isinstance(method, type)
 
 
 @dataclass(frozen=True)

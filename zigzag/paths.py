@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from zigzag.guidance.base import finite
 from zigzag.held import HeldStep, steps_of
-from zigzag.methods import Method
+from zigzag.methods import Method, is_steered
 from zigzag.moves import Denoise, Invert, Move, Shift, Tol
 from zigzag.solvers import Solver
 from zigzag.strengths import check_strength
@@ -29,7 +29,7 @@ def plan_path(method: object, solver: Solver) -> tuple[tuple[Move, ...], list[He
     """
     if isinstance(method, Method) and not isinstance(method, type):
         path = tuple(method.path(len(solver)))
-    elif hasattr(method, "steer"):
+    elif is_steered(method):
         raise TypeError(
             f"{method!r} is steered by its walk: its path, and so its rows and its matched scale, are not known "
             "beforehand; use sample or walk, and a trace for the rows that ran"

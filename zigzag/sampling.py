@@ -15,7 +15,7 @@ from zigzag.driving import Traversal, drive
 from zigzag.guidance import Guidance
 from zigzag.guided import Guided
 from zigzag.held import Draw, Held, HeldStep, Left
-from zigzag.methods import Method
+from zigzag.methods import Method, Steered
 from zigzag.model import Model, Models, Predictor
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol, gap_is_read
 from zigzag.noise import Generators, noise_like, noise_of
@@ -23,7 +23,7 @@ from zigzag.refining import Refined
 from zigzag.roles import STRONG, WEAK, Roles
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
-from zigzag.steered import Next, Steered, Steering
+from zigzag.steered import Next, Steering
 from zigzag.strengths import Gaps
 from zigzag.support.progress import progress_bar
 from zigzag.trace import Trace

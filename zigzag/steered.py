@@ -1,42 +1,20 @@
-"""Methods that see where the walk stands, and choose its next move by that."""
+"""The moves of a method that is steered by its walk, as they come."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import Protocol, TypeAlias, TypeGuard, runtime_checkable
+from typing import TypeAlias
 
 from zigzag.held import HeldStep, Planned
+from zigzag.methods import Steered
 from zigzag.moves import Denoise, Move, Shift
 from zigzag.paths import check_cached, check_move
 from zigzag.solvers import Solver
 from zigzag.visits import Visit
 
-__all__ = ["Next", "Steered", "Steering", "is_steered"]
+__all__ = ["Next", "Steering"]
 
 Next: TypeAlias = tuple[Move, HeldStep, bool]
-
-
-def is_steered(method: object) -> TypeGuard[Steered]:
-    """Whether a method has no path but by its walk."""
-    return hasattr(method, "steer") and not hasattr(method, "path") and not isinstance(method, type)
-
-
-@runtime_checkable
-class Steered(Protocol):
-    """A method whose path depends on the walk: each move may be chosen by where the one before it has led.
-
-    It has `steer(T)` in the place of `path(T)`. There is one path for the batch; what is to differ by sample is a
-    `strength`. Reading a tensor to choose a move makes the host wait for the device, once a move. Whatever needs the
-    path beforehand (`capture`, `attach`, `matched_cfg`, `count_rows`, the gradients of the last K steps) refuses it.
-    """
-
-    def steer(self, T: int) -> Generator[Move, Visit, None]:
-        """A generator that yields the first move, is sent the `Visit` after each, and yields the next.
-
-        The visit has the state that the walk goes on from (that of a callback, where it gave another), and the gap
-        that is cached: every Denoise leaves one. It ends where the path does.
-        """
-        ...
 
 
 class Steering:

@@ -14,9 +14,8 @@ from zigzag.evaluation.samplers import Sampler, baselines
 from zigzag.evaluation.solvers import Made, solver_label
 from zigzag.evaluation.verdicts import Paired, overall, paired, scores
 from zigzag.guidance import Guidance
-from zigzag.methods import Method, Standard
+from zigzag.methods import Method, Standard, Steered
 from zigzag.solvers import Solver
-from zigzag.steered import Steered
 from zigzag.zoo.shapes import CATEGORIES
 
 __all__ = ["Line", "Results", "duels", "errors", "figures", "lines", "rows", "table"]

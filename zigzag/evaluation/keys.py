@@ -18,10 +18,10 @@ from zigzag.checks import as_guidance
 from zigzag.evaluation.named import name_of
 from zigzag.evaluation.samplers import Sampler
 from zigzag.guidance import CFG, Guidance, LinearGuidance
+from zigzag.methods import is_steered
 from zigzag.moves import Move, Renoise
 from zigzag.paths import plan_path
 from zigzag.solvers import Solver, StepInfo
-from zigzag.steered import is_steered
 
 __all__ = ["decides", "names"]
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, Final, get_type_hints
 
-from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
+from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Steered, Z2Sampling, ZSampling, is_steered
 from zigzag.moves import Tol
-from zigzag.steered import Steered, is_steered
 from zigzag.support.objects import find_object, names_object
 
 __all__ = ["METHODS", "label", "make_method", "name_of", "parse_method", "refinement"]

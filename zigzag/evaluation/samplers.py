@@ -18,11 +18,10 @@ from zigzag.evaluation.solvers import Made, make_solver
 from zigzag.guidance import Guidance, State
 from zigzag.guidance.base import reading
 from zigzag.matched import matched_cfg
-from zigzag.methods import Method, Resampling, Standard, ZSampling
+from zigzag.methods import Method, Resampling, Standard, Steered, ZSampling, is_steered
 from zigzag.rows import count_rows
 from zigzag.sampling import Predictor, noise_like, sample
 from zigzag.solvers import DDIM, FlowEuler, Solver, StepInfo
-from zigzag.steered import Steered, is_steered
 from zigzag.trace import Trace
 from zigzag.zoo.learned import LearnedModel
 

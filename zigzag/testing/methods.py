@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from zigzag.matched import matched_cfg
-from zigzag.methods import Method, Standard
+from zigzag.methods import Method, Standard, Steered
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
 from zigzag.rows import row_bounds
 from zigzag.sampling import sample
 from zigzag.solvers import FlowEuler
-from zigzag.steered import Steered
 from zigzag.testing.steps import near
 from zigzag.trace import Trace
 

@@ -18,10 +18,9 @@ from zigzag.adapters.diffusers.session import Session
 from zigzag.adapters.diffusers.ways import Inversion, Reconstruction, Way
 from zigzag.checks import as_guidance, check_generator
 from zigzag.guidance import Guidance
-from zigzag.methods import Method
+from zigzag.methods import Method, is_steered
 from zigzag.moves import Move
 from zigzag.sampling import Generators
-from zigzag.steered import is_steered
 from zigzag.trace import Trace
 
 __all__ = ["Run", "attach"]
