@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 __all__ = ["check_writable", "replacing", "write_json"]
 
@@ -16,11 +17,13 @@ __all__ = ["check_writable", "replacing", "write_json"]
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; it takes the place of `path` when the block ends without an error.
 
+    Nobody else writes to that name, on this machine or on another with the same folder.
+
     Raises:
         OSError: where the folder cannot be made or written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -34,9 +37,10 @@ def check_writable(folder: Path) -> None:
     Raises:
         OSError: where it cannot be made or written.
     """
-    with replacing(folder / f".writable.{os.getpid()}") as temporary:
+    probe = folder / f".writable.{uuid4().hex[:8]}"
+    with replacing(probe) as temporary:
         temporary.touch()
-    (folder / f".writable.{os.getpid()}").unlink()
+    probe.unlink()
 
 
 def write_json(path: Path, content: Any, *, allow_nan: bool = True) -> None:
