@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import string
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 # pytest's importlib mode puts no folder of tests on the path.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -53,27 +50,20 @@ def schedulers(tiny: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def folder(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Stable Diffusion with a text encoder and a tokenizer of single letters, as `save_pretrained` leaves it."""
-    diffusers, transformers = pytest.importorskip("diffusers"), pytest.importorskip("transformers")
-    home = tmp_path_factory.mktemp("tiny-sd")
-    vocabulary = ["<|startoftext|>", "<|endoftext|>"]
-    vocabulary += [c + end for c in string.ascii_lowercase + string.digits + ".,'" for end in ("", "</w>")]
-    (home / "vocab.json").write_text(json.dumps({word: k for k, word in enumerate(vocabulary)}))
-    (home / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = transformers.CLIPTokenizer(
-        vocab=str(home / "vocab.json"), merges=str(home / "merges.txt"), model_max_length=12
-    )
-    torch.manual_seed(0)
-    text = transformers.CLIPTextConfig(
-        vocab_size=len(vocabulary), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=12, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
-    bare = tiny("sd").pipe
-    pipe = diffusers.StableDiffusionPipeline(
-        vae=bare.vae, unet=bare.unet, scheduler=bare.scheduler, tokenizer=tokenizer,
-        text_encoder=transformers.CLIPTextModel(text), safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False,
-    )  # fmt: skip
-    pipe.save_pretrained(home / "model")
-    return home / "model"
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    from tiny_folders import stable_diffusion
+
+    return stable_diffusion(tmp_path_factory.mktemp("tiny-sd"))
+
+
+@pytest.fixture(scope="session")
+def flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny guidance-distilled Flux, likewise."""
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    from tiny_folders import distilled
+
+    return distilled(tmp_path_factory.mktemp("tiny-flux"))

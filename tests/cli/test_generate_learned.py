@@ -15,9 +15,10 @@ pytest.importorskip("PIL")
 from PIL import Image
 
 from support.painters import painter
-from zigzag import Standard, sample
+from zigzag import Standard, ZSampling, sample
 from zigzag.cli import generate_learned as module
 from zigzag.cli import main
+from zigzag.solvers import DPMSolver
 from zigzag.zoo import learned
 
 PROMPT = "a red circle left of a blue square"
@@ -53,6 +54,23 @@ def test_it_writes_the_standard_and_the_zigzag_image_enlarged(tmp_path: Path, mo
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).reshape(256, 256, 3)
     expected = (255 * model.decode(x)[0]).round().permute(1, 2, 0)
     assert all(torch.equal(pixels[k::8, k::8], expected.byte()) for k in (0, 7))
+
+
+def test_a_solver_by_name_takes_the_steps_and_stands_in_the_command(
+    tmp_path: Path, model: learned.LearnedModel
+) -> None:
+    generate(tmp_path / "one", "--method", "z", "--solver", "ddim:eta=1", "--lambda", "1")
+    generator = torch.Generator().manual_seed(42)
+    solver = DPMSolver.on(model.solver(3), order=1, sde=True)
+    noise = solver.noise((1, 3, 32, 32), generator=generator)
+    given = {"cond": model.encode(PROMPT), "uncond": model.encode(""), "strong": 2.0, "generator": generator}
+    x = sample(model.eps_fn, noise, solver, ZSampling(steps=1), **given)
+    (path,) = (tmp_path / "one").glob("*zsampling.png")
+    pixels = module.enlarged(model.decode(x)).numpy()
+    assert Image.open(path).tobytes() == pixels.tobytes()
+    command = sidecars(tmp_path / "one")["zsampling"]["command"]
+    main([*command[1:], "--out", str(tmp_path / "two")])
+    assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_the_checker_says_whether_a_caption_is_shown(
@@ -135,6 +153,9 @@ def test_the_defaults_are_those_of_the_kind_of_model(tmp_path: Path, monkeypatch
         (("--image-size", "64"), "--image-size means nothing to shapes-dit"),
         (("--dtype", "float32"), "--dtype means nothing to shapes-dit"),
         (("--scheduler", "ddim"), "--scheduler means nothing to shapes-dit"),
+        (("--solver", "3s"), "solver must be one of ddim, ddpm"),
+        (("--weak-prompt", "a circle"), "--weak-prompt means nothing to shapes-dit"),
+        (("--weak-adapter", "style=1"), "--weak-adapter means nothing to shapes-dit"),
         (("--steps", "0"), "steps"),
         (("--strong", "nan"), "strong"),
         (("--device", "warp"), "device"),

@@ -10,10 +10,11 @@ from typing import Any
 
 from zigzag.cli.options import BEST, Commands, Help, add_method_options, add_option, method_of, option, take_best_scale
 from zigzag.evaluation.named import METHODS
+from zigzag.methods import Method
 from zigzag.support.progress import on_terminal
 from zigzag.zoo.learned import MODELS
 
-__all__ = ["add"]
+__all__ = ["WEAK_OPTIONS", "add", "settled"]
 
 # Options of `generate` whose default depends on the model: of a pipeline, and of a learned model (None: it has none);
 # with the names that they have in the published code and in diffusers.
@@ -25,6 +26,23 @@ _BY_MODEL: dict[str, tuple[type, Any, Any, str, tuple[str, ...]]] = {
     "dtype": (str, "float16", None, "float16, bfloat16 or float32", ()),
     "scheduler": (str, "keep", None, "'keep' the pipeline's own, or put 'ddim' in place of a diffusion model's", ()),
 }
+# Options that one kind of model alone has, and that change nothing where they are not given.
+_PIPELINES: dict[str, tuple[type, str, str]] = {
+    "negative_prompt": (str, "TEXT", "what the unconditional branch is told, where the pipeline has one"),
+    "guidance": (float, "W", "the scale that a guidance-distilled model is told, where --strong is that of true CFG"),
+    "weak_prompt": (str, "TEXT", "another prompt for the weak predictions"),
+    "weak_negative_prompt": (str, "TEXT", "another negative prompt for the weak predictions"),
+    "weak_guidance": (float, "W", "another scale that a guidance-distilled model is told for the weak predictions"),
+}
+_ADAPTERS = {
+    "adapter": ("NAME=PLACE", "LoRA weights to load under a name: a file, a folder, a name on the hub"),
+    "strong_adapter": ("NAME=X", "the strength of a LoRA in the strong predictions; of those not named 0"),
+    "weak_adapter": ("NAME=X", "its strength in the weak predictions; of those not named 0"),
+}
+_LEARNED: dict[str, tuple[type, str, str]] = {
+    "solver": (str, "NAME", "the steps on the model's grid: ddim:eta=1, 2m, 3m, sde-2m, heun, lcm, deis, dpm:order=3"),
+}
+WEAK_OPTIONS = ("weak_prompt", "weak_negative_prompt", "weak_guidance", "weak_adapter")
 _WEAK = ("--gamma-2", "--gamma2", "--inversion-guidance", "--inversion-guidance-scale", "--inv-guidance-scale")
 
 
@@ -54,15 +72,33 @@ def add(commands: Commands) -> None:
     for name, (kind, pipelines, own, text, aliases) in _BY_MODEL.items():
         default = f"default: {pipelines}; " + ("not of a learned model" if own is None else f"{own} of a learned model")
         add_option(generate, option(name), *aliases, type=kind, help=f"{text} ({default})")
-    add_option(generate, "--weak", *_WEAK, type=float, default=0.0, help="guidance scale w of inversion, γ₂")
+    weak = "guidance scale w of inversion, γ₂ (default: 0; the pipeline's own, where another --weak-… is given)"
+    add_option(generate, "--weak", *_WEAK, type=float, help=weak)
     generate.add_argument("--seed", type=int, default=42, help="seed of the noise")
     add_option(generate, "--out", "--save-dir", type=Path, default=Path("res"), help="folder for the images")
     add_method_options(generate)
+    for title, known in (("of pipelines", _PIPELINES), ("of learned models", _LEARNED)):
+        group = generate.add_argument_group(f"options {title}")
+        for name, (kind, metavar, text) in known.items():
+            group.add_argument(option(name), type=kind, metavar=metavar, help=text)
+        for name, (metavar, text) in _ADAPTERS.items() if known is _PIPELINES else ():
+            group.add_argument(option(name), action="append", metavar=metavar, help=f"{text}; may be repeated")
     generate.set_defaults(run=_generate)
 
 
 def _generate(args: argparse.Namespace) -> None:
-    prompts, learned = _prompts(args), args.model in MODELS
+    prompts = _prompts(args)
+    generate, settings, method = settled(args)
+    generate.generate(settings, prompts or generate.PROMPTS, method, args.out, progress=on_terminal())
+
+
+def settled(args: argparse.Namespace) -> tuple[Any, Any, Method]:
+    """What the options ask for: the module that draws by that kind of model, its `Settings`, and the method.
+
+    Raises:
+        ValueError: for options that do not fit the model or the method, and as the settings and the method.
+    """
+    learned = args.model in MODELS
     if learned:
         take_best_scale(args, "strong")
     for name, (_, pipelines, own, *_) in _BY_MODEL.items():
@@ -70,10 +106,16 @@ def _generate(args: argparse.Namespace) -> None:
             setattr(args, name, own if learned else pipelines)
         elif learned and own is None:
             raise ValueError(f"{option(name)} means nothing to {args.model}")
+    for name in (*_PIPELINES, *_ADAPTERS) if learned else _LEARNED:
+        if getattr(args, name) is not None:
+            raise ValueError(f"{option(name)} means nothing to {args.model}")
+    for name in _ADAPTERS:
+        setattr(args, name, tuple(getattr(args, name) or ()))
+    if args.weak is None and not any(getattr(args, n) not in (None, ()) for n in WEAK_OPTIONS):
+        args.weak = 0.0
     generate: Any = import_module("zigzag.cli.generate_learned" if learned else "zigzag.cli.generate_pipeline")
     settings = generate.Settings(**{f.name: getattr(args, f.name) for f in fields(generate.Settings)})
-    method = method_of(args, args.steps)
-    generate.generate(settings, prompts or generate.PROMPTS, method, args.out, progress=on_terminal())
+    return generate, settings, method_of(args, args.steps)
 
 
 def _prompts(args: argparse.Namespace) -> list[str]:

@@ -9,25 +9,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from zigzag.cli.jobs import Job, check_device, check_sampling, missing, plan, stoppable
+from zigzag.cli.jobs import Drawn, Job, check_device, check_sampling, missing, plan, stoppable
+from zigzag.evaluation.solvers import make_solver
 from zigzag.methods import Method
 from zigzag.sampling import sample
+from zigzag.solvers import Solver
 from zigzag.support.extras import require
 from zigzag.trace import Trace
 from zigzag.zoo.learned import LearnedModel, load, recorded
 from zigzag.zoo.shapes import check, parse, tokenize
 
-__all__ = ["ENLARGED", "PROMPTS", "Settings", "enlarged", "generate", "judge"]
+__all__ = [
+    "ENLARGED", "PROMPTS", "VERDICTS", "Settings", "check_job", "draw", "enlarged", "generate", "judge",
+    "load_model",
+]  # fmt: skip
 
 PROMPTS = ("a red circle and a blue square",)
+VERDICTS = {None: "", True: "✓ as the prompt says", False: "✗ not what the prompt says"}
 ENLARGED = 8  # pixels a side for one of the model's
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that an image depends on besides its prompt and its method; `strong` and `weak` are scales `w`."""
+    """All that an image depends on besides its prompt and its method; `strong` and `weak` are scales `w`.
+
+    `solver` is a name of `zigzag.evaluation.solvers`; by default the model's own steps.
+    """
 
     model: str
     strong: float
@@ -35,6 +44,7 @@ class Settings:
     steps: int
     seed: int
     device: str
+    solver: str | None = None
 
     def __post_init__(self) -> None:
         check_sampling(self)
@@ -66,36 +76,79 @@ def generate(
     """
     # The hash of the weights on record: a model trained anew draws other images, under other names.
     jobs = plan(settings, prompts, method, out, files=[recorded().get(settings.model, {}).get("sha256")])
-    tokenize(prompts)
+    check_job(settings, prompts)
     todo = list(missing(jobs, say))
     if todo:
-        for prompt in prompts:
-            judge(prompt, torch.zeros(1, *LearnedModel.shape))  # scipy is asked for before anything is drawn
-        pil = require("PIL.Image", "images need Pillow", "shapes")
         with stoppable(jobs):
-            model = load(settings.model, device=settings.device)
+            model = load_model(settings)
             for job in todo:
-                _write(job, model, pil, progress, say)
+                drawn = draw(model, job, progress)
+                job.write(drawn.image, {"diffusers": version("diffusers")}, rows=drawn.rows, **drawn.more)
+                verdict = VERDICTS[drawn.more["right"]]
+                say(f"wrote {job.image}{f'   {verdict}' if verdict else ''}")
     return [job.image for job in jobs]
 
 
-def _write(job: Job, model: LearnedModel, pil: Any, progress: bool, say: Callable[[str], None]) -> None:
+def check_job(settings: Settings, prompts: Sequence[str]) -> None:
+    """Says, before the model is loaded, whether it can be told the prompts, and whether what draws and judges is there.
+
+    Raises:
+        ValueError: for an unknown word or solver, listing those known, and for a prompt that is too long.
+        ImportError: without Pillow or scipy, naming the extra that brings them.
+    """
+    tokenize(prompts)
+    _solver(settings)
+    for prompt in prompts:
+        judge(prompt, torch.zeros(1, *LearnedModel.shape))
+    _pillow()
+
+
+def load_model(settings: Settings) -> LearnedModel:
+    """The learned model, on its device.
+
+    Raises:
+        ImportError: without diffusers or safetensors, naming the extra that brings them.
+    """
+    return load(settings.model, device=settings.device)
+
+
+def draw(
+    model: LearnedModel,
+    job: Job,
+    progress: bool = False,
+    trace: Trace | None = None,
+    tick: Callable[[], None] | None = None,
+) -> Drawn:
+    """The image of a job.
+
+    Args:
+        trace: filled with the walk. tick: called after each move; what it raises ends the walk.
+
+    Raises:
+        ValueError: before the first model call, as `zigzag.sample`.
+    """
     s: Settings = job.settings
     # On the host: the same noise on every device.
-    generator, trace = torch.Generator().manual_seed(s.seed), Trace()
-    solver = model.solver(s.steps)
+    generator, trace = torch.Generator().manual_seed(s.seed), Trace() if trace is None else trace
+    solver = _solver(s)
     x = solver.noise((1, *model.shape), generator=generator, device=s.device)
     cond, uncond = model.encode(job.prompt), model.encode("")
     image = model.decode(
         sample(
-            model.eps_fn, x, solver, job.method, cond=cond, uncond=uncond, strong=s.strong,
-            weak=s.weak, generator=generator, progress=progress, trace=trace,
+            model.eps_fn, x, solver, job.method, cond=cond, uncond=uncond, strong=s.strong, weak=s.weak,
+            generator=generator, progress=progress, trace=trace, callback=None if tick is None else lambda _: tick(),
         )
     ).cpu()  # fmt: skip
-    right = judge(job.prompt, image)
-    job.write(pil.fromarray(enlarged(image).numpy()), {"diffusers": version("diffusers")}, rows=trace.rows, right=right)
-    verdict = {None: "", True: "   ✓ as the prompt says", False: "   ✗ not what the prompt says"}[right]
-    say(f"wrote {job.image}{verdict}")
+    return Drawn(_pillow().fromarray(enlarged(image).numpy()), trace.rows, {"right": judge(job.prompt, image)})
+
+
+def _solver(s: Settings) -> Solver:
+    grid = LearnedModel(s.model, nn.Identity()).solver(s.steps)  # which is no matter of the weights
+    return make_solver(s.solver or "ddim", grid)
+
+
+def _pillow() -> Any:
+    return require("PIL.Image", "images need Pillow", "shapes")
 
 
 def enlarged(image: Tensor) -> Tensor:

@@ -15,13 +15,15 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
 
-from zigzag.adapters.diffusers.attach import attach
+from zigzag.adapters.diffusers.attach import attach, models_of
+from zigzag.cli.generate_roles import check_roles, load_adapters, places, set_strengths, told, weak_of
 from zigzag.cli.hub import why_not_loaded
-from zigzag.cli.jobs import Job, check_pipeline, check_sampling, missing, plan, stoppable
+from zigzag.cli.jobs import Drawn, Job, check_pipeline, check_sampling, missing, plan, stoppable
 from zigzag.methods import Method
 from zigzag.support.commands import one_line
+from zigzag.trace import Trace
 
-__all__ = ["PROMPTS", "Settings", "generate", "load_pipeline", "scale_of", "silenced"]
+__all__ = ["PROMPTS", "Settings", "draw", "first_order", "generate", "load_model", "load_pipeline", "silenced"]
 
 # The prompts of the published infer.py, spelled as there: a figure can be compared with them only by the same words.
 PROMPTS = (
@@ -36,24 +38,34 @@ class Settings:
     """All that an image depends on besides its prompt and its method.
 
     `strong` and `weak` are the scales `w` of denoising and inversion, as in the released code (not the γ of the
-    paper's eq. 5).
+    paper's eq. 5); `weak=None` joins the branches of a weak role as the pipeline does. The others are the options of
+    the roles: see `zigzag.cli.generate_roles`.
     """
 
     model: str
     strong: float
-    weak: float
+    weak: float | None
     steps: int
     image_size: int
     seed: int
     device: str
     dtype: str
     scheduler: str
+    negative_prompt: str | None = None
+    guidance: float | None = None
+    weak_prompt: str | None = None
+    weak_negative_prompt: str | None = None
+    weak_guidance: float | None = None
+    adapter: tuple[str, ...] = ()
+    strong_adapter: tuple[str, ...] = ()
+    weak_adapter: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_sampling(self)
         if self.image_size < 8 or self.image_size % 8:
             raise ValueError(f"image-size must be a positive multiple of 8, got {self.image_size}")
         check_pipeline(self)
+        check_roles(self)
 
 
 def generate(
@@ -80,20 +92,42 @@ def generate(
         OSError: for a model that cannot be loaded, saying why; where the folder cannot be written.
         KeyboardInterrupt: when interrupted, saying what is kept.
     """
-    jobs = plan(settings, prompts, method, out, _files(Path(settings.model)))
+    files = [_files(Path(place)) for place in (settings.model, *places(settings).values())]
+    jobs = plan(settings, prompts, method, out, [file for each in files for file in each])
     todo = list(missing(jobs, say))
     if todo:
         with stoppable(jobs):
-            with silenced(not progress):
-                pipe = load_pipeline(settings)
-            pipe.set_progress_bar_config(disable=not progress)
+            pipe = load_model(settings, progress)
             for job in todo:
-                _write(job, pipe)
+                drawn = draw(pipe, job)
+                job.write(drawn.image, {"diffusers": version("diffusers")}, rows=drawn.rows, **drawn.more)
                 say(f"wrote {job.image}")
     return [job.image for job in jobs]
 
 
-def _write(job: Job, pipe: Any) -> None:
+def load_model(settings: Settings, progress: bool = False) -> Any:
+    """The pipeline with its adapters, on its device; with bars, or without.
+
+    Raises:
+        OSError, ValueError: as `load_pipeline` and `load_adapters`.
+    """
+    with silenced(not progress):
+        pipe = load_pipeline(settings)
+        load_adapters(pipe, settings)
+    pipe.set_progress_bar_config(disable=not progress)
+    return pipe
+
+
+def draw(pipe: Any, job: Job, trace: Trace | None = None, tick: Callable[[], None] | None = None) -> Drawn:
+    """The image of a job.
+
+    Args:
+        trace: filled with the walk. tick: called before each call of the pipeline's model; what it raises ends the
+            walk, and the pipeline is as it was.
+
+    Raises:
+        ValueError: for what does not fit the pipeline, before the first model call.
+    """
     s: Settings = job.settings
     call = {
         "prompt": job.prompt,
@@ -102,22 +136,34 @@ def _write(job: Job, pipe: Any) -> None:
         "num_inference_steps": s.steps,
         # On the host: the same noise on every device.
         "generator": torch.Generator("cpu").manual_seed(s.seed),
-        **scale_of(pipe, s.strong),
+        **told(pipe, s),
     }
+    set_strengths(pipe, s)
     try:
-        with attach(pipe, job.method, weak=s.weak) as run:
+        with ticking(pipe, tick), attach(pipe, job.method, weak=weak_of(s), trace=trace) as run:
             image = pipe(**call).images[0]
     except ValueError as error:
         if not str(error).startswith("scheduler: "):
             raise
         raise ValueError(f"{error}; or pass --scheduler ddim") from error
-    job.write(
-        image,
-        {"diffusers": version("diffusers")},
-        rows=run.rows,
-        pipeline=type(pipe).__name__,
-        scheduler_config=_plain(dict(pipe.scheduler.config)),
-    )
+    more = {"pipeline": type(pipe).__name__, "scheduler_config": _plain(dict(pipe.scheduler.config))}
+    return Drawn(image, run.rows, more)
+
+
+@contextmanager
+def ticking(pipe: Any, tick: Callable[[], None] | None) -> Iterator[None]:
+    """Calls `tick` before each call of the pipeline's models."""
+
+    def called(*_: Any) -> None:
+        if tick is not None:
+            tick()
+
+    hooks = [model.register_forward_pre_hook(called) for model in models_of(pipe)] if tick is not None else []
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
@@ -144,9 +190,8 @@ def silenced(bars: bool) -> Iterator[None]:
 
 def _files(folder: Path) -> list[tuple[str, int, int]]:
     """The files of a local model, with sizes and dates; of one on the hub none, it is known by its name."""
-    if not folder.is_dir():
-        return []
-    files = sorted(path for path in folder.resolve().rglob("*") if path.is_file())
+    within = folder.resolve().rglob("*") if folder.is_dir() else [folder.resolve()]
+    files = sorted(path for path in within if path.is_file())
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
@@ -194,16 +239,6 @@ def first_order(scheduler: Any, steps: int) -> Any:
     keeps = chains.get(config.get("timestep_spacing"), False)
     spacing = {} if keeps else {"timestep_spacing": "leading", "steps_offset": 1}
     return make_ddim.from_config(config, clip_sample=False, thresholding=False, **spacing)
-
-
-def scale_of(pipe: Any, scale: float) -> dict[str, Any]:
-    """The arguments that say a guidance scale w to a pipeline."""
-    if type(pipe).__name__.startswith("ZImage"):  # counts the scale from the conditional prediction
-        return {"guidance_scale": scale - 1}
-    # Pipelines of guidance-distilled models keep guidance_scale for what the model is told.
-    if "true_cfg_scale" in inspect.signature(type(pipe).__call__).parameters:
-        return {"true_cfg_scale": scale, "negative_prompt": ""}
-    return {"guidance_scale": scale}
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from torch import Tensor
 from zigzag.adapters.diffusers.attach import attach
 from zigzag.adapters.diffusers.images import encode_image
 from zigzag.adapters.diffusers.ways import Inversion, Reconstruction
-from zigzag.cli.generate_pipeline import load_pipeline, scale_of, silenced
+from zigzag.cli.generate_pipeline import load_pipeline, silenced
+from zigzag.cli.generate_roles import scale_of
 from zigzag.cli.invert_report import check_inverting, open_image, pictures, report_of, warned, write
 from zigzag.cli.jobs import check_pipeline
 from zigzag.evaluation.schemes import parse_scheme

@@ -21,7 +21,7 @@ from zigzag.guidance.base import finite
 from zigzag.methods import Method, Standard
 from zigzag.support.files import check_writable, replacing, write_json
 
-__all__ = ["Job", "check_device", "check_pipeline", "check_sampling", "missing", "plan", "slug", "stoppable"]
+__all__ = ["Drawn", "Job", "check_device", "check_pipeline", "check_sampling", "missing", "plan", "slug", "stoppable"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,15 @@ class Job:
     folder: Path
     files: Sequence[Any]
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings by name, without those that were not given."""
+        return {name: value for name, value in asdict(self.settings).items() if value is not None and value != ()}
+
     @cached_property
     def image(self) -> Path:
         """Where it goes."""
-        what = {**asdict(self.settings), "prompt": self.prompt, "method": repr(self.method), "files": self.files}
+        what = {**self.given, "prompt": self.prompt, "method": repr(self.method), "files": self.files}
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
         return self.folder / f"{slug(self.prompt)}-{digest}-{type(self.method).__name__.lower()}.png"
 
@@ -55,7 +60,8 @@ class Job:
         names = {kind: name for name, kind in METHODS.items()}
         # One word an option: a prompt, or a number, may begin with a dash.
         words = ["zigzag", "generate", f"--prompt={self.prompt}", f"--method={names[type(self.method)]}"]
-        words += [f"--{name.replace('_', '-')}={value}" for name, value in asdict(self.settings).items()]
+        for name, value in self.given.items():
+            words += [f"--{name.replace('_', '-')}={each}" for each in (value if isinstance(value, tuple) else [value])]
         given = {f.name: getattr(self.method, f.name) for f in fields(self.method)}  # type: ignore[arg-type]
         for name, value in given.items():
             option = "--lambda" if name == "steps" else f"--{name}"
@@ -66,7 +72,7 @@ class Job:
     def write(self, image: Any, packages: Mapping[str, str], **more: Any) -> None:
         """Writes a PIL image, then its sidecar: settings, versions, the command, and `more`."""
         content = {
-            **asdict(self.settings),
+            **self.given,
             "prompt": self.prompt,
             "method": repr(self.method),
             "command": self.command(),
@@ -81,6 +87,19 @@ class Job:
         with replacing(self.image) as temporary:
             image.save(temporary, format="PNG")
         write_json(self.image.with_suffix(".json"), content)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An image, and what is said of it.
+
+    Attributes:
+        image: as PIL has it. rows: model rows that ran. more: for its sidecar.
+    """
+
+    image: Any
+    rows: int
+    more: Mapping[str, Any]
 
 
 def plan(settings: Any, prompts: Sequence[str], method: Method, folder: Path, files: Sequence[Any]) -> list[Job]:
@@ -131,7 +150,8 @@ def check_sampling(settings: Any) -> None:
         ValueError: if they cannot.
     """
     finite("strong", settings.strong)
-    finite("weak", settings.weak)
+    if settings.weak is not None:
+        finite("weak", settings.weak)
     if settings.steps < 1:
         raise ValueError(f"steps must be at least 1, got {settings.steps}")
 

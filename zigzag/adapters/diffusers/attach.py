@@ -23,7 +23,7 @@ from zigzag.moves import Move
 from zigzag.sampling import Generators
 from zigzag.trace import Trace
 
-__all__ = ["Run", "attach"]
+__all__ = ["Run", "attach", "models_of"]
 
 MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder")
 
@@ -103,7 +103,7 @@ def attach(
             CUDA, and for a model that is offloaded, has a cache enabled, or is compiled with graphs of its own; at its
             first call for one that cannot be captured; in a later loop where weights were moved or adapters changed.
     """
-    scheduler, models = getattr(pipe, "scheduler", None), _models_of(pipe)
+    scheduler, models = getattr(pipe, "scheduler", None), models_of(pipe)
     if not all(hasattr(scheduler, name) for name in ("step", "set_timesteps")) or not models:
         raise TypeError(f"pipe must have a scheduler and one of {', '.join(MODELS)}, got {type(pipe).__name__}")
     if "step" in vars(scheduler):
@@ -147,6 +147,7 @@ def _check_way(cast: Cast, trace: Trace | None) -> None:
         raise ValueError("trace is of moves, and an inversion is none; its report is run.inverted.report")
 
 
-def _models_of(pipe: Any) -> list[nn.Module]:
+def models_of(pipe: Any) -> list[nn.Module]:
+    """The networks that a pipeline calls step by step, of those that it has."""
     found = (getattr(pipe, name, None) for name in MODELS)
     return [model for model in found if isinstance(model, nn.Module)]
