@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zigzag.evaluation.engines import Cell
 from zigzag.support.files import replacing
+
+TESTS = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,28 @@ class Forgets(Writes):
         pass
 
 
+# Runs the cells of `argv[2]`, an expression, as another process would, once `argv[4]` processes are up.
+CHILD = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from support.cells import *
+from zigzag.evaluation.engines import run
+folder = Path(sys.argv[3])
+(folder / str(os.getpid())).touch()
+while len(list(folder.iterdir())) < int(sys.argv[4]):
+    time.sleep(0.01)
+run(eval(sys.argv[2]), *sys.argv[5:])
+"""
+
+
+def start(cells: str, folder: Path, count: int = 1, engine: str | None = None) -> list[subprocess.Popen[bytes]]:
+    """Several processes, each of which runs the same cells when all are up."""
+    folder.mkdir()
+    words = [sys.executable, "-c", CHILD, TESTS, cells, folder, str(count), *([engine] if engine else [])]
+    return [subprocess.Popen(words, env=os.environ) for _ in range(count)]
+
+
 def note(log: Path, line: str) -> None:
     """Adds a line, in one write, as several processes do."""
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +149,6 @@ def digest_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def writers(folder: Path, count: int, **given: Any) -> list[Cell]:
+def writers(folder: Path, count: int, **given: Any) -> list[Writes]:
     """Cells that write, of different costs."""
     return [Writes(folder, f"prompt-{k}", cost=1 + k * 7 % 5, **given) for k in range(count)]

@@ -16,7 +16,7 @@ import torch
 
 from zigzag.support.extras import require
 
-__all__ = ["Actors", "actors"]
+__all__ = ["Actors", "actors", "connected"]
 
 Do: TypeAlias = "Callable[[Any], str | None]"
 
@@ -113,10 +113,7 @@ def actors(make: Callable[[], Do], most: int, address: str | None = None) -> Ite
         ConnectionError: where there is no cluster.
         ValueError: where no machine of the cluster has a GPU, or as many processors as this process has threads.
     """
-    for name, value in _OWN.items():
-        os.environ.setdefault(name, value)
-    ray = require("ray", "--engine ray needs Ray", "ray")
-    with _connected(ray, address or "local"):
+    with connected(address or "local") as ray:
         pool = _pool(ray, make, most)
         try:
             yield pool
@@ -125,13 +122,22 @@ def actors(make: Callable[[], Do], most: int, address: str | None = None) -> Ite
 
 
 @contextmanager
-def _connected(ray: Any, address: str) -> Iterator[None]:
-    if ray.is_initialized():  # by the program that this runs in
-        yield
+def connected(address: str) -> Iterator[Any]:
+    """The module `ray`, connected to the cluster at `address` ("local": one that is started here, and ended), unless
+    this process is connected to one already.
+
+    Raises:
+        ImportError, ConnectionError: as `actors`.
+    """
+    for name, value in _OWN.items():
+        os.environ.setdefault(name, value)
+    ray = require("ray", "--engine ray needs Ray", "ray")
+    if ray.is_initialized():
+        yield ray
         return
     ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        yield
+        yield ray
     finally:
         ray.shutdown()
 

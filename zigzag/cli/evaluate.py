@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from zigzag.cli.options import BEST, Commands, Help, rule, take_best_scale
+from zigzag.evaluation.engines.options import add_engine_options, sharing
 from zigzag.evaluation.named import METHODS, name_of, parse_method
 from zigzag.evaluation.solvers import SOLVERS, Made, solver_label
 from zigzag.guidance import Guidance
@@ -58,6 +59,7 @@ def add(commands: Commands) -> None:
     evaluate.add_argument("--amp", action="store_true", help="matrix products in bfloat16")
     evaluate.add_argument("--device", default="cpu", help="where the model runs")
     evaluate.add_argument("--out", type=Path, default=Path("out/eval"), help="folder of verdicts, timings and table")
+    add_engine_options(evaluate)
     evaluate.set_defaults(run=_eval)
 
 
@@ -74,7 +76,7 @@ def _eval(args: argparse.Namespace) -> None:
     from zigzag.cli.jobs import check_device
     from zigzag.evaluation.compare import lines
     from zigzag.evaluation.evaluation import Evaluation, Trial
-    from zigzag.evaluation.report import report
+    from zigzag.evaluation.report import report, samplers_of
     from zigzag.evaluation.verdict_cells import LearnedWorker
 
     take_best_scale(args, "strong")
@@ -90,7 +92,11 @@ def _eval(args: argparse.Namespace) -> None:
     scales += "" if args.weak_prompt is None else f" of {args.weak_prompt!r}"
     title = f"{args.model}, {args.steps} steps, {solver_label(solver)}, {scales}"
     try:
-        text, _ = report(evaluation, "table", title, every, trials, progress=on_terminal())
+        with sharing(args) as shard:
+            if shard is not None:
+                print(evaluation.run_shard(samplers_of(every), trials, shard, on_terminal(), args.engine))
+                return
+            text, _ = report(evaluation, "table", title, every, trials, progress=on_terminal(), engine=args.engine)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"finished batches are kept in {args.out}, and the same command goes on after them"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ import torch
 
 from zigzag.evaluation import verdicts
 from zigzag.evaluation.accuracy import batches
-from zigzag.evaluation.cells import Loaded, Worker, run_here
+from zigzag.evaluation.cells import Loaded, Worker
+from zigzag.evaluation.engines import Shard, complete, left_of
 from zigzag.evaluation.keys import decides, names
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.verdict_cells import Block, VerdictCell
 from zigzag.evaluation.verdicts import Verdict
 from zigzag.support.files import check_writable
-from zigzag.support.progress import rows_bar
 from zigzag.zoo.learned import LearnedModel
 from zigzag.zoo.shapes import CATEGORIES, detect
 
@@ -87,22 +87,48 @@ class Evaluation:
             )
 
     def run(
-        self, samplers: Iterable[Sampler], trials: Sequence[Trial], progress: bool = False
+        self, samplers: Iterable[Sampler], trials: Sequence[Trial], progress: bool = False, engine: str | None = None
     ) -> dict[Sampler, Result]:
         """The result of each sampler; what is on record is not sampled again.
+
+        Args:
+            engine: as in `zigzag.evaluation.engines.run`.
 
         Raises:
             ValueError: before the first model call, for a sampler out of range or a damaged file.
             ImportError: without scipy, naming the extra that brings it.
+            Failed: after the others are done, for batches that failed every time.
         """
         planned = self.cells(samplers, trials)
-        # Samplers that differ in name alone share their files, and so their cells.
-        left = [cell for cell in {c.path: c for cells in planned.values() for c in cells}.values() if not cell.done()]
-        if left:
-            self.prepare()
-        with rows_bar(sum(cell.cost for cell in left), progress) as tick:
-            run_here(left, tick)
+        self.complete(planned, progress, engine)
         return {sampler: self.result(cells) for sampler, cells in planned.items()}
+
+    def run_shard(
+        self,
+        samplers: Iterable[Sampler],
+        trials: Sequence[Trial],
+        shard: Shard,
+        progress: bool = False,
+        engine: str | None = None,
+    ) -> str:
+        """Samples a shard of what is not on record, and says what is left; raises as `run`."""
+        planned = self.cells(samplers, trials)
+        return left_of(self.complete(planned, progress, engine, shard), shard, "the table")
+
+    def complete(
+        self,
+        planned: Mapping[Sampler, Sequence[VerdictCell]],
+        progress: bool = False,
+        engine: str | None = None,
+        shard: Shard | None = None,
+    ) -> list[VerdictCell]:
+        """Runs the cells of `cells`, each once; returns all of them. Raises as `run`."""
+        # Samplers that differ in name alone share their files, and so their cells.
+        cells = list({cell.path: cell for every in planned.values() for cell in every}.values())
+        if not all(cell.done() for cell in cells):
+            self.prepare()
+        complete(cells, engine, shard, progress)
+        return cells
 
     def cells(self, samplers: Iterable[Sampler], trials: Sequence[Trial]) -> dict[Sampler, list[VerdictCell]]:
         """The cells of each sampler, done or not.

@@ -7,10 +7,16 @@ from dataclasses import asdict
 
 from zigzag.evaluation.compare import Line, Results, duels, errors, figures, table
 from zigzag.evaluation.evaluation import Evaluation, Trial
+from zigzag.evaluation.samplers import Sampler
 from zigzag.support.files import replacing, write_json
 from zigzag.support.machine import machine, versions
 
-__all__ = ["report"]
+__all__ = ["report", "samplers_of"]
+
+
+def samplers_of(lines: Sequence[Line]) -> list[Sampler]:
+    """The samplers of lines, each once."""
+    return list(dict.fromkeys(line.sampler for line in lines))
 
 
 def report(
@@ -21,19 +27,20 @@ def report(
     trials: Sequence[Trial],
     terms: bool = False,
     progress: bool = False,
+    engine: str | None = None,
 ) -> tuple[str, Results]:
     """Samples what is not on record, and writes `stem.txt` and `stem.json` into the evaluation's folder.
 
     Args:
-        terms: with a table of δ, τ₁ and τ₂.
+        terms: with a table of δ, τ₁ and τ₂. engine: as in `Evaluation.run`.
 
     Returns:
         The text, and the results it is made of.
 
     Raises:
-        ValueError, ImportError, OSError: as `Evaluation.run`; where the folder cannot be written.
+        ValueError, ImportError, OSError, Failed: as `Evaluation.run`; where the folder cannot be written.
     """
-    results = evaluation.run(dict.fromkeys(line.sampler for line in lines), trials, progress)
+    results = evaluation.run(samplers_of(lines), trials, progress, engine)
     seconds = sum(result.seconds * len(result.verdicts) for result in results.values())
     clock = "processor time" if evaluation.model.device.type == "cpu" else "wall-clock time"
     note = (

@@ -6,11 +6,11 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-__all__ = ["Parser", "ending", "one_line"]
+__all__ = ["Parser", "Several", "ending", "one_line"]
 
 INTERRUPTED = 130  # what a shell says of a process that SIGINT ended
 
@@ -28,6 +28,14 @@ _HINTS = {
 }
 
 
+class Several(RuntimeError):
+    """What went wrong more than once: said in all, and a line each."""
+
+    def __init__(self, said: str, lines: Sequence[str]) -> None:
+        super().__init__("\n".join([said, *lines]))
+        self.said, self.lines = said, list(lines)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line: a usage text above it would hide what is wrong."""
 
@@ -39,6 +47,8 @@ class Parser(argparse.ArgumentParser):
 @contextmanager
 def ending(program: str, kept: str = "nothing new was written") -> Iterator[None]:
     """Ends the process in one line on standard error: with 2 where something is wrong, with 130 where it is stopped.
+
+    `Several` has a line each before.
 
     What is a fault of the program itself (a KeyError, say) keeps its traceback.
 
@@ -57,6 +67,9 @@ def ending(program: str, kept: str = "nothing new was written") -> Iterator[None
     except KeyboardInterrupt as stop:
         after = "\n" if sys.stderr.isatty() else ""  # the terminal's own ^C, or a bar, stands in this line
         _end(INTERRUPTED, f"{after}{program}: stopped; {str(stop) or kept}")
+    except Several as error:
+        print(*error.lines, sep="\n", file=sys.stderr)
+        _end(2, f"{program}: error: {error.said}")
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
         _end(2, f"{program}: error: {one_line(error)}")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from support.cells import Loads, Writes
-from zigzag.evaluation.engines.agenda import ATTEMPTS, Agenda
+from zigzag.evaluation.engines.agenda import Agenda
+from zigzag.evaluation.engines.failures import ATTEMPTS
 
 
 def of(model: int, name: str, cost: int = 1) -> Writes:

@@ -5,38 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support.cells import Forgets, Kills, Loads, Raises, Unloadable, Writes, begun, digest_of, writers
-from zigzag.evaluation.engines import running
+from support.cells import Forgets, Kills, Loads, Raises, Unloadable, Writes, begun, digest_of, start, writers
+from zigzag.evaluation.engines import Failed, Refused, complete, left_of, running
 from zigzag.evaluation.engines.running import run
 from zigzag.support.files import replacing
-
-# Runs the cells of `argv[2]`, an expression, as another process would, once `argv[3]` processes are up.
-CHILD = """
-import os, sys, time
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from support.cells import *
-from zigzag.evaluation.engines import run
-folder = Path(sys.argv[4])
-(folder / str(os.getpid())).touch()
-while len(list(folder.iterdir())) < int(sys.argv[3]):
-    time.sleep(0.01)
-run(eval(sys.argv[2]))
-"""
-TESTS = Path(__file__).parents[2]
-
-
-def start(cells: str, folder: Path, count: int = 1) -> list[subprocess.Popen[bytes]]:
-    folder.mkdir()
-    words = [sys.executable, "-c", CHILD, TESTS, cells, str(count), folder]
-    return [subprocess.Popen(words, env=os.environ) for _ in range(count)]
 
 
 def test_each_is_run_once_in_the_order_given_and_told_of(tmp_path: Path) -> None:
@@ -73,7 +53,8 @@ def test_one_that_fails_thrice_is_reported_with_its_prompt_and_reason_and_the_re
     bad = Raises(tmp_path, "bad")
     (failure,) = run([bad, *writers(tmp_path, 3)])
     assert failure.cell == bad
-    assert str(failure).startswith("Z, 'bad': ValueError: the sky is red (cells.py:")
+    assert str(failure).startswith("Z, 'bad': ValueError at cells.py:")
+    assert str(failure).endswith(": the sky is red")
     assert Counter(begun(tmp_path)) == {"bad": 3, "prompt-0": 1, "prompt-1": 1, "prompt-2": 1}
 
 
@@ -106,6 +87,12 @@ def test_where_nothing_more_can_be_written_the_run_ends(tmp_path: Path, code: in
     assert begun(tmp_path) == ["prompt-0", "prompt-1", "full"]
 
 
+def test_what_no_cell_can_do_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="pass another scheduler"):
+        run([Raises(tmp_path, "refused", error=Refused("pass another scheduler")), Writes(tmp_path, "after")])
+    assert begun(tmp_path) == ["refused"]
+
+
 def test_another_error_of_the_system_is_of_its_cell(tmp_path: Path) -> None:
     bad = Raises(tmp_path, "bad", error=OSError(errno.ENOENT, "No such file or directory", "mask.png"))
     (failure,) = run([bad, Writes(tmp_path, "after")])
@@ -125,6 +112,31 @@ def test_a_stop_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(writers(tmp_path, 3), each=stop)
     assert begun(tmp_path) == ["prompt-0"]
+
+
+class TwoHands:
+    """Two hands that take turns."""
+
+    count, patience = 2, 0.0
+
+    def __init__(self) -> None:
+        self.given: list[tuple[int, Any]] = []
+
+    def give(self, hand: int, cell: Any) -> None:
+        self.given.append((hand, cell))
+
+    def wait(self) -> tuple[int, str | None]:
+        hand, cell = self.given.pop(0)
+        cell.run(0)
+        return hand, None
+
+
+def test_several_hands_take_the_longest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_hands", lambda engine, most: nullcontext(TwoHands()))
+    cells = writers(tmp_path, 10)
+    run(cells, engine="two")
+    costs = {cell.name: cell.cost for cell in cells}
+    assert [costs[name] for name in begun(tmp_path)] == sorted(costs.values(), reverse=True) != list(costs.values())
 
 
 def test_another_engine_is_refused(tmp_path: Path) -> None:
@@ -172,3 +184,27 @@ def test_two_writers_of_a_file_share_no_half_of_it(tmp_path: Path) -> None:
         first.write_text("whole")
     assert path.read_text() == "whole"
     assert [file.name for file in tmp_path.iterdir()] == ["result"]
+
+
+def test_what_failed_is_raised_in_the_end_a_line_each(tmp_path: Path) -> None:
+    cells = [Raises(tmp_path, "bad"), *writers(tmp_path, 3), Forgets(tmp_path, "idle")]
+    with pytest.raises(Failed) as failed:
+        complete(cells)
+    assert failed.value.said.startswith("2 of 5 cells failed 3 times each")
+    assert [line.split(":")[0] for line in failed.value.lines] == ["Z, 'bad'", "Z, 'idle'"]
+    assert all(cell.done() for cell in cells[1:4])
+
+
+def test_a_shard_says_what_is_left_to_others(tmp_path: Path) -> None:
+    cells = writers(tmp_path, 5)
+    complete(cells, shard=(0, 2))
+    said = left_of(cells, (0, 2), "the table")
+    assert said.startswith("shard 0/2: all of its 3 cells are done; 2 of 5 are left") and said.endswith("the table")
+    complete(cells, shard=(1, 2))
+    assert "2 cells are done, and so are all 5. Now the same" in left_of(cells, (1, 2), "the table")
+
+
+def test_without_ray_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"zigzag-diffusion\[ray\]"):
+        run(writers(tmp_path, 1), engine="ray")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.cells import Writes
-from zigzag.evaluation.engines import shard_of, share, take_device, wait_for_others
+from zigzag.evaluation.engines.shards import shard_of, share, take_device, wait_for_others
 
 costs = st.lists(st.integers(1, 50), max_size=40)
 
@@ -119,7 +119,7 @@ def test_elsewhere_than_under_torchrun_nobody_waits() -> None:
 CHILD = """
 import sys, time
 from pathlib import Path
-from zigzag.evaluation.engines import shard_of, wait_for_others
+from zigzag.evaluation.engines.shards import shard_of, wait_for_others
 k, n = shard_of("auto")
 if k == 0:
     wait_for_others(every=0.05)  # it failed first, and torchrun would end the other

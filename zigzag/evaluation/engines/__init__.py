@@ -1,12 +1,17 @@
 """Engines that run cells: one process, a share of several that know nothing of one another, or Ray's actors.
 
-What a cell is, is said in `zigzag.evaluation.engines.cell`. Its result is named by all that it depends on and written
+What a cell is, is said in `zigzag.evaluation.cells`. Its result is named by all that it depends on and written
 whole, so whatever engine runs it, with however many workers, writes the same files; whatever is stopped goes on with
 the cells that are not done.
 """
 
-from zigzag.evaluation.engines.cell import Cell, Failure, Worker
+from zigzag.evaluation.engines.completing import complete, left_of
+from zigzag.evaluation.engines.failures import Failed, Failure, Refused
+from zigzag.evaluation.engines.options import add_engine_options, sharing
 from zigzag.evaluation.engines.running import run
-from zigzag.evaluation.engines.shards import Shard, shard_of, share, take_device, wait_for_others
+from zigzag.evaluation.engines.shards import Shard, shard_of, share
 
-__all__ = ["Cell", "Failure", "Shard", "Worker", "run", "shard_of", "share", "take_device", "wait_for_others"]
+__all__ = [
+    "Failed", "Failure", "Refused", "Shard", "add_engine_options", "complete", "left_of", "run", "shard_of", "share",
+    "sharing",
+]  # fmt: skip

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from zigzag.evaluation.engines.cell import Cell, Failure, Worker
+from zigzag.evaluation.cells import Cell, Worker
+from zigzag.evaluation.engines.failures import ATTEMPTS, Failure
 
-__all__ = ["ATTEMPTS", "Agenda"]
-
-ATTEMPTS = 3
+__all__ = ["Agenda"]
 
 
 class Agenda:

@@ -7,7 +7,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from zigzag.evaluation.engines.cell import Cell, Worker
+from zigzag.evaluation.cells import Cell, Worker
+from zigzag.evaluation.engines.failures import Refused
 from zigzag.support.commands import one_line
 
 __all__ = ["Hand"]
@@ -31,6 +32,7 @@ class Hand:
 
         Raises:
             Exception: what `Worker.load` raises.
+            Refused: by the cell.
             OSError: where nothing more can be written: the disk is full, or read-only.
         """
         if cell.done():
@@ -39,7 +41,7 @@ class Hand:
         try:
             cell.run(model)
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _FATAL:
+            if isinstance(error, Refused) or (isinstance(error, OSError) and error.errno in _FATAL):
                 raise
             return _reason(error)
         return None if cell.done() else "it ran, and wrote no file"
@@ -54,6 +56,4 @@ class Hand:
 
 def _reason(error: Exception) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
-    said = one_line(error)
-    kind = type(error).__name__
-    return f"{kind if said == kind else f'{kind}: {said}'} ({Path(where.filename).name}:{where.lineno})"
+    return f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}: {one_line(error)}"

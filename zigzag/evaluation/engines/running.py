@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from zigzag.evaluation.cells import Cell, Worker
 from zigzag.evaluation.engines.agenda import Agenda
-from zigzag.evaluation.engines.cell import Cell, Failure, Worker
+from zigzag.evaluation.engines.failures import Failure
 from zigzag.evaluation.engines.hand import Hand
 from zigzag.evaluation.engines.shards import Shard, share
 
@@ -55,6 +56,7 @@ def run(
         ValueError: for another engine.
         ImportError: without Ray, naming the extra that brings it.
         Exception: whatever keeps a model from being loaded.
+        Refused: by a cell.
         OSError: where nothing more can be written.
     """
     own = list({cell.digest: cell for cell in cells}.values())
@@ -62,7 +64,7 @@ def run(
     if not left:
         return []
     with _hands(engine, len(left)) as hands:
-        if hands.count > 1:
+        if hands.count > 1:  # the longest first, so that no hand is left with one in the end
             left.sort(key=lambda cell: -cell.cost)
         return _drive(hands, left, tick, each)
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch.distributed.rendezvous import rendezvous
 
-from zigzag.evaluation.engines.cell import Cell
+from zigzag.evaluation.cells import Cell
 
 __all__ = ["Shard", "shard_of", "share", "take_device", "wait_for_others"]
 

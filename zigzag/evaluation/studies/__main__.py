@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from zigzag.evaluation.engines import Failed, Shard, add_engine_options, sharing
 from zigzag.evaluation.evaluation import Evaluation, Trial
-from zigzag.evaluation.report import report
+from zigzag.evaluation.report import report, samplers_of
 from zigzag.evaluation.studies.picture import draw_study
 from zigzag.evaluation.studies.sweeps import STUDIES
 from zigzag.evaluation.verdict_cells import LearnedWorker
@@ -55,6 +57,7 @@ def _parser() -> Parser:
     parser.add_argument("--amp", action="store_true", help="matrix products in bfloat16, but for the study inversion")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the model runs")
     parser.add_argument("--threads", type=int, help="threads on the CPU (default: torch's)")
+    add_engine_options(parser)
     return parser
 
 
@@ -71,13 +74,26 @@ def main() -> None:
         worker = LearnedWorker(args.model, device=args.device)
         model = worker.load()
         evaluation = Evaluation(model, args.out, replace(worker, held=model))
-        for name in names:
-            print(_one(name, evaluation, args) + "\n", flush=True)
+        with sharing(args) as shard:
+            _every(names, evaluation, args, shard)
 
 
-def _one(name: str, evaluation: Evaluation, args: argparse.Namespace) -> str:
+def _every(names: Sequence[str], evaluation: Evaluation, args: argparse.Namespace, shard: Shard | None) -> None:
+    failed: list[Failed] = []
+    for name in names:
+        try:
+            print(_one(name, evaluation, args, shard) + "\n", flush=True)
+        except Failed as error:  # the other studies are done all the same
+            failed.append(error)
+    if failed:
+        raise Failed([failure for error in failed for failure in error.failures], sum(error.cells for error in failed))
+
+
+def _one(name: str, evaluation: Evaluation, args: argparse.Namespace, shard: Shard | None) -> str:
     begin = time.monotonic()
-    if name == "attention":
+    if name == "attention" and shard is not None:
+        text = "attention is not cut into shards: it is left to the same command without --shard"
+    elif name == "attention":
         from zigzag.evaluation.studies import attention
 
         text = attention.run(evaluation.model, args.out)
@@ -89,7 +105,10 @@ def _one(name: str, evaluation: Evaluation, args: argparse.Namespace) -> str:
         ]
         stem = f"{name}-{args.model}"
         title = f"{study.title} ({study.source})"
-        text, results = report(evaluation, stem, title, study.lines, trials, study.errors, on_terminal())
+        if shard is not None:
+            said = evaluation.run_shard(samplers_of(study.lines), trials, shard, on_terminal(), args.engine)
+            return f"{title}: {said}"
+        text, results = report(evaluation, stem, title, study.lines, trials, study.errors, on_terminal(), args.engine)
         draw_study(args.out / f"{stem}.png", study, results, args.model)
     return f"{text}\n{name}: {time.monotonic() - begin:.0f} s"
 
