@@ -13,6 +13,7 @@ from torch import Tensor
 from support.held import make
 from support.predictors import untouched
 from support.refusals import refused
+from support.steered import Led
 from support.tensors import noise
 from zigzag import (
     CFG,
@@ -46,17 +47,6 @@ C, U, X = noise(1, 3), noise(2, 3), noise(0, 3, 4)
 
 def model(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
     return 0.4 * torch.tanh(x + cond[:, None]) + 0.1 * torch.cos(t.to(x.dtype))[:, None]
-
-
-class Led:
-    """A path beforehand, handed out move by move; with what was sent."""
-
-    def __init__(self, method: Any) -> None:
-        self.method, self.seen = method, list[Visit]()
-
-    def steer(self, T: int) -> Generator[Move, Visit, None]:
-        for move in self.method.path(T) if hasattr(self.method, "path") else self.method:
-            self.seen.append((yield move))
 
 
 def run(method: Any, solver: Any, **more: Any) -> Tensor:
@@ -217,20 +207,6 @@ def test_what_needs_the_path_beforehand_refuses_a_steered_method_with_the_reason
     for ask in (lambda: matched_cfg(led, solver), lambda: count_rows(led, 4)):  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="not known beforehand"):
             ask()
-
-
-def test_attach_refuses_a_steered_method_with_the_reason() -> None:
-    pytest.importorskip("diffusers")
-    pytest.importorskip("transformers")
-    from diffusers import DDIMScheduler
-
-    from zigzag.adapters.diffusers import attach
-
-    class Pipe:
-        scheduler, unet = DDIMScheduler(), torch.nn.Linear(1, 1)
-
-    with pytest.raises(TypeError, match="handed out before it"), attach(Pipe(), Led(ZSampling())):  # type: ignore[arg-type]
-        pass
 
 
 BEFORE: list[tuple[str, Any]] = [

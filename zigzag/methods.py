@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from zigzag.guidance.base import finite
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol, at_least
 from zigzag.strengths import Strength, check_strength
 from zigzag.visits import Visit
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 __all__ = [
     "EndToEnd",
@@ -39,7 +42,7 @@ class Steered(Protocol):
 
     It has `steer(T)` in the place of `path(T)`. There is one path for the batch; what is to differ by sample is a
     `strength`. Reading a tensor to choose a move makes the host wait for the device, once a move. Whatever needs the
-    path beforehand (`capture`, `attach`, `matched_cfg`, `count_rows`, the gradients of the last K steps) refuses it.
+    path beforehand (`capture`, `matched_cfg`, `count_rows`, the gradients of the last K steps) refuses it.
     """
 
     def steer(self, T: int) -> Generator[Move, Visit, None]:
@@ -51,7 +54,7 @@ class Steered(Protocol):
         ...
 
 
-def is_steered(method: object) -> TypeGuard[Steered]:
+def is_steered(method: object) -> TypeIs[Steered]:
     """Whether a method has no path but by its walk."""
     return hasattr(method, "steer") and not hasattr(method, "path") and not isinstance(method, type)
 

@@ -12,9 +12,21 @@ from zigzag.paths import check_cached, check_move
 from zigzag.solvers import Solver
 from zigzag.visits import Visit
 
-__all__ = ["Next", "Steering"]
+__all__ = ["Next", "Steering", "begun"]
 
 Next: TypeAlias = tuple[Move, HeldStep, bool]
+
+
+def begun(method: Steered, T: int) -> Generator[Move, Visit, None]:
+    """The generator of a steered method on `T` steps.
+
+    Raises:
+        TypeError: for a `steer` that makes none.
+    """
+    moves = method.steer(T)
+    if not isinstance(moves, Generator):
+        raise TypeError(f"{method!r}: steer(T) must be a generator of moves, got {moves!r}")
+    return moves
 
 
 class Steering:
@@ -41,19 +53,22 @@ class Steering:
                 "Denoise leaves its knot for good; use fresh_noise=False"
             )
         self.told: Visit | None = None
-        self._moves, self._planned, self._path = method.steer(len(solver)), Planned(solver), list[Move]()
-        if not isinstance(self._moves, Generator):
-            raise TypeError(f"{method!r}: steer(T) must be a generator of moves, got {self._moves!r}")
-        first = self._next()
-        if first is None:
+        self._moves, self._planned, self._path = begun(method, len(solver)), Planned(solver), list[Move]()
+        self._ahead, self._known = self._next(), True
+        if self._ahead is None:
             raise ValueError("method: the path has no moves")
-        self._first = first
 
     def __iter__(self) -> Iterator[Next]:
-        move: Next | None = self._first
-        while move is not None:
+        while (move := self.ahead()) is not None:
+            self._known = False
             yield move
-            move = self._next()
+
+    def ahead(self) -> Next | None:
+        """The next move, which the method decides now if it has not yet; None at the end of its path."""
+        if not self._known:
+            self._ahead, self._known = self._next(), True
+        self.told = None
+        return self._ahead
 
     def _next(self) -> Next | None:
         try:

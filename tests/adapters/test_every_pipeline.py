@@ -33,6 +33,8 @@ import swept_others  # noqa: E402
 import swept_unets  # noqa: E402
 import swept_videos  # noqa: E402
 
+from support.steered import Led  # noqa: E402
+
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -105,6 +107,53 @@ def test_a_zigzag_is_led_or_refused(name: str, kind: str) -> None:
     assert run.rows == sum(seen) / case.samples and moved > MOVED
     if case.scale is not None:
         assert off(led, getattr(swept_by_hand, kind)(case)) <= min(WANTED, moved / 10)
+
+
+# What goes by the number of its loop's calls, which is not known of a method that is steered by its walk.
+UNSTEERED = {
+    "doses its ControlNet by": [
+        "StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline",
+        "StableDiffusionControlNetInpaintPipeline", "StableDiffusionXLControlNetPipeline",
+        "StableDiffusionXLControlNetImg2ImgPipeline", "StableDiffusionXLControlNetInpaintPipeline",
+        "StableDiffusion3ControlNetPipeline", "FluxControlNetPipeline",
+    ],
+    "ends its guidance by": ["Lumina2Pipeline"],
+    "cfg_truncation=None": ["ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"],
+    "switches its guider by": ["HunyuanVideo15Pipeline"],
+    "of a call of its loop that it had not laid out": ["KandinskyV22PriorPipeline, unclipped"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_zigzag_handed_out_move_by_move_is_the_same_or_refused(name: str) -> None:
+    """Bit for bit, and the rows too; refused at the first round of the model's calls, but where that shows later."""
+    case, _, rows = known(name)
+    refused = case.refused or case.z_refused
+    unsteered = "" if refused else next((why for why, names in UNSTEERED.items() if name in names), "")
+    method = METHODS["z"]
+    if refused or unsteered:
+        error = pytest.raises((ValueError, RuntimeError), match=unsteered or None)
+        with put_back(name), case.seen() as seen, error, attach(case.pipe, Led(method)):
+            case.run()
+        assert len(seen) <= -(-len(rows) // case.steps) * (2 if "unclipped" in name else 1)
+        return
+    ran = list[tuple[Tensor, int]]()
+    for each in (method, Led(method)):
+        with attach(case.pipe, each) as run:
+            ran.append((case.run(), run.rows))
+    assert torch.equal(ran[0][0], ran[1][0]) and ran[0][1] == ran[1][1]
+
+
+@pytest.mark.parametrize("name", ["ZImagePipeline", "ZImageInpaintPipeline"])
+def test_guidance_that_is_not_truncated_is_steered(name: str) -> None:
+    """What the refusal names works."""
+    case = CLASSES[name]()
+    case.call |= {"cfg_truncation": None}
+    outs = []
+    for each in (METHODS["z"], Led(METHODS["z"])):
+        with attach(case.pipe, each):
+            outs.append(case.run())
+    assert torch.equal(*outs)
 
 
 @pytest.mark.parametrize("name", CLASSES)

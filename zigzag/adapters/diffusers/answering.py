@@ -52,6 +52,11 @@ class Answering:
         """Whether there is nothing more to ask."""
         raise NotImplementedError
 
+    @property
+    def known(self) -> list[int]:
+        """Of the calls that were made, and that are still known to come, what the model is told in each."""
+        return self.asked[: self.calls] if self.ended else self.asked
+
     def answer(self, outputs: Sequence[Any], guided: Tensor, sample: Tensor) -> Tensor:
         """Takes the model's outputs at `sample`, and the pipeline's prediction, on to the state for the next call."""
         raise NotImplementedError

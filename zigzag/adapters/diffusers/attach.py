@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from zigzag.adapters.diffusers import unfit
 from zigzag.adapters.diffusers.cast import Cast
 from zigzag.adapters.diffusers.counting import Run
 from zigzag.adapters.diffusers.graphed import graphed
@@ -18,7 +19,7 @@ from zigzag.adapters.diffusers.session import Session
 from zigzag.adapters.diffusers.ways import Inversion, Reconstruction, Way
 from zigzag.checks import as_guidance, check_generator
 from zigzag.guidance import Guidance
-from zigzag.methods import Method, is_steered
+from zigzag.methods import Method, Steered, is_steered
 from zigzag.moves import Move
 from zigzag.sampling import Generators
 from zigzag.trace import Trace
@@ -31,7 +32,7 @@ MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder")
 @contextmanager
 def attach(
     pipe: Any,
-    method: Method | Sequence[Move] | Inversion | Reconstruction,
+    method: Method | Steered | Sequence[Move] | Inversion | Reconstruction,
     *,
     strong: Role | None = None,
     weak: float | Guidance | Role | None = None,
@@ -60,7 +61,9 @@ def attach(
         pipe: a diffusers pipeline with a `scheduler` and a `unet`, `transformer`, `prior` or `decoder`. On leaving the
             block, also by an exception, it is as it was.
         method: one of `zigzag.methods`; or moves that run from knot 0 to the last; or moves that begin below knot 0 (an
-            image to invert) and end anywhere, or an `Inversion` or `Reconstruction`, with a state that is handed in.
+            image to invert) and end anywhere, or an `Inversion` or `Reconstruction`, with a state that is handed in. Or
+            a method that is steered by its walk (`zigzag.Steered`), from knot 0 to the last: it is sent each visit
+            within the scheduler's `step`, before the pipeline or a callback changes the state.
         weak: the weak guidance, of the two branches that the pipeline evaluates; a number is `CFG(number)`. Or a
             `Role`: what differs in the model's calls for weak predictions, which are then made in passes of the loop of
             their own, and need no second branch. By default 0; but the pipeline as it is, for moves that only go up,
@@ -108,14 +111,10 @@ def attach(
         raise TypeError(f"pipe must have a scheduler and one of {', '.join(MODELS)}, got {type(pipe).__name__}")
     if "step" in vars(scheduler):
         raise ValueError("pipe: its scheduler's step is replaced already, by another attach block; leave that first")
-    if is_steered(method):
+    if isinstance(method, type | str) or not (isinstance(method, Method | Sequence | Way) or is_steered(method)):
         raise TypeError(
-            f"{method!r} is steered by its walk, and the times of a pipeline's loop are handed out before it; pass a "
-            "method with path(T), or use zigzag.sample with the pipeline's model"
-        )
-    if isinstance(method, type | str) or not isinstance(method, Method | Sequence | Way):
-        raise TypeError(
-            f"method must have path(T) or be a sequence of moves, or an Inversion or Reconstruction, got {method!r}"
+            "method must have path(T) or steer(T), or be a sequence of moves, or an Inversion or Reconstruction, got "
+            f"{method!r}"
         )
     if trace is not None and not isinstance(trace, Trace):
         raise TypeError(f"trace must be a Trace, got {trace!r}")
@@ -132,7 +131,12 @@ def attach(
         if graphs:
             session.graphs = graphed(models, patches, lambda: session.now.playing)
         session.take_over(patches)
-        yield session.run
+        try:
+            yield session.run
+        except IndexError as error:
+            if session.now.steered:
+                unfit.explain_missing(error, method)
+            raise
         session.now.check_explained()
 
 

@@ -17,7 +17,7 @@ from zigzag.held import HeldStep
 from zigzag.moves import Denoise, Invert, Move, Shift, Tol, evaluations, gap_is_read
 from zigzag.roles import RoleName
 
-__all__ = ["NAMES", "Cast", "Pass", "Source", "calls_of", "passes_of"]
+__all__ = ["NAMES", "Cast", "Pass", "Source", "calls_of", "passes_for", "passes_of"]
 
 Source: TypeAlias = RoleName | Literal["own"]
 NAMES: tuple[RoleName, ...] = kernel.STRONG + kernel.WEAK + kernel.PLAIN
@@ -93,15 +93,12 @@ class Cast:
                 f"strong={self.strong!r} was passed, but {method!r} has no zigzag, so that nothing is edited"
             )
 
-    def check_branches(self, path: Sequence[Move], knot: int) -> None:
+    def check_branches(self, path: Sequence[Move] | None, knot: int) -> None:
         """Raises ValueError where a role on the rest of a path needs two branches, of which the pipeline evaluates one.
 
-        knot: where it was seen.
+        path: None is one that is not known, and asks for all of them. knot: where it was seen.
         """
-        wanted: list[RoleName] = [*kernel.STRONG]
-        wanted += kernel.WEAK if any(isinstance(move, Invert | Shift) for move in path) else ()
-        wanted += kernel.PLAIN if any(isinstance(move, Denoise) and move.plain for move in path) else ()
-        for name in wanted:
+        for name in NAMES if path is None else _asked_on(path):
             edits = self.edits(name)
             if edits is None and name in self.rules():
                 raise ValueError(
@@ -151,17 +148,33 @@ def calls_of(move: Move, held: HeldStep) -> int:
 
 def passes_of(path: Sequence[Move], steps: Sequence[HeldStep], count: int, cast: Cast) -> list[Pass]:
     """The passes of a pipeline's loop along a path of so many steps (`count`), as many as there may be."""
+    known = enumerate(zip(path, steps, gap_is_read(path), strict=True))
+    return [each for n, (move, held, read) in known for each in passes_for(n, move, held, read, count, cast)]
+
+
+def passes_for(n: int, move: Move, held: HeldStep, reads_gap: bool, count: int, cast: Cast) -> list[Pass]:
+    """The passes that move `n` of a path takes, on a grid of `count` steps.
+
+    reads_gap: whether the next Shift takes its gap from there.
+    """
     passes = list[Pass]()
-    for n, (move, held, reads_gap) in enumerate(zip(path, steps, gap_is_read(path), strict=True)):
-        told = [min(move.start, move.end)] * calls_of(move, held)
-        if isinstance(move, Denoise) and held.inner is not None:
-            told[-1] = held.inner.told
-        stood = [move.start, *told[1:]] if isinstance(move, Invert) else told
-        sources = _each_once(cast.source(name) for name in roles_asked(move, reads_gap))
-        for at, where in zip(told, stood, strict=True):
-            place = where if where != count or isinstance(move, Denoise) else None
-            passes += [Pass(at, place, source, source == sources[-1], n) for source in sources]
+    told = [min(move.start, move.end)] * calls_of(move, held)
+    if isinstance(move, Denoise) and held.inner is not None:
+        told[-1] = held.inner.told
+    stood = [move.start, *told[1:]] if isinstance(move, Invert) else told
+    sources = _each_once(cast.source(name) for name in roles_asked(move, reads_gap))
+    for at, where in zip(told, stood, strict=True):
+        place = where if where != count or isinstance(move, Denoise) else None
+        passes += [Pass(at, place, source, source == sources[-1], n) for source in sources]
     return passes
+
+
+def _asked_on(path: Sequence[Move]) -> list[RoleName]:
+    """The roles that a path asks, as far as what they are made of matters there."""
+    wanted: list[RoleName] = [*kernel.STRONG]
+    wanted += kernel.WEAK if any(isinstance(move, Invert | Shift) for move in path) else ()
+    wanted += kernel.PLAIN if any(isinstance(move, Denoise) and move.plain for move in path) else ()
+    return wanted
 
 
 def _each_once(names: Iterable[Source]) -> list[Source]:

@@ -68,7 +68,7 @@ def begun(
     with grid.shown():
         if extras:  # eta, s_churn
             plan, asked = plan_of(grid.scheduler, extras), loop.asked
-            loop = Loop(loop.path, plan.solver, loop.cast, loop.trace)
+            loop = Loop(loop.given, plan.solver, loop.cast, loop.trace)
             if loop.asked != asked:
                 raise ValueError(f"scheduler: {name_of(grid.scheduler)} makes other calls with {extras}; leave it out")
         knot, rehearsed = loop.path[0].start, plan.rehearsed

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers.answering import Answering
-from zigzag.adapters.diffusers.cast import Cast, calls_of, passes_of
+from zigzag.adapters.diffusers.cast import Cast, calls_of, passes_for
 from zigzag.guided import Answer, Query, check_shown
-from zigzag.methods import Method, Standard
-from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol
+from zigzag.held import HeldStep
+from zigzag.methods import Method, Standard, Steered, is_steered
+from zigzag.moves import Invert, Move, Renoise, Tol, evaluations
 from zigzag.paths import plan_path
-from zigzag.sampling import Traversal, Visit, traverse
+from zigzag.sampling import Traversal, Visit, planned, traverse
 from zigzag.solvers import Solver
+from zigzag.steered import Next, Steering
 from zigzag.trace import Trace
 
-__all__ = ["Loop", "enters", "moved", "moves_of", "only_inverts"]
+__all__ = ["Following", "Loop", "check_steps", "enters", "moves_of", "only_inverts"]
 
 
 def moves_of(method: Method | Sequence[Move], steps: int) -> tuple[Move, ...]:
@@ -33,11 +34,7 @@ def moves_of(method: Method | Sequence[Move], steps: int) -> tuple[Move, ...]:
     """
     if not steps and isinstance(method, Standard):  # a strength that leaves no step, and no method more than that
         return ()
-    if not steps:
-        raise ValueError(
-            "the pipeline's loop has no step left for method to lead: its strength is too low for its number of steps; "
-            "raise strength, or num_inference_steps"
-        )
+    check_steps(steps)
     path = tuple(method.path(steps)) if isinstance(method, Method) else tuple(method)
     if not path or not 0 <= path[0].start <= steps or (not enters(path) and path[-1].end != steps):
         raise ValueError(
@@ -46,6 +43,15 @@ def moves_of(method: Method | Sequence[Move], steps: int) -> tuple[Move, ...]:
             f"{path[0].start if path else 'nowhere'} to {path[-1].end if path else 'nowhere'}"
         )
     return path
+
+
+def check_steps(steps: int) -> None:
+    """Raises ValueError where there is no step left to lead."""
+    if not steps:
+        raise ValueError(
+            "the pipeline's loop has no step left for method to lead: its strength is too low for its number of steps; "
+            "raise strength, or num_inference_steps"
+        )
 
 
 def enters(path: object) -> bool:
@@ -62,8 +68,11 @@ def only_inverts(path: object) -> bool:
 class Loop(Answering):
     """The state of one loop along a path: the traversal, where it stands, and what was handed to the pipeline.
 
+    Of a method that is steered, the path is what is known of it: all moves that were made, and the next one. The method
+    decides that in the scheduler's `step`, before the state is handed to the pipeline.
+
     Args:
-        path: moves on knots of the scheduler's whole grid. solver: the steps on that grid.
+        path: moves on knots of the scheduler's whole grid, or a method that is steered. solver: the steps on that grid.
         cast: of the other roles. The strong one is the pipeline's.
         trace: for the traversal.
 
@@ -71,20 +80,40 @@ class Loop(Answering):
         ValueError: for moves that the solver's steps do not allow.
     """
 
-    def __init__(self, path: Sequence[Move], solver: Solver, cast: Cast, trace: Trace | None) -> None:
+    def __init__(self, path: Sequence[Move] | Steered, solver: Solver, cast: Cast, trace: Trace | None) -> None:
         super().__init__(solver, cast)
-        self.path, self.steps = plan_path(path, solver)
+        self.given, self.trace = path, trace
+        self.path, self.steps, self.passes, self.asked = list[Move](), list[HeldStep](), [], []
+        self.steering = Steering(path, solver) if is_steered(path) else None
+        if self.steering is None:
+            for each in planned(*plan_path(path, solver)):
+                self._add(each)
+        self._look(None)
         check_shown(cast.roles(self.own), solver)
         _check_levels(solver, cast)
-        self.trace = trace
-        self.passes = passes_of(self.path, self.steps, len(solver), cast)
-        self.asked, self.most = [each.told for each in self.passes], len(self.passes)
-        self.open = any(isinstance(move, Invert) and isinstance(move.refine, Tol) for move in path)
+        tolerant = any(isinstance(move, Invert) and isinstance(move.refine, Tol) for move in self.path)
+        self.open = self.steering is not None or tolerant
         self.knot, self.place = self.path[0].start, self._place(self.path[0].start)
         self.made = 0
         self._moves: Traversal | None = None
         self._answer = Answer({}, 0)  # of the passes made for the question that is being answered
         self._held: Query | Visit | None = None
+
+    def _add(self, known: Next) -> None:
+        move, held, reads_gap = known
+        passes = passes_for(len(self.path), move, held, reads_gap, len(self.solver), self.cast)
+        self.path.append(move)
+        self.steps.append(held)
+        self.passes += passes
+        self.asked += [each.told for each in passes]
+        self.most = len(self.passes)
+
+    def _look(self, visit: Visit | None) -> None:
+        """Of a method that is steered, has it decide the next move, after a visit."""
+        if self.steering is not None:
+            self.steering.told = visit
+            if (known := self.steering.ahead()) is not None:
+                self._add(known)
 
     @property
     def ended(self) -> bool:
@@ -104,7 +133,7 @@ class Loop(Answering):
         """
         branches, rows = self._branches(outputs, guided, sample)
         if branches is None:
-            self.cast.check_branches(self.path[self.made :], self.knot)
+            self.cast.check_branches(self.path[self.made :] if self.steering is None else None, self.knot)
         query, now = self._query(sample, both=branches is not None), self.passes[self.calls]
         if now.source == "own":
             self.own.prediction = guided.to(query.x.dtype)
@@ -120,7 +149,8 @@ class Loop(Answering):
         return self.hand_out(self._advance(self._moves.send(answer)), guided.dtype)
 
     def _begun(self, x: Tensor) -> Query | Visit:
-        self._moves = traverse(self.path, self.steps, x, self.solver, self.cast.roles(self.own), self.draw, self.trace)
+        path, roles = self.path if self.steering is None else self.steering, self.cast.roles(self.own)
+        self._moves = traverse(path, self.steps, x, self.solver, roles, self.draw, self.trace)
         return next(self._moves)
 
     def _query(self, sample: Tensor, both: bool) -> Query:
@@ -150,7 +180,10 @@ class Loop(Answering):
             self.made, self.knot, self._held = self.made + 1, message.knot, message
             self.place = self._place(self.knot)
             self._skip()
+            self._look(message)
             if self.ended:
+                if self.steering is not None:
+                    next(self._moves, None)  # it says at its end which inversions did not converge
                 self._moves.close()
                 return message.state
             if calls_of(self.path[self.made], self.steps[self.made]):
@@ -177,6 +210,34 @@ class Loop(Answering):
         return sample.to(state.dtype)
 
 
+class Following:
+    """Another loop's path, move by move, for a state that is led along with its.
+
+    Args:
+        loop: whose path is known as far as its state has come.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+
+    def __repr__(self) -> str:
+        return repr(self.loop.given)
+
+    def steer(self, T: int) -> Generator[Move, Visit, None]:
+        """The moves of the other path.
+
+        Raises:
+            ValueError: for an inversion to a tolerance, which takes another number of calls for each state.
+        """
+        k = 0
+        while k < len(self.loop.path):
+            move = self.loop.path[k]
+            if isinstance(move, Invert):
+                evaluations(move, "a pipeline's loop that leads two states, as sound beside images,")
+            yield move
+            k += 1
+
+
 def _check_levels(solver: Solver, cast: Cast) -> None:
     """Raises ValueError for a guidance that reads noise levels, where those of the scheduler are not known."""
     at, one = solver.info(0), torch.ones(1)
@@ -188,15 +249,3 @@ def _check_levels(solver: Solver, cast: Cast) -> None:
             raise ValueError(
                 f"{name}={rule!r} reads noise levels, and those of {solver!r} are not known; pass a number"
             )
-
-
-def moved(move: Move, by: int) -> Move:
-    """The same move `by` knots further down the grid."""
-    match move:
-        case Denoise() | Renoise():
-            return replace(move, i=move.i + by, j=move.j + by)
-        case Invert(j, i, _, coefficients):
-            k = None if coefficients is None else (coefficients[0] + by, coefficients[1] + by)
-            return replace(move, j=j + by, i=i + by, coefficients=k)
-        case Shift(i):
-            return replace(move, i=i + by)

@@ -16,8 +16,9 @@ from zigzag.adapters.diffusers.entry import Entry
 from zigzag.adapters.diffusers.grids import Grid
 from zigzag.adapters.diffusers.plans import Plan, levels_of
 from zigzag.adapters.diffusers.routes import is_standard
+from zigzag.adapters.diffusers.timesteps import Times
 from zigzag.adapters.diffusers.ways import Way
-from zigzag.methods import Method
+from zigzag.methods import Method, Steered, is_steered
 from zigzag.moves import Move
 from zigzag.sampling import Generators
 from zigzag.trace import Trace
@@ -45,13 +46,14 @@ class Progress:
         told: the time handed out last. taken: whether a step was made at it.
         playing: whose pass the pipeline is in, of a loop that is led.
         seconds: further states of the pipeline, led with the first one.
+        times: those that the loop under way runs over.
         tick: the progress bar's, if it is to count calls.
     """
 
     def __init__(
         self,
         pipe: Any,
-        method: Method | Sequence[Move] | Way,
+        method: Method | Steered | Sequence[Move] | Way,
         cast: Cast,
         trace: Trace | None,
         generator: Generators,
@@ -70,6 +72,7 @@ class Progress:
         self.led = 0
         self.told: Tensor | None = None
         self.taken = False
+        self.times: Times | None = None
         self.playing: Source = "own"
         self.seconds: list[Second] = []
         self.tick: Callable[[int], Any] | None = None
@@ -79,6 +82,11 @@ class Progress:
     def leads(self) -> bool:
         """Whether the method is more than standard sampling, as far as is known without a grid."""
         return self.plan is not None if self.grid else not is_standard(self.method)
+
+    @property
+    def steered(self) -> bool:
+        """Whether a loop is under way whose calls are known one by one."""
+        return is_steered(self.method) and self.loop is not None and not self.loop.ended
 
     def check_explained(self) -> None:
         """Raises RuntimeError where a path was to be led, and the model was called with no step after it."""

@@ -11,7 +11,7 @@ import torch
 from zigzag.adapters.diffusers import unfit
 from zigzag.adapters.diffusers.grids import Grid
 from zigzag.adapters.diffusers.led import Led, begun
-from zigzag.adapters.diffusers.loop import Loop
+from zigzag.adapters.diffusers.loop import Following, Loop
 from zigzag.adapters.diffusers.plans import plan_of
 from zigzag.adapters.diffusers.progress import Progress
 
@@ -36,7 +36,7 @@ class Second:
     def __init__(self, now: Progress, scheduler: Any, part: int, given: Mapping[str, Any]) -> None:
         assert isinstance(now.loop, Loop)
         self.now, self.scheduler, self.part, self.first = now, scheduler, part, now.loop
-        if now.loop.open:
+        if now.loop.open and now.loop.steering is None:
             raise ValueError(
                 "the pipeline has two states, as sound beside images, and an inversion to a tolerance would need "
                 "another number of calls for each; use a count, refine=3, say"
@@ -46,11 +46,10 @@ class Second:
         if not _same_grid(self.grid, now.grid):
             unfit.refuse_copy()
         plan, signature = plan_of(scheduler), inspect.signature(type(scheduler).step.__get__(scheduler))
-        loop = Loop(now.loop.path, plan.solver, now.cast, None)
+        path = now.loop.path if now.loop.steering is None else Following(now.loop)
+        loop = Loop(path, plan.solver, now.cast, None)
         self._led: Led = begun(loop, plan, self.grid, signature, given, now.generator)
-        # What a pipeline looks up by its loop's counter is to be that call's, as it is of the first state.
-        calls = [plan.layout.call(told) for told in self._led.loop.asked]
-        scheduler.timesteps = self.grid.times[torch.tensor(calls, device=self.grid.times.device)]
+        self._know()
 
     def step(self, outputs: Sequence[Sequence[Any]], given: Mapping[str, Any]) -> Any:
         """Its step, after that of the first state, of the same calls of the model.
@@ -68,7 +67,14 @@ class Second:
         reply = self._led.step([e, e] if still else [parts[self.part] for parts in outputs], given)
         if loop.ended:
             self.grid.show(self.grid.own)
+        elif loop.open:
+            self._know()
         return reply
+
+    def _know(self) -> None:
+        # What a pipeline looks up by its loop's counter is to be that call's, as it is of the first state.
+        calls = [self._led.plan.layout.call(told) for told in self._led.loop.known]
+        self.scheduler.timesteps = self.grid.times[torch.tensor(calls, device=self.grid.times.device)]
 
 
 def _same_grid(one: Grid, two: Grid) -> bool:

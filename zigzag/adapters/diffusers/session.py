@@ -9,27 +9,27 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from zigzag.adapters.diffusers import unfit
+from zigzag.adapters.diffusers.bars import counting
 from zigzag.adapters.diffusers.cast import Cast
 from zigzag.adapters.diffusers.counting import Run, arguments_of
 from zigzag.adapters.diffusers.edits import Edits
 from zigzag.adapters.diffusers.entry import check_takes_latents
 from zigzag.adapters.diffusers.given import extras_of
 from zigzag.adapters.diffusers.graphed import Graphed
-from zigzag.adapters.diffusers.layout import Part
 from zigzag.adapters.diffusers.led import enter
 from zigzag.adapters.diffusers.levels import noised, noised_by_call, scaled
-from zigzag.adapters.diffusers.loop import Loop, enters, moved
+from zigzag.adapters.diffusers.loop import Loop, enters
 from zigzag.adapters.diffusers.patches import Patches
 from zigzag.adapters.diffusers.plans import Plan, plan_of
 from zigzag.adapters.diffusers.progress import Progress
-from zigzag.adapters.diffusers.routes import asks_on, check_whole, is_standard, path_on, stood_on
+from zigzag.adapters.diffusers.routes import asks_on, check_whole, is_standard, path_on, steered_on, stood_on
 from zigzag.adapters.diffusers.scheme_loop import SchemeLoop
 from zigzag.adapters.diffusers.steps import Steps
 from zigzag.adapters.diffusers.timesteps import Times, is_tail, plain, spread, with_data
 from zigzag.adapters.diffusers.ways import Way, tour_of
-from zigzag.adapters.hosts import is_plain
+from zigzag.adapters.hosts import is_plain, moved
 from zigzag.inversion import Inverted
-from zigzag.methods import Method
+from zigzag.methods import Method, Steered, is_steered
 from zigzag.moves import Move
 from zigzag.sampling import Generators
 from zigzag.trace import Trace
@@ -46,7 +46,7 @@ class Session:
         self,
         pipe: Any,
         models: Sequence[nn.Module],
-        method: Method | Sequence[Move] | Way,
+        method: Method | Steered | Sequence[Move] | Way,
         cast: Cast,
         trace: Trace | None,
         generator: Generators,
@@ -145,21 +145,8 @@ class Session:
         return drawn if isinstance(result, tuple) else drawn[0]
 
     def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """A bar of as many ticks as there are calls: the pipeline would tick for the last `T` of them alone."""
-        bar, self.now.tick = original(*args, **kwargs), None
-        total, plan = getattr(bar, "total", None), self.now.plan
-        if plan is None or not isinstance(total, int):
-            return bar
-        calls = total
-        if total <= len(groups := plan.rehearsed.groups) or total == len(self.now.grid):
-            start = groups[-total].first if 0 < total <= len(groups) else 0
-            try:
-                calls = len(self.asks(start, len(self.now.grid) - start))
-            except ValueError:  # said when the loop begins
-                return bar
-        if calls != total or total == len(self.now.scheduler.timesteps) != len(self.now.grid):
-            bar.total, self.now.tick = calls, bar.update
-            bar.update = lambda n=1: None
+        bar = original(*args, **kwargs)
+        self.now.tick = counting(bar, self.now, self.asks)
         return bar
 
     def asks(self, start: int, count: int) -> Sequence[int]:
@@ -223,37 +210,50 @@ class Session:
         if entered and now.extras and now.plan is not None:
             with now.grid.shown():
                 now.plan = plan_of(now.scheduler, now.extras)
-        path, part = ((), Part(0, count)) if isinstance(method, Way) else path_on(method, now.plan, times.start, count)
-        now.loop, now.stepped, now.path, now.run.knot = None, 0, path, part.knot
-        now.playing = "own"
+        now.loop, now.stepped, now.path, now.times, now.playing = None, 0, (), times, "own"
         for graph in self.graphs:
             graph.begin()
         self._doses.clear()
-        now.cast.check_path(path, method)
         now.drop_seconds()
         now.grid.draw_in()
         now.calls.begin()
-        if not isinstance(method, Way) and is_plain(path):
+        now.loop = loop = self._loop(times.start, count)
+        if loop is None:
             if now.trace is not None:
-                now.trace.begin(path)
+                now.trace.begin(now.path)
                 now.hosts = times.grid.tolist()
             return
         assert now.plan is not None
-        loop: Loop | SchemeLoop
-        if isinstance(method, Way):
-            tour = self._tour(method, times.start, count)
-            loop = SchemeLoop(method, method.grid(now.plan), now.cast, tour, self._found)
-        else:
-            loop = Loop([moved(move, part.knot) for move in path], now.plan.solver, now.cast, now.trace)
-        now.loop = loop
+        calls = None if isinstance(loop, Loop) and loop.steering is not None else len(loop.asked)
         named = bool(now.cast.rules())
-        unfit.refuse_unfit(now.pipe, self.models, steps=count, calls=len(loop.asked), named=named, entered=entered)
+        unfit.refuse_unfit(now.pipe, self.models, steps=count, calls=calls, named=named, entered=entered)
         if entered:
             enter(loop, now.plan, now.grid, now.entry, now.extras, now.generator or self._generator)
             now.run.knot = loop.knot
         if now.plan.corrected and not self._warned:
             self._warned = True
             unfit.warn_of_corrector(now.scheduler, now.method)
+
+    def _loop(self, start: int, count: int) -> Loop | SchemeLoop | None:
+        """The loop along a part of the grid; None where it is left to the scheduler, on a path that is then known."""
+        now, method = self.now, self.now.method
+        if isinstance(method, Way):
+            assert now.plan is not None
+            now.run.knot = 0
+            now.cast.check_path((), method)
+            return SchemeLoop(method, method.grid(now.plan), now.cast, self._tour(method, start, count), self._found)
+        if is_steered(method):
+            assert now.plan is not None
+            steered, part = steered_on(method, now.plan, start, count)
+            now.run.knot = part.knot
+            return Loop(steered, now.plan.solver, now.cast, now.trace)
+        now.path, part = path_on(method, now.plan, start, count)
+        now.run.knot = part.knot
+        now.cast.check_path(now.path, method)
+        if is_plain(now.path):
+            return None
+        assert now.plan is not None
+        return Loop([moved(move, part.knot) for move in now.path], now.plan.solver, now.cast, now.trace)
 
     # A state that is handed in takes the place of the latents that the pipeline prepares.
 

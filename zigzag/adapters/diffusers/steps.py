@@ -51,6 +51,8 @@ class Steps:
         reply = self._led.step(outputs, given)
         now.run.rows += loop.rows - rows
         now.taken, now.led, now.playing = True, now.led + 1, "own"
+        if loop.open and now.times is not None:
+            now.times.know([self._led.plan.layout.call(told) - now.times.start for told in loop.known])
         now.stepped, now.run.knot = None if loop.ended else (now.stepped or 0) + 1, loop.knot
         if now.tick is not None:
             now.tick(1 + loop.most - loop.calls if loop.ended else 1)  # also those that fell away

@@ -33,6 +33,9 @@ class Times(Tensor):
     with its loop's counter stays in line. A slice cuts the *grid*, as `strength` and `denoising_end` mean it, and is
     spread anew. Iteration is the tour's, so that the loop goes where the path goes.
 
+    Where the calls are not all known beforehand they are those that are known so far (`know`), and the next is among
+    them: a pipeline that looks one ahead finds what comes.
+
     A slice with an end is a loop that ends early (`denoising_end`), or the time of one knot for every sample
     (`timesteps[:1].repeat(batch)`, to noise an image to): it loops like any other, but as a tensor it is as long as
     the slice of the grid.
@@ -50,6 +53,10 @@ class Times(Tensor):
 
     # Everything computed of it is a plain tensor.
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def know(self, told: Sequence[int]) -> None:
+        """From now on these are the calls: of each, which time of the grid the model is told."""
+        self.calls = _at(self.grid, told)
 
     def __iter__(self) -> Iterator[Tensor]:
         return self.tour.begin(self)

@@ -14,8 +14,8 @@ from zigzag.adapters.diffusers.answering import Answering
 from zigzag.adapters.diffusers.stepping import name_of
 
 __all__ = [
-    "UNLED", "UNTIMED", "check_dose", "check_led", "refuse_caches", "refuse_copy", "refuse_per_token",
-    "refuse_perturbed", "refuse_unfit", "same_time", "warn_of_corrector",
+    "UNLED", "UNTIMED", "check_dose", "check_led", "explain_missing", "refuse_caches", "refuse_copy",
+    "refuse_per_token", "refuse_perturbed", "refuse_unfit", "same_time", "warn_of_corrector",
 ]  # fmt: skip
 
 # What the names of diffusers' hooks that cache across time steps have in them.
@@ -25,6 +25,9 @@ CACHES: Final = ("cache", "fbc_", "broadcast")
 BRANCHES: Final = {"pred_cond", "pred_uncond"}
 GUIDERS: Final = ("guider", "guider_2", "ocr_guider")  # as pipelines name them
 
+
+# What pipelines do by the share of their loop's calls, by the argument that shows it.
+DOSED: Final = {"control_guidance_start": "doses its ControlNet", "cfg_trunc_ratio": "ends its guidance"}
 
 UNLED: Final = (
     "the pipeline's model was called, and no step of its scheduler followed that attach could lead: it steps a copy of "
@@ -58,21 +61,25 @@ def refuse_per_token(extras: Mapping[str, Any]) -> None:
 
 
 def refuse_unfit(
-    pipe: Any, models: Sequence[nn.Module], *, steps: int, calls: int, named: bool = True, entered: bool = False
+    pipe: Any, models: Sequence[nn.Module], *, steps: int, calls: int | None, named: bool = True, entered: bool = False
 ) -> None:
     """Raises ValueError for a pipeline that a path of so many `calls` on so many `steps` would lead wrong.
 
     Those are: a model with a cache; where two branches are `named`, perturbed-attention guidance, which without an
     unconditional branch evaluates two all the same; and, where there are more calls than steps, pipelines that hold the
     counter of their loop against the number of steps, and so switch something off at the call of that number; also
-    where the path has `entered` below knot 0, so that the call's number is not the step's.
+    where the path has `entered` below knot 0, so that the call's number is not the step's. Where the number of calls is
+    not known (None), also those that go by it.
     """
     refuse_caches(models)
     if named:
         refuse_perturbed(pipe)
-    if calls > steps or entered:
-        _refuse_counting(pipe, so := f"and the method makes {calls} calls on {steps} steps")
+    if calls is None or calls > steps or entered:
+        number = "as many calls as its walk asks for" if calls is None else f"{calls} calls"
+        _refuse_counting(pipe, so := f"and the method makes {number} on {steps} steps")
         _refuse_stepwise(pipe, so)
+    if calls is None:
+        _refuse_sharing(pipe)
 
 
 def refuse_caches(models: Sequence[nn.Module]) -> None:
@@ -133,6 +140,30 @@ def _refuse_stepwise(pipe: Any, so: str) -> None:
                 f"from {start:g} to {stop:g} of the steps only, {so}: it would guide at other steps; set start=0, "
                 "stop=1 (and zero_init_steps=0), or use a method of one call a step (Z2Sampling, Standard)"
             )
+
+
+def _refuse_sharing(pipe: Any) -> None:
+    """Of pipelines that have to know the number of the calls beforehand."""
+    does = [what for name, what in DOSED.items() if _takes(pipe, name)]
+    does += [f"switches its {name}" for name in GUIDERS if getattr(pipe, name, None) is not None]
+    so = "and of a method that is steered by its walk they are not known beforehand"
+    for what in does:
+        raise ValueError(
+            f"{type(pipe).__name__} {what} by the share of its loop's calls, {so}; pass a method with path(T)"
+        )
+    if (until := getattr(pipe, "_cfg_truncation", None)) is not None and until <= 1:
+        raise ValueError(
+            f"{type(pipe).__name__} lays out where its cfg_truncation is for its loop's calls, {so}; pass "
+            "cfg_truncation=None (1 truncates nothing), or a method with path(T)"
+        )
+
+
+def explain_missing(error: IndexError, method: object) -> NoReturn:
+    """Raises RuntimeError, of a pipeline that has looked for something of a call which is not known yet."""
+    raise RuntimeError(
+        f"the pipeline looked for something of a call of its loop that it had not laid out ({error}), and {method!r} "
+        "is steered by its walk, so that the calls are known one by one; pass a method with path(T)"
+    ) from error
 
 
 def check_led(loop: Answering, time: Any, told: Any, outputs: Sequence[Any], *, stepping: bool, taken: bool) -> None:
