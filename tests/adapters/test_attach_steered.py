@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +13,7 @@ from real_schedulers import REAL, noise, runs, seeded
 from tiny_paths import check_same, picture
 from torch import Tensor
 
-import zigzag
-from support.steered import Led
+from support.steered import Led, UntilItTurns
 from zigzag import Denoise, Invert, Resampling, Shift, Tol, Trace, Visit, Z2Sampling, ZSampling
 
 diffusers = pytest.importorskip("diffusers")
@@ -31,45 +29,6 @@ pytestmark = [
 Tiny = Callable[..., Any]
 
 
-class UntilItTurns:
-    """Zigzags at a step until the gap has turned by so much, at most so often; then shifts by what is left of it."""
-
-    def __init__(self, cosine: float = 0.98, most: int = 3) -> None:
-        self.cosine, self.most, self.seen = cosine, most, list[Visit]()
-
-    def __repr__(self) -> str:
-        return f"UntilItTurns({self.cosine})"
-
-    def steer(self, T: int) -> Generator[zigzag.Move, Visit, None]:
-        self.seen.clear()
-        for i in range(T - 1):
-            visit = yield from self.note(Denoise(i, i + 1))
-            for _ in range(self.most):
-                before = visit.gap
-                yield from self.note(Invert(i + 1, i))
-                visit = yield from self.note(Denoise(i, i + 1))
-                if self.alike(before, visit.gap) > self.cosine:
-                    break
-            else:
-                yield from self.note(Shift(i + 1, fresh=False))
-        yield from self.note(Denoise(T - 1, T))
-
-    def note(self, move: zigzag.Move) -> Generator[zigzag.Move, Visit, Visit]:
-        self.seen.append((yield move))
-        return self.seen[-1]
-
-    @staticmethod
-    def alike(one: Tensor | None, two: Tensor | None) -> float:
-        assert one is not None and two is not None
-        return float(torch.cosine_similarity(one.flatten(), two.flatten(), dim=0))
-
-
-def cosines(method: UntilItTurns) -> list[float]:
-    """Of every two Denoise moves over one interval that come after each other, as the method has seen them."""
-    down = [v for v in method.seen if isinstance(v.move, Denoise)]
-    return [method.alike(v.gap, w.gap) for v, w in itertools.pairwise(down) if v.move == w.move]
-
-
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
 def test_the_pipeline_is_led_as_sample_leads_its_network(family: str, batch: int, tiny: Tiny) -> None:
@@ -81,9 +40,7 @@ def test_the_pipeline_is_led_as_sample_leads_its_network(family: str, batch: int
     never = UntilItTurns(2.0)
     case.run()
     case.sampled(never)
-    between = sorted(cosines(never))
-    low, high = max(itertools.pairwise(between), key=lambda pair: pair[1] - pair[0])
-    ours, theirs = UntilItTurns((low + high) / 2), UntilItTurns((low + high) / 2)
+    ours, theirs = UntilItTurns(never.between()), UntilItTurns(never.between())
     with attach(case.pipe, ours, trace=traces[0]) as run, case.counted() as rows:
         x = case.run()
     check_same(x, case.sampled(theirs, trace=traces[1]))

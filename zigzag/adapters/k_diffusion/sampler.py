@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol, TypeAlias
@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from zigzag.adapters.hosts import Own, is_plain, whole_path
+from zigzag.adapters.hosts import Own, Whole, is_plain, whole_path
 from zigzag.adapters.k_diffusion.asked import Host, Need
 from zigzag.adapters.k_diffusion.comfyui import ComfyUI
 from zigzag.adapters.k_diffusion.denoisers import Denoiser
@@ -18,16 +18,18 @@ from zigzag.adapters.k_diffusion.grids import Change, odd, solver_on
 from zigzag.checks import as_guidance, check_generator, roles_asked
 from zigzag.guidance import Guidance
 from zigzag.guided import Answer, Query, check_shown
-from zigzag.held import Draw
-from zigzag.methods import Method, Standard
+from zigzag.held import Draw, HeldStep
+from zigzag.methods import Method, Standard, Steered, is_steered
 from zigzag.moves import Denoise, Invert, Move, gap_is_read
 from zigzag.paths import plan_path
 from zigzag.roles import Role, Roles
 from zigzag.sampling import Generators, Traversal, noise_like, noise_of, traverse
-from zigzag.solvers import Solver
+from zigzag.solvers import Inner, Solver
 from zigzag.solvers.affine import state_dtype
+from zigzag.steered import Steering
 from zigzag.support.progress import progress_bar
 from zigzag.trace import Trace
+from zigzag.visits import Visit
 
 __all__ = ["Sampler", "sampler"]
 
@@ -52,7 +54,7 @@ class Sampler(Protocol):
 
 
 def sampler(
-    method: Method | Sequence[Move],
+    method: Method | Steered | Sequence[Move],
     *,
     weak: float | Guidance = 0.0,
     eta: float = 0.0,
@@ -71,8 +73,9 @@ def sampler(
     the two branches that it was made of, at no further call.
 
     Args:
-        method: one of `zigzag.methods`, or moves from knot 0 to the last. `Standard()`, of first order and without
-            noise, is the host's own Euler sampler, bit for bit, on any sigmas.
+        method: one of `zigzag.methods`, or moves from knot 0 to the last; or a method that is steered by its walk
+            (`zigzag.Steered`). `Standard()`, of first order and without noise, is the host's own Euler sampler, bit for
+            bit, on any sigmas.
         weak: the guidance of Invert, as in `zigzag.sample`: a number or a `Guidance`.
         eta: ancestral noise of Euler steps, in [0, 1]: the same share as of k-diffusion's ancestral Euler sampler.
         solver: makes another solver of the grid that it is given: `DPMSolver.on`, say, which is 2M there.
@@ -99,8 +102,8 @@ def sampler(
 
     Source: k-diffusion (Katherine Crowson) for the signature; its equations are Karras et al. 2022's.
     """
-    if isinstance(method, type | str) or not isinstance(method, Method | Sequence):
-        raise TypeError(f"method must have path(T) or be a sequence of moves, got {method!r}")
+    if isinstance(method, type | str) or not (isinstance(method, Method | Sequence) or is_steered(method)):
+        raise TypeError(f"method must have path(T) or steer(T), or be a sequence of moves, got {method!r}")
     if trace is not None and not isinstance(trace, Trace):
         raise TypeError(f"trace must be a Trace, got {trace!r}")
     if not isinstance(eta, int | float) or not 0 <= eta <= 1:
@@ -140,7 +143,7 @@ def sampler(
             ComfyUI(model, extra, sigmas, calc_cond_batch) if "model_options" in extra else Denoiser(model, extra)
         )
         steps = solver_on(grid, host.flow, eta, solver)
-        walk = _Walk(host, whole_path(method, len(steps), "a sampler"), steps, rule, rescale)
+        walk = _Walk(host, method, steps, rule, rescale)
         check_generator(generator, len(x))
         return walk(x, _draws(generator, extra), trace, callback, not disable and find_spec("tqdm") is not None)
 
@@ -148,20 +151,32 @@ def sampler(
 
 
 class _Walk:
-    """A path along a host's sigmas.
+    """A method along a host's sigmas.
 
     Raises:
         ValueError: before any call of the model, for what the host does not have, or the steps do not allow.
     """
 
-    def __init__(self, host: Host, path: Sequence[Move], solver: Solver, weak: Guidance, rescale: bool | Scale) -> None:
+    def __init__(
+        self,
+        host: Host,
+        method: Method | Steered | Sequence[Move],
+        solver: Solver,
+        weak: Guidance,
+        rescale: bool | Scale,
+    ) -> None:
         self._host, self._solver = host, solver
-        self._path, self._steps = plan_path(path, solver)
+        self._path: Sequence[Move] | Steering
+        self._steps: list[HeldStep] = []
+        if is_steered(method):
+            self._path = Steering(Whole(method, len(solver), "a sampler"), solver)
+        else:
+            self._path, self._steps = plan_path(whole_path(method, len(solver), "a sampler"), solver)
         self._own = Own(host.name)  # it is asked for whole
         self._roles = Roles(Role("strong", self._own), Role("weak", weak), Role("plain", self._own))
         check_shown(self._roles, solver)
         host.check(self._needs())
-        self._scales = self._input_scales(host.input_scale if rescale is True else rescale or None)
+        self._sizes = self._input_sizes(host.input_scale if rescale is True else rescale or None)
 
     def __call__(
         self,
@@ -172,17 +187,31 @@ class _Walk:
         progress: bool,
     ) -> Tensor:
         moves = traverse(self._path, self._steps, x, self._solver, self._roles, draw, trace)
-        with progress_bar(len(self._path), enabled=progress) as tick:
-            for move in self._path:
-                tick(self._move(move, moves, x, callback))
-        return self._state.to(x.dtype)
+        with progress_bar(None if isinstance(self._path, Steering) else len(self._path), enabled=progress) as tick:
+            for move in self._coming():
+                visit = self._move(move, moves, x, callback)
+                state = visit.state
+                tick(visit.rows)
+                if isinstance(self._path, Steering):
+                    self._path.told = visit
+                del visit  # or its prediction would be held through the next model call
+        next(moves, None)  # a path that is steered says at its end which inversions did not converge
+        return state.to(x.dtype)
+
+    def _coming(self) -> Iterator[Move]:
+        """The moves, each before it is made: of a method that is steered, by what it was told of the last one."""
+        if not isinstance(self._path, Steering):
+            yield from self._path
+            return
+        while (known := self._path.ahead()) is not None:
+            yield known[0]
 
     def _move(
         self, move: Move, moves: Traversal, like: Tensor, callback: Callable[[dict[str, Any]], object] | None
-    ) -> int:
-        """Makes a move, and returns the rows so far."""
+    ) -> Visit:
+        """Makes a move."""
         message, shown = moves.send(None), None
-        scale = self._scales.get((move.start, move.end), 1.0) if isinstance(move, Invert) else 1.0
+        scale = self._sizes[move.j] / self._sizes[move.i] if isinstance(move, Invert) and self._sizes else 1.0
         whole = not isinstance(move, Invert)  # the one move that asks for the weak prediction alone
         while isinstance(message, Query):
             x = message.x if scale == 1 else scale * message.x
@@ -190,11 +219,10 @@ class _Walk:
             shown, scale = shown or (x.to(like.dtype), D), 1.0  # what follows in a move stands where it is told
             message = moves.send(answer)
         assert not isinstance(message, Query)
-        self._state = message.state
         if callback is not None and isinstance(move, Denoise) and shown is not None:
             sigma = like.new_tensor(self._solver.knots[1][move.i])
             callback({"x": shown[0], "i": move.i, "sigma": sigma, "sigma_hat": sigma, "denoised": shown[1]})
-        return message.rows
+        return message
 
     def _answer(self, x: Tensor, query: Query, whole: bool) -> tuple[Answer, Tensor]:
         sigma = self._solver.all_times[query.told]
@@ -208,25 +236,41 @@ class _Walk:
         branches = {name: prediction(D) for name, D in asked.branches.items()}
         return Answer(branches, asked.rows), asked.whole
 
+    def _asked(self) -> list[tuple[int, Inner | None]]:
+        """Where weak predictions are asked for: the knot whose time is told, and the second evaluation of its step.
+
+        Of a path that is steered that is every knot.
+        """
+        if isinstance(self._path, Steering):
+            return [(i, self._solver.inner(i, i + 1)) for i in range(len(self._solver))]
+        known = zip(self._path, self._steps, gap_is_read(self._path), strict=True)
+        return [
+            (min(move.start, move.end), held.inner) for move, held, read in known if "weak" in roles_asked(move, read)
+        ]
+
     def _needs(self) -> list[Need]:
         """The branches that the weak predictions need, by the noise levels that the model is told there."""
         needs: dict[Need, None] = {}
-        for move, held, read in zip(self._path, self._steps, gap_is_read(self._path), strict=True):
-            if "weak" in roles_asked(move, read):
-                at, weak = self._solver.info(min(move.start, move.end)), self._roles.weak
-                times = [at.t] if held.inner is None else [at.t, self._solver.all_times[held.inner.told]]
-                needs |= dict.fromkeys(Need(name, t, str(weak)) for name in weak.needs(at) for t in times)
+        for i, inner in self._asked():
+            at, weak = self._solver.info(i), self._roles.weak
+            times = [at.t] if inner is None else [at.t, self._solver.all_times[inner.told]]
+            needs |= dict.fromkeys(Need(name, t, str(weak)) for name in weak.needs(at) for t in times)
         return [*needs]
 
-    def _input_scales(self, scale: Scale | None) -> dict[tuple[int, int], float]:
-        """By `(j, i)` what the state of an inversion is multiplied by before it is shown."""
+    def _input_sizes(self, scale: Scale | None) -> dict[int, float]:
+        """By knot the size of the model's input there, as far as inversions go; empty where a state is shown as is."""
         if scale is None:
             return {}
-        sigmas, turns = self._solver.knots[1], {(m.j, m.i) for m in self._path if isinstance(m, Invert)}
-        return {(j, i): scale(sigmas[j]) / scale(sigmas[i]) for j, i in turns}
+        count = len(self._solver) + 1
+        turns = (
+            [range(count)]
+            if isinstance(self._path, Steering)
+            else [(m.j, m.i) for m in self._path if isinstance(m, Invert)]
+        )
+        return {i: scale(self._solver.knots[1][i]) for i in {i for knots in turns for i in knots}}
 
 
-def _is_standard(method: Method | Sequence[Move], steps: int) -> bool:
+def _is_standard(method: Method | Steered | Sequence[Move], steps: int) -> bool:
     return isinstance(method, Standard) or (isinstance(method, Sequence) and len(method) == steps and is_plain(method))
 
 
