@@ -21,6 +21,8 @@ PUBLIC = (
     "zigzag.zoo",
     "zigzag.zoo.shapes",
     "zigzag.testing",
+    "zigzag.evaluation.prompts",
+    "zigzag.evaluation.scorers",
     "zigzag.adapters.diffusers",
 )
 

@@ -65,7 +65,7 @@ class Aesthetic:
         return f"{self.file} on {self.clip.weights}"
 
     def __call__(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """The ratings `(B,)`; 1 to 10 are what it was taught with."""
+        """The ratings `(B,)`; those that it was taught with are from 1 to 10."""
         score: Tensor = self.layers(self.clip.images(checked(prompts, images)))
         return score.squeeze(1).cpu()
 

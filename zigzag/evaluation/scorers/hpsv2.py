@@ -1,4 +1,4 @@
-"""HPSv2.1, by open_clip: a CLIP taught by choices between images, of many models and of people."""
+"""HPSv2.1, by open_clip: a CLIP taught by what people preferred among the images of many models."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class HPSv2:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """The cosines `(B,)`; about 0.2 to 0.35 with the published weights, which papers print a hundred times."""
+        """The cosines `(B,)`; papers print a hundred times them."""
         shown = padded_pixels(checked(prompts, images).to(self.device), self.side)
         said = self.model(shown, self.tokenizer(list(prompts)).to(self.device))
         cosines: Tensor = (said["image_features"] * said["text_features"]).sum(1)

@@ -1,4 +1,4 @@
-"""PickScore: a CLIP taught by half a million choices between two images of one prompt."""
+"""PickScore: a CLIP taught by what users chose of two images of one prompt."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ class PickScore:
         return self.clip.weights
 
     def __call__(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """The logits `(B,)`; about 18 to 24 with the published weights."""
+        """The logits `(B,)`."""
         return (self.clip.scale * self.clip.cosines(prompts, checked(prompts, images))).cpu()
