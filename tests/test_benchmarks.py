@@ -72,6 +72,14 @@ def test_overhead_beside_k_diffusion_and_azula(tmp_path: Path) -> None:
     assert "zigzag / azula" in printed
 
 
+def test_engines(tmp_path: Path) -> None:
+    # Without Ray, whose cluster takes its time to start: what it adds is in tests/evaluation/engines.
+    printed, results = figures("engines", tmp_path, "--engines", "one", "shards")
+    assert {name: r["processes"] for name, r in results.items()} == {"one": 1, "shards": 2}
+    assert printed.count("busy / own = ") == 2 and "load over 1, 5 and 15 minutes" in printed
+    assert all(r["ratio"] >= 1 for r in results.values())
+
+
 def test_overhead_makes_no_environment_in_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("ten years of work")
     done = python(BENCHMARKS / "overhead.py", "--quick", "--peers", tmp_path, code=1)

@@ -20,6 +20,7 @@ PUBLIC = (
     "zigzag.capture.graphs",
     "zigzag.zoo",
     "zigzag.zoo.shapes",
+    "zigzag.evaluation.engines",
     "zigzag.testing",
     "zigzag.evaluation.prompts",
     "zigzag.evaluation.scorers",

@@ -7,6 +7,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 LINKS = {
+    "](../../benchmarks/RESULTS.md": "](../results.md",
     "](../benchmarks/RESULTS.md": "](results.md",
     "](../README.md": "](index.md",
     "](../integrations/comfyui/README.md": "](comfyui.md",
