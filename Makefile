@@ -1,5 +1,5 @@
 # make demo   draw a page of prompts with every method        make test   lint, types, docs and tests
-# make docs   build the site into build/site
+# make docs   build the site into build/site                    make web    build the page to play with into build/site/play
 # All make .venv on the first run. PYTHON=python3.12 make test chooses the interpreter.
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # Twice the threads on the same cores spin against each other; the models here are small.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo docs test lint types tests comfyui clean
+.PHONY: demo docs test lint types tests web web-test comfyui clean
 
 demo: $(VENV)/.demo
 	$(BIN)/zigzag demo --out out/demo
@@ -38,6 +38,14 @@ docs: $(VENV)/.test
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
 	    OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --nitpicky --fresh-env --quiet docs build/site; \
 	else echo "docs: not built on Python 3.10, for which there is no Sphinx 9"; fi
+
+# The page that draws in a browser; npm brings what runs the network there. `make docs` links to it where it is.
+web: $(VENV)/.test
+	$(BIN)/python -m zigzag.zoo.export_web --out build/site/play
+
+# In a headless Chromium, with the time of an image; -rs says why where it is skipped.
+web-test: web
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/zoo/test_export_web.py tests/zoo/web
 
 # COMFYUI is a checkout of ComfyUI, COMFYUI_PYTHON one that has what it needs; zigzag is found from here.
 COMFYUI_PYTHON ?= python3

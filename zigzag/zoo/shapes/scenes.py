@@ -30,8 +30,8 @@ HOST: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever the
 GAP, EDGE = 2.0, 0.5  # the least distance in pixels between two things, and from a thing to the edge
 
 # Half the side of a square, and of the base of an equilateral triangle, with the area of the disc of radius 1.
-_SQUARE = math.sqrt(math.pi) / 2
-_TRIANGLE = math.sqrt(math.pi / math.sqrt(3))
+SQUARE = math.sqrt(math.pi) / 2
+TRIANGLE = math.sqrt(math.pi / math.sqrt(3))
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Thing:
     def box(self) -> tuple[float, float, float, float]:
         """Left, top, right and bottom edge, in pixels."""
         if self.shape == "triangle":
-            half, third = _TRIANGLE * self.size, _TRIANGLE * self.size / math.sqrt(3)
+            half, third = TRIANGLE * self.size, TRIANGLE * self.size / math.sqrt(3)
             return self.x - half, self.y - 2 * third, self.x + half, self.y + third
-        half = self.size * (_SQUARE if self.shape == "square" else 1)
+        half = self.size * (SQUARE if self.shape == "square" else 1)
         return self.x - half, self.y - half, self.x + half, self.y + half
 
 
@@ -81,8 +81,8 @@ def coverage(shape: str, x: Tensor, y: Tensor, size: Tensor) -> Tensor:
     if shape == "circle":
         return _inside(torch.hypot(dx, dy) - size)
     if shape == "square":
-        return _inside(dx.abs() - _SQUARE * size) * _inside(dy.abs() - _SQUARE * size)
-    inradius = _TRIANGLE * size / math.sqrt(3)  # the three edges of the triangle are at this distance from its centre
+        return _inside(dx.abs() - SQUARE * size) * _inside(dy.abs() - SQUARE * size)
+    inradius = TRIANGLE * size / math.sqrt(3)  # the three edges of the triangle are at this distance from its centre
     slanted = dx.abs() * (math.sqrt(3) / 2) - dy / 2
     return _inside(dy - inradius) * _inside(slanted - inradius)
 
