@@ -11,20 +11,14 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from support import loops
 from support.tables import COND, UNCOND, NoSync, X, check_same, eps_fn, generator, other_fn
 from zigzag import (
     CFG,
-    DDIM,
     CFGPlusPlus,
     Denoise,
-    EndToEnd,
-    FlowEuler,
-    ImplicitZ,
     Interval,
-    Invert,
-    Resampling,
     RescaledCFG,
-    Shift,
     Spherical,
     Standard,
     Trace,
@@ -34,24 +28,12 @@ from zigzag import (
 )
 from zigzag.capture.graphs import CapturedLoop, TableLoop, capture
 
-T = 6
-SOLVERS = {
-    "ddim": DDIM.stable_diffusion(T, spacing="trailing"),
-    "flow": FlowEuler.uniform(T),
-    "spherical": Spherical.cosine(T),
-}
-ODD = (Denoise(0, 1), Invert(1, 0), Shift(0, False), Denoise(0, 1), Shift(1, False), Shift(1, False), Denoise(1, 3))
-METHODS: dict[str, Any] = {
-    "standard": Standard(),
-    "resampling": Resampling(),
-    "end-to-end": EndToEnd(refine=1),
-    "z": ZSampling(),
-    "z, span, rounds, refine": ZSampling(span=2, rounds=2, refine=2),
+T = loops.T
+SOLVERS = {"ddim": loops.GRID, "flow": loops.FLOW, "spherical": Spherical.cosine(T)}
+METHODS: dict[str, Any] = loops.METHODS | {
     "z, released": ZSampling(released=True),
     "parts of z": ZSampling(span=2, rounds=2, strength=0.3),
-    "implicit": ImplicitZ(),
-    "z2": Z2Sampling(warmup=2),
-    "a path": ODD,
+    "a path": (*loops.METHODS["a path"][:-1], Denoise(1, 3)),  # over a knot, which steps that hold nothing do too
 }
 SCALES: dict[str, dict[str, Any]] = {
     "5.5 and 0": {},
