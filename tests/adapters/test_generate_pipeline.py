@@ -173,7 +173,7 @@ def test_the_scheduler_that_takes_over_has_steps_with_an_inverse(
     kind: str, config: dict[str, Any], steps: int, made: str, spacing: str | None
 ) -> None:
     from zigzag.adapters.diffusers import solver_from_scheduler
-    from zigzag.cli.generate_pipeline import first_order
+    from zigzag.evaluation.pipelines import first_order
 
     # As from a file of the hub, where every key stands written out.
     before = getattr(diffusers, kind)(**config)
@@ -186,7 +186,7 @@ def test_the_scheduler_that_takes_over_has_steps_with_an_inverse(
 
 
 def test_z_image_counts_its_scale_from_one() -> None:
-    from zigzag.cli.generate_roles import scale_of
+    from zigzag.evaluation.pipelines import scale_of
 
     pipe = diffusers.ZImagePipeline.__new__(diffusers.ZImagePipeline)
     assert scale_of(pipe, 5.5) == {"guidance_scale": 4.5}

@@ -8,7 +8,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from zigzag.cli.options import BEST, Commands, Help, add_method_options, add_option, method_of, option, take_best_scale
+from zigzag.cli.options import (
+    Commands,
+    Help,
+    add_by_model,
+    add_method_options,
+    add_option,
+    method_of,
+    option,
+    take_by_model,
+)
 from zigzag.evaluation.named import METHODS
 from zigzag.methods import Method
 from zigzag.support.progress import on_terminal
@@ -16,16 +25,6 @@ from zigzag.zoo.learned import MODELS
 
 __all__ = ["WEAK_OPTIONS", "add", "settled"]
 
-# Options of `generate` whose default depends on the model: of a pipeline, and of a learned model (None: it has none);
-# with the names that they have in the published code and in diffusers.
-_BY_MODEL: dict[str, tuple[type, Any, Any, str, tuple[str, ...]]] = {
-    "strong": (float, 5.5, BEST, "guidance scale w of denoising, γ₁", ("--gamma-1", "--gamma1", "--guidance-scale")),
-    "steps": (int, 50, 20, "steps, T", ("--infer-step", "--inference-steps", "--num-inference-steps")),
-    "image_size": (int, 1024, None, "height and width", ("--size",)),
-    "device": (str, "cuda", "cpu", "where the model runs", ()),
-    "dtype": (str, "float16", None, "float16, bfloat16 or float32", ()),
-    "scheduler": (str, "keep", None, "'keep' the pipeline's own, or put 'ddim' in place of a diffusion model's", ()),
-}
 # Options that one kind of model alone has, and that change nothing where they are not given.
 _PIPELINES: dict[str, tuple[type, str, str]] = {
     "negative_prompt": (str, "TEXT", "what the unconditional branch is told, where the pipeline has one"),
@@ -69,9 +68,7 @@ def add(commands: Commands) -> None:
     )
     generate.add_argument("--prompt-file", type=Path, help="a text file with a prompt a line")
     generate.add_argument("--method", choices=list(METHODS), default="z", help="the method beside standard sampling")
-    for name, (kind, pipelines, own, text, aliases) in _BY_MODEL.items():
-        default = f"default: {pipelines}; " + ("not of a learned model" if own is None else f"{own} of a learned model")
-        add_option(generate, option(name), *aliases, type=kind, help=f"{text} ({default})")
+    add_by_model(generate)
     weak = "guidance scale w of inversion, γ₂ (default: 0; the pipeline's own, where another --weak-… is given)"
     add_option(generate, "--weak", *_WEAK, type=float, help=weak)
     generate.add_argument("--seed", type=int, default=42, help="seed of the noise")
@@ -99,13 +96,7 @@ def settled(args: argparse.Namespace) -> tuple[Any, Any, Method]:
         ValueError: for options that do not fit the model or the method, and as the settings and the method.
     """
     learned = args.model in MODELS
-    if learned:
-        take_best_scale(args, "strong")
-    for name, (_, pipelines, own, *_) in _BY_MODEL.items():
-        if getattr(args, name) is None:
-            setattr(args, name, own if learned else pipelines)
-        elif learned and own is None:
-            raise ValueError(f"{option(name)} means nothing to {args.model}")
+    take_by_model(args)
     for name in (*_PIPELINES, *_ADAPTERS) if learned else _LEARNED:
         if getattr(args, name) is not None:
             raise ValueError(f"{option(name)} means nothing to {args.model}")

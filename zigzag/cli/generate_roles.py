@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zigzag.adapters.diffusers.roles import Role
-from zigzag.cli.hub import why_not_loaded
+from zigzag.evaluation.hub import why_not_loaded
+from zigzag.evaluation.pipelines import scale_of
 from zigzag.guidance.base import finite
 from zigzag.support.commands import one_line
 
-__all__ = ["check_roles", "load_adapters", "places", "scale_of", "set_strengths", "told", "weak_of"]
+__all__ = ["check_roles", "load_adapters", "places", "set_strengths", "told", "weak_of"]
 
 V = TypeVar("V")
 
@@ -97,16 +98,6 @@ def told(pipe: Any, s: Any) -> dict[str, Any]:
             raise ValueError(f"guidance means nothing to {kind}, whose one scale is strong")
         given["guidance_scale"] = s.guidance
     return given
-
-
-def scale_of(pipe: Any, scale: float) -> dict[str, Any]:
-    """The arguments that say a guidance scale w to a pipeline."""
-    if type(pipe).__name__.startswith("ZImage"):  # counts the scale from the conditional prediction
-        return {"guidance_scale": scale - 1}
-    # Pipelines of guidance-distilled models keep guidance_scale for what the model is told.
-    if "true_cfg_scale" in inspect.signature(type(pipe).__call__).parameters:
-        return {"true_cfg_scale": scale, "negative_prompt": ""}
-    return {"guidance_scale": scale}
 
 
 def _by_name(option: str, texts: Sequence[str], kind: Callable[[str], V], wanted: str) -> dict[str, V]:

@@ -13,12 +13,11 @@ from torch import Tensor
 from zigzag.adapters.diffusers.attach import attach
 from zigzag.adapters.diffusers.images import encode_image
 from zigzag.adapters.diffusers.ways import Inversion, Reconstruction
-from zigzag.cli.generate_pipeline import load_pipeline, silenced
-from zigzag.cli.generate_roles import scale_of
 from zigzag.cli.invert_report import check_inverting, open_image, pictures, report_of, warned, write
 from zigzag.cli.jobs import check_pipeline
+from zigzag.evaluation.pictures import pillow, to_tensor
+from zigzag.evaluation.pipelines import load_pipeline, scale_of, silenced
 from zigzag.evaluation.schemes import parse_scheme
-from zigzag.support.extras import require
 from zigzag.support.files import check_writable
 
 __all__ = ["Settings", "run"]
@@ -65,7 +64,7 @@ def run(s: Settings, out: Path, say: Callable[[str], None] = print) -> dict[str,
         OSError: for a model that cannot be loaded, saying why; for a folder that cannot be written.
     """
     assert s.image is not None
-    original = open_image(s.image, require("PIL.Image", "images need Pillow", "shapes"))
+    original = open_image(s.image, pillow())
     check_writable(out)
     with silenced(True):
         pipe = load_pipeline(s)
@@ -86,15 +85,10 @@ def run(s: Settings, out: Path, say: Callable[[str], None] = print) -> dict[str,
     asked = [(s.prompt, s.guidance), *((text, w) for text in s.edit)]
     back, *edits = (call(down, text, scale)[1].images[0] for text, scale in asked)
     report = report_of(
-        s, way.inverted, _tensor(original), _tensor(back), [_tensor(image) for image in edits], said, _unjudged
+        s, way.inverted, to_tensor(original), to_tensor(back), [to_tensor(image) for image in edits], said, _unjudged
     )
     write(out, pictures(original, back, edits), way.inverted, report, say)
     return report
-
-
-def _tensor(image: Any) -> Tensor:
-    pixels = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
-    return pixels.reshape(1, image.height, image.width, 3).movedim(3, 1).float() / 255
 
 
 def _unjudged(prompt: str, image: Tensor) -> bool | None:

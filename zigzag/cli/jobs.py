@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -19,9 +18,9 @@ from zigzag import __version__
 from zigzag.evaluation.named import METHODS
 from zigzag.guidance.base import finite
 from zigzag.methods import Method, Standard
-from zigzag.support.files import check_writable, replacing, write_json
+from zigzag.support.files import check_writable, replacing, slug, write_json
 
-__all__ = ["Drawn", "Job", "check_device", "check_pipeline", "check_sampling", "missing", "plan", "slug", "stoppable"]
+__all__ = ["Drawn", "Job", "check_device", "check_pipeline", "check_sampling", "missing", "plan", "stoppable"]
 
 
 @dataclass(frozen=True)
@@ -181,8 +180,3 @@ def check_device(name: str, instead: str) -> None:
         raise ValueError(f"device must be such as 'cuda' or 'cpu', got {name!r}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name} is not to be had here; pass {instead}")
-
-
-def slug(prompt: str) -> str:
-    """The words of a prompt as part of a file name: lower-case ASCII letters, digits and dashes, at most 40."""
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"

@@ -12,14 +12,25 @@ from zigzag.methods import Method
 from zigzag.moves import Tol
 from zigzag.support.commands import Parser
 from zigzag.support.objects import find_object, names_object
-from zigzag.zoo.learned import best_scale
+from zigzag.zoo.learned import MODELS, best_scale
 
 __all__ = [
-    "BEST", "Commands", "Help", "add_method_options", "add_option", "method_of", "option", "rule",
-    "take_best_scale",
+    "BEST", "Commands", "Help", "add_by_model", "add_method_options", "add_option", "method_of", "option", "rule",
+    "take_best_scale", "take_by_model",
 ]  # fmt: skip
 
 BEST = "that of standard sampling at its best"  # what `take_best_scale` takes, in words
+
+# Options whose default depends on the model: of a pipeline, and of a learned model (None: it has none); with the names
+# that they have in the published code and in diffusers.
+_BY_MODEL: dict[str, tuple[type, Any, Any, str, tuple[str, ...]]] = {
+    "strong": (float, 5.5, BEST, "guidance scale w of denoising, γ₁", ("--gamma-1", "--gamma1", "--guidance-scale")),
+    "steps": (int, 50, 20, "steps, T", ("--infer-step", "--inference-steps", "--num-inference-steps")),
+    "image_size": (int, 1024, None, "height and width", ("--size",)),
+    "device": (str, "cuda", "cpu", "where the model runs", ()),
+    "dtype": (str, "float16", None, "float16, bfloat16 or float32", ()),
+    "scheduler": (str, "keep", None, "'keep' the pipeline's own, or put 'ddim' in place of a diffusion model's", ()),
+}
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -122,3 +133,26 @@ def take_best_scale(args: argparse.Namespace, name: str) -> None:
     """Sets an option that was not given to the scale that is on record of the learned model."""
     if getattr(args, name) is None:
         setattr(args, name, best_scale(args.model))
+
+
+def add_by_model(parser: argparse.ArgumentParser) -> None:
+    """Options of whatever samples by a pipeline or a learned model; None where not given."""
+    for name, (kind, pipelines, own, text, aliases) in _BY_MODEL.items():
+        default = f"default: {pipelines}; " + ("not of a learned model" if own is None else f"{own} of a learned model")
+        add_option(parser, option(name), *aliases, type=kind, help=f"{text} ({default})")
+
+
+def take_by_model(args: argparse.Namespace) -> None:
+    """Sets those that were not given to the defaults of the kind of `args.model`.
+
+    Raises:
+        ValueError: for one that means nothing to it.
+    """
+    learned = args.model in MODELS
+    if learned:
+        take_best_scale(args, "strong")
+    for name, (_, pipelines, own, *_) in _BY_MODEL.items():
+        if getattr(args, name) is None:
+            setattr(args, name, own if learned else pipelines)
+        elif learned and own is None:
+            raise ValueError(f"{option(name)} means nothing to {args.model}")

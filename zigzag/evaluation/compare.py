@@ -47,6 +47,7 @@ def lines(
     solver: Made = "ddim",
     own: Callable[[int], Solver] | None = None,
     weak_prompt: str | None = None,
+    rows: Callable[[Sampler], int] | None = None,
 ) -> list[Line]:
     """Standard sampling, then each method and its `baselines`; with a solver, whose name the labels begin with.
 
@@ -54,6 +55,7 @@ def lines(
         methods, steps, strong, weak, solver: as in `Sampler`, each a name, a number or an object of one's own.
         weak_prompt: as in `Sampler`, of the methods.
         own: the model's solver of a number of steps, as in `Sampler.rows`.
+        rows: as in `baselines`.
 
     Raises:
         ValueError, TypeError: for anything out of range.
@@ -67,7 +69,7 @@ def lines(
         name, taken = prefix + label(sampler.method), {line.label for line in found}
         alike = next(k for k in range(1, len(found) + 2) if f"{name} ({k})" not in taken)
         name = f"{name} ({alike})" if name in taken else name
-        others = baselines(sampler, own)
+        others = baselines(sampler, own, rows)
         found.append(Line(name, sampler, (standard, *others.values())))
         found += [Line(f"  CFG {_LINK[why]} {name}", other, (standard,)) for why, other in others.items()]
     return found

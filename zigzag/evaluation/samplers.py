@@ -187,7 +187,11 @@ def _hash(value: object) -> int:
         return hash(type(value))
 
 
-def baselines(sampler: Sampler, own: Callable[[int], Solver] | None = None) -> dict[str, Sampler]:
+def baselines(
+    sampler: Sampler,
+    own: Callable[[int], Solver] | None = None,
+    rows: Callable[[Sampler], int] | None = None,
+) -> dict[str, Sampler]:
     """What a method is compared with, besides standard sampling: plain CFG at the matched scale, step by step
     ("matched scale"), and plain CFG with at least as many rows, that is, with more steps ("same rows"); without those
     that are standard sampling, that a method which is steered by its walk, whose rows and scale are not known
@@ -196,8 +200,10 @@ def baselines(sampler: Sampler, own: Callable[[int], Solver] | None = None) -> d
 
     Args:
         own: as in `Sampler.rows`.
+        rows: that of a sampler, by default `Sampler.rows`; a pipeline runs branches that no scale needs.
     """
     method, steps = sampler.method, sampler.steps
+    count = rows or (lambda s: s.rows(own))
     plain = replace(sampler, method=Standard(), matched=None, error=0.0, weak_prompt=None, weak_fn=None)
     found: dict[str, Sampler] = {}
     if isinstance(method, Standard) or not isinstance(method, Method):
@@ -211,7 +217,7 @@ def baselines(sampler: Sampler, own: Callable[[int], Solver] | None = None) -> d
         except TypeError:
             if isinstance(sampler.strong, float) and isinstance(sampler.weak, float):
                 raise
-    longer = math.ceil(steps * sampler.rows(own) / plain.rows(own))
+    longer = math.ceil(steps * count(sampler) / count(plain))
     if longer != steps and not isinstance(sampler.solver, Solver):
         found["same rows"] = replace(plain, steps=longer)
     return found

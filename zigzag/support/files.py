@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-__all__ = ["check_writable", "replacing", "write_json"]
+__all__ = ["check_writable", "replacing", "slug", "write_json"]
 
 
 @contextmanager
@@ -53,3 +54,8 @@ def write_json(path: Path, content: Any, *, allow_nan: bool = True) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=allow_nan)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def slug(text: str) -> str:
+    """The words of a text as part of a file name: lower-case ASCII letters, digits and dashes, at most 40."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-") or "prompt"

@@ -1,0 +1,116 @@
+"""`zigzag bench`: methods on prompts of a file, scored, beside plain guidance that is as strong and as dear."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zigzag.cli.jobs import check_device, check_pipeline
+from zigzag.cli.options import Commands, Help, add_by_model, take_by_model
+from zigzag.evaluation.named import METHODS, parse_method
+from zigzag.support.progress import on_terminal, rows_bar
+from zigzag.zoo.learned import MODELS
+
+if TYPE_CHECKING:
+    from zigzag.evaluation.bench import Bed
+    from zigzag.evaluation.cells import Cell
+
+__all__ = ["add"]
+
+BASELINES = "standard,matched,effective,rows"
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    bench = commands.add_parser(
+        "bench",
+        help="score methods on prompts of a file by a pipeline, beside plain CFG as strong and as dear",
+        description="Samples every prompt at every seed by each method and by its baselines, all from the same noise; "
+        "scores every image, and prints tables: means with paired intervals, winning rates with exact sign tests, by "
+        "category too. Baselines: standard sampling; plain CFG at the scale that the method equals on a constant field "
+        "(matched); at the scale raised by what was measured of the method (effective); with as many rows (rows). The "
+        "model is any text-to-image pipeline of diffusers, local or from the hub, or a learned model in the package "
+        f"({', '.join(MODELS)}), whose prompts are drawn from its grammar. Run the same command again to go on after a "
+        "stop: what is there is not sampled again.",
+        formatter_class=Help,
+    )
+    bench.add_argument("--model", required=True, help=f"a folder, a name on the hub, or {' or '.join(MODELS)}")
+    bench.add_argument(
+        "--prompts",
+        required=True,
+        metavar="FILE|N",
+        help="prompts: .txt (one a line), GenEval's .jsonl, PartiPrompts' .tsv, a .csv; of a learned model how many a "
+        "seed",
+    )
+    bench.add_argument("--methods", nargs="+", default=["z", "z2"], metavar="METHOD", help=f"of {', '.join(METHODS)}")
+    bench.add_argument("--scores", nargs="+", default=[], metavar="SCORE", help="scores, by name or module:object")
+    bench.add_argument("--baselines", default=BASELINES, help="what methods are compared with, with commas between")
+    bench.add_argument("--seed", "--seeds", type=int, nargs="+", default=[0], help="seeds of the noise")
+    add_by_model(bench)
+    bench.add_argument("--weak", type=float, default=0.0, help="guidance scale w of inversion, γ₂")
+    bench.add_argument("--batch", type=int, default=1, help="prompts that a pipeline samples together, which is a cell")
+    bench.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of images, scores and tables")
+    bench.add_argument("--dry-run", action="store_true", help="print cells, rows and hours, and sample nothing")
+    bench.set_defaults(run=_bench)
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from zigzag.evaluation.bench import Plan
+    from zigzag.evaluation.bench_report import bench_report
+    from zigzag.evaluation.estimate import estimate
+
+    take_by_model(args)
+    methods = tuple(parse_method(text, args.steps) for text in dict.fromkeys(args.methods))
+    plan = Plan(methods, args.steps, args.strong, args.weak, tuple(filter(None, args.baselines.split(","))))
+    bed = (_learned if args.model in MODELS else _pipeline)(args)
+    title = f"{args.model}, {args.steps} steps, strong w = {args.strong:g}, weak w = {args.weak:g}"
+    if args.dry_run:
+        print(f"{title}\n\n{estimate(bed, plan)}")
+        return
+    try:
+        text = bench_report(bed, plan, title, _run)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"what is done is kept in {args.out}, and the same command goes on after it") from None
+    print(f"{text}\n\nwrote {args.out / 'bench.txt'}, bench.json and images or verdicts")
+
+
+def _run(cells: Sequence[Cell]) -> None:
+    from zigzag.evaluation.cells import run_here
+
+    with rows_bar(sum(cell.cost for cell in cells if not cell.done()), on_terminal()) as tick:
+        run_here(cells, tick)
+
+
+def _learned(args: argparse.Namespace) -> Bed:
+    from zigzag.evaluation.beds import LearnedBed
+    from zigzag.evaluation.evaluation import Evaluation, Trial
+    from zigzag.evaluation.verdict_cells import LearnedWorker
+
+    if not args.prompts.isdecimal():
+        raise ValueError(f"prompts of {args.model} are drawn from its grammar: pass how many, got {args.prompts!r}")
+    if set(args.scores) - {"shapes"}:
+        raise ValueError(f"scores: what {args.model} draws is judged by the checker, shapes; got {args.scores}")
+    if args.batch != 1:
+        raise ValueError(f"batch means nothing to {args.model}, whose batches are always the same")
+    check_device(args.device, "--device cpu")
+    worker = LearnedWorker(args.model, device=args.device)
+    model = worker.load()
+    trials = [Trial(int(args.prompts), seed) for seed in args.seed]
+    return LearnedBed(Evaluation(model, args.out, replace(worker, held=model)), trials)
+
+
+def _pipeline(args: argparse.Namespace) -> Bed:
+    from zigzag.evaluation.prompts import read_prompts
+
+    prompts = read_prompts(args.prompts)
+    check_pipeline(args)
+    if args.image_size < 8 or args.image_size % 8:
+        raise ValueError(f"image-size must be a positive multiple of 8, got {args.image_size}")
+    from zigzag.evaluation.beds import PipelineBed, Shown
+
+    shown = Shown(args.model, args.image_size, args.dtype, args.scheduler, args.device)
+    scores = [] if args.dry_run else args.scores
+    return PipelineBed(shown, prompts, args.seed, args.out, scores, args.batch)

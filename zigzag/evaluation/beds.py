@@ -1,0 +1,270 @@
+"""What a bench stands on: a learned model with the checker, or a pipeline with prompts of a file and scorers."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zigzag.evaluation.cells import Cell
+from zigzag.evaluation.evaluation import Evaluation, Trial
+from zigzag.evaluation.image_cells import Asked, Damaged, ImageCell, PipelineWorker
+from zigzag.evaluation.keys import decides, names
+from zigzag.evaluation.pictures import pillow
+from zigzag.evaluation.pipelines import files_of
+from zigzag.evaluation.prompts import Prompt
+from zigzag.evaluation.samplers import Sampler
+from zigzag.evaluation.score_cells import ScoreCell, ScorerWorker
+from zigzag.evaluation.scored import Scored, judged
+from zigzag.evaluation.verdict_cells import VerdictCell
+from zigzag.methods import Method
+from zigzag.rows import row_bounds
+from zigzag.solvers import FlowEuler, Solver
+from zigzag.support.files import check_writable
+
+__all__ = ["LearnedBed", "PipelineBed", "Shown"]
+
+VERSION = 1  # to be raised by whoever changes what the same sampler, block and pipeline draw
+
+
+class LearnedBed:
+    """A learned model on prompts of its grammar: the cells are those of `zigzag eval`, the score is the checker's."""
+
+    scorers: Sequence[str] = ("shapes",)
+
+    def __init__(self, evaluation: Evaluation, trials: Sequence[Trial]) -> None:
+        self.evaluation, self.trials, self.folder = evaluation, list(dict.fromkeys(trials)), evaluation.folder
+        self.own: Callable[[int], Solver] | None = evaluation.model.solver
+        self.about: Mapping[str, Any] = {
+            "model": evaluation.model.name,
+            "weights": evaluation.weights,
+            "trials": [asdict(trial) for trial in self.trials],
+        }
+        seeds = ", ".join(str(trial.seed) for trial in self.trials)
+        self.note = f"{evaluation.model.name}, {sum(t.prompts for t in self.trials)} prompts a line, seed {seeds}"
+        self._cells: dict[Sampler, list[VerdictCell]] = {}
+
+    def rows(self, sampler: Sampler) -> int:
+        """Model rows that a sample is expected to take."""
+        return sampler.expected_rows(self.own)
+
+    def cells(self, sampler: Sampler) -> list[VerdictCell]:
+        """Those of `Evaluation`."""
+        if sampler not in self._cells:
+            self._cells |= self.evaluation.cells([sampler], self.trials)
+        return self._cells[sampler]
+
+    def prepare(self, left: Sequence[Cell]) -> None:
+        """As `Evaluation.prepare`."""
+        self.evaluation.prepare()
+
+    def scoring(self, cells: Sequence[Cell]) -> list[Cell]:
+        """None: each cell has judged its images."""
+        return []
+
+    def timed(self, cells: Sequence[Cell]) -> tuple[int, float, float]:
+        """Samples, rows and seconds of what was timed."""
+        own = [cell for cell in cells if isinstance(cell, VerdictCell)]
+        return _total([(*cell.seconds(), cell.verdicts()[0].rows) for cell in own if cell.done()])
+
+    def scored(self, cells: Sequence[Cell]) -> list[Scored]:
+        """The verdicts."""
+        own = [cell for cell in cells if isinstance(cell, VerdictCell)]
+        return [judged(verdict, "shapes") for cell in own for verdict in cell.verdicts()]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All that the images of a pipeline depend on besides sampler, prompts and noise, and the device.
+
+    Attributes:
+        model: a folder, or a name on the hub. size: height and width. scheduler: "keep" or "ddim".
+    """
+
+    model: str
+    size: int
+    dtype: str
+    scheduler: str
+    device: str
+
+
+class PipelineBed:
+    """A pipeline on prompts of a file.
+
+    Args:
+        shown: the pipeline. prompts: each at every one of the `seeds`. batch: how many are sampled together.
+        scores: the scorers as `zigzag.evaluation.scorers.scorer` takes them. Each is made once now, and let go, so
+            that whatever it lacks is said.
+
+    Raises:
+        ValueError: without a prompt or a seed, for a batch that is none, two scores of one name, and as `scorer`.
+        OSError, ImportError: as `scorer`.
+    """
+
+    own: Callable[[int], Solver] | None = None
+
+    def __init__(
+        self,
+        shown: Shown,
+        prompts: Sequence[Prompt],
+        seeds: Sequence[int],
+        folder: Path,
+        scores: Sequence[str] = (),
+        batch: int = 1,
+    ) -> None:
+        if not prompts or not seeds:
+            raise ValueError(f"prompts and seeds must be one at least, got {len(prompts)} and {len(seeds)}")
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, got {batch}")
+        self.shown, self.prompts, self.seeds = shown, tuple(prompts), list(dict.fromkeys(seeds))
+        self.folder, self.batch = folder, batch
+        workers = [ScorerWorker(text, shown.device, self.prompts) for text in dict.fromkeys(scores)]
+        # One after another: two of them may be more than a device holds.
+        made = [(_named(worker), worker) for worker in workers]
+        self.weights = {name: weights for (name, weights), _ in made}
+        self._scorers = {name: worker for (name, _), worker in made}
+        if len(self._scorers) < len(made):
+            raise ValueError(f"scores must have names of their own, got {', '.join(name for (name, _), _ in made)}")
+        self.scorers: Sequence[str] = tuple(self._scorers)
+        self.files = [
+            [Path(path).relative_to(Path(shown.model).resolve()).as_posix(), size, date]
+            for path, size, date in files_of(Path(shown.model))
+        ]
+        settings = {key: value for key, value in asdict(shown).items() if key != "device"}
+        self.about: Mapping[str, Any] = {
+            **settings,
+            "prompts": len(prompts),
+            "seeds": self.seeds,
+            "scorers": self.weights,
+        }
+        self.note = (
+            f"{shown.model}, {shown.size} × {shown.size}, {shown.dtype}, scheduler {shown.scheduler}, "
+            f"{len(prompts)} prompts, seed {', '.join(map(str, self.seeds))}"
+        )
+        seen: Counter[str] = Counter()
+        self._asked: list[Asked] = []
+        for prompt in prompts:
+            self._asked.append(Asked(prompt.text, seen[prompt.text]))
+            seen[prompt.text] += 1
+        self._cells: dict[Sampler, list[ImageCell]] = {}
+
+    def rows(self, sampler: Sampler) -> int:
+        """Model rows that an image is expected to take, at most: a pipeline runs both branches in every call."""
+        assert isinstance(sampler.method, Method)
+        return row_bounds(sampler.method, sampler.steps, 2.0, 3.0)[1]
+
+    def cells(self, sampler: Sampler) -> list[ImageCell]:
+        """A cell for each seed and block of prompts.
+
+        Raises:
+            TypeError: for a strong scale that is no number, and a method that is steered by its walk.
+        """
+        if sampler not in self._cells:
+            self._cells[sampler] = self._made(sampler)
+        return self._cells[sampler]
+
+    def _made(self, sampler: Sampler) -> list[ImageCell]:
+        if not isinstance(sampler.strong, float):
+            raise TypeError(f"strong must be a number, which a pipeline can be told, got {sampler.strong!r}")
+        if not isinstance(sampler.method, Method):
+            raise TypeError(f"{sampler.method!r} is steered by its walk, and a pipeline's times are set before it")
+        s, rows = self.shown, self.rows(sampler)
+        # On any grid: the pipeline's own is not known here, and follows from its files and the steps.
+        head = {
+            "version": VERSION, "model": s.model, "files": self.files, "size": s.size, "dtype": s.dtype,
+            "scheduler": s.scheduler, "sampler": names(sampler),
+            "decides": decides(sampler, FlowEuler.uniform(sampler.steps)),
+        }  # fmt: skip
+        worker = PipelineWorker(s.model, s.dtype, s.device)
+        return [
+            ImageCell(worker, sampler, tuple(self._asked[start : start + self.batch]), seed, head, self.folder, rows)
+            for seed, start in self._blocks()
+        ]
+
+    def _blocks(self) -> list[tuple[int, int]]:
+        return [(seed, start) for seed in self.seeds for start in range(0, len(self._asked), self.batch)]
+
+    def prepare(self, left: Sequence[Cell]) -> None:
+        """Fails now, where an image could not be written; says which images on record are damaged.
+
+        Raises:
+            OSError: for a folder that cannot be written, or too little space.
+            ImportError: without Pillow.
+        """
+        pillow()
+        for room in ("images", "timings", *(f"scores/{name}" for name in self.scorers)):
+            check_writable(self.folder / room)
+        cells = [cell for cell in left if isinstance(cell, ImageCell)]
+        # As many bytes as pixels have: a PNG of a photograph is about half of that.
+        need, free = sum(len(cell.prompts) for cell in cells) * 3 * self.shown.size**2, _free(self.folder)
+        if need > free:
+            raise OSError(
+                f"the images that are left may take {need / 1e9:.1f} GB, and {self.folder} has {free / 1e9:.1f} GB "
+                "free: make room, or name another folder with --out"
+            )
+        for cell in cells:
+            try:
+                cell.record()
+            except Damaged as error:
+                warnings.warn(f"{error}; it is sampled again", stacklevel=2)
+
+    def scoring(self, cells: Sequence[Cell]) -> list[Cell]:
+        """A cell for each scorer and cell of images."""
+        own = [cell for cell in cells if isinstance(cell, ImageCell)]
+        starts = [start for _, start in self._blocks()]
+        return [
+            self._score(name, cell, start) for name in self.scorers for cell, start in zip(own, starts, strict=True)
+        ]
+
+    def _score(self, name: str, cell: ImageCell, start: int) -> ScoreCell:
+        prompts = self.prompts[start : start + len(cell.prompts)]
+        return ScoreCell(self._scorers[name], name, self.weights[name], prompts, cell)
+
+    def timed(self, cells: Sequence[Cell]) -> tuple[int, float, float]:
+        """Images, rows and seconds of what was timed."""
+        own = [cell for cell in cells if isinstance(cell, ImageCell)]
+        found = [(cell, _record(cell)) for cell in own]
+        return _total([(*cell.seconds(), record["rows"]) for cell, record in found if record is not None])
+
+    def scored(self, cells: Sequence[Cell]) -> list[Scored]:
+        """What is on record of cells of one sampler, all of which are done."""
+        found: list[Scored] = []
+        own = [cell for cell in cells if isinstance(cell, ImageCell)]
+        for cell, (seed, start) in zip(own, self._blocks(), strict=True):
+            if (record := _record(cell)) is None:
+                raise ValueError(f"{cell.sidecar} is not there, or damaged")
+            kept = {name: self._score(name, cell, start).scores() for name in self.scorers}
+            for k in range(len(cell.prompts)):
+                prompt = self.prompts[start + k]
+                scores = {name: values[k] for name, values in kept.items() if values is not None}
+                found.append(
+                    Scored(start + k, seed, prompt.category, prompt.text, record["rows"], record["beta"][k], scores)
+                )
+        return found
+
+
+def _named(worker: ScorerWorker) -> tuple[str, str]:
+    """The name of a scorer, and what it says of its weights."""
+    made = worker.load()
+    return made.name, made.weights()
+
+
+def _record(cell: ImageCell) -> dict[str, Any] | None:
+    """What is on record of a cell; that its images are whole was seen when it was asked whether it is done."""
+    try:
+        return cell.record(images=False)
+    except Damaged:
+        return None
+
+
+def _total(timed: Sequence[tuple[int, float, float]]) -> tuple[int, float, float]:
+    """Samples, rows and seconds in all, of blocks with samples, seconds and rows a sample."""
+    return sum(n for n, _, _ in timed), sum(n * rows for n, _, rows in timed), sum(seconds for _, seconds, _ in timed)
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
