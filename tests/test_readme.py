@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling, count_rows
+from zigzag.zoo.shapes import CATEGORIES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -77,7 +78,7 @@ def test_the_example_of_the_study_measures_a_method_of_its_own(
     (code,) = re.findall(r"```python\n(.*?)```", STUDY, re.DOTALL)
     exec(compile(code, "study.md", "exec"), {"__name__": "example"})
     assert re.search(r"FirstStepTwice\(\) +4 +11 ", capsys.readouterr().out)
-    assert len(list((tmp_path / "out/mine/verdicts").iterdir())) == 4
+    assert len(list((tmp_path / "out/mine/verdicts").iterdir())) == 4 * len(CATEGORIES)
 
 
 def test_the_first_prompt_of_the_readme_is_drawn_as_it_says(
