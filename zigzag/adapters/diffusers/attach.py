@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -24,6 +24,12 @@ from zigzag.moves import Move
 from zigzag.sampling import Generators
 from zigzag.trace import Trace
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from zigzag.parallel import Ranks
+
 __all__ = ["Run", "attach", "models_of"]
 
 MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder")
@@ -40,6 +46,7 @@ def attach(
     trace: Trace | None = None,
     generator: Generators = None,
     graphs: bool = False,
+    split: ProcessGroup | DeviceMesh | Ranks | None = None,
 ) -> Iterator[Run]:
     """Within the block `pipe(…)` samples by `method`; the pipeline's own guidance is the strong one.
 
@@ -80,6 +87,11 @@ def attach(
             and freed with the block. It pays where launching kernels takes longer than running them: small networks,
             small images, small batches. The results are those without, bit for bit. Weights may change in place; a
             model of a `Role` of its own (`module=`) runs as it is.
+        split: a group of `torch.distributed`, one dimension of a `DeviceMesh` (`mesh["cfg"]`), or `Ranks` with a time
+            limit: over its ranks the rows of the models' calls are split, those of a doubled batch, and where the
+            branches take two calls each is made by ranks of its own, at one time. All ranks run the same program, with
+            the same noise, and end with the same bits; where one raises within the block, all do. Rows are those of
+            the whole. It goes with the context parallelism of diffusers on other dimensions of the mesh.
 
     A state is handed in as the `latents` of the pipeline, which is called at the size and with the number of prompts
     that they have, and is taken as it is: nothing scales it by `init_noise_sigma`. What comes out is the state at the
@@ -105,6 +117,8 @@ def attach(
             scheduler, or another one; of the last at the latest on leaving the block. With `graphs`, at once without
             CUDA, and for a model that is offloaded, has a cache enabled, or is compiled with graphs of its own; at its
             first call for one that cannot be captured; in a later loop where weights were moved or adapters changed.
+            With `split`, on all ranks, where one of them raised (which raises that itself), where they make other calls
+            or were given other numbers, and where one does not come in time; for gradients.
     """
     scheduler, models = getattr(pipe, "scheduler", None), models_of(pipe)
     if not all(hasattr(scheduler, name) for name in ("step", "set_timesteps")) or not models:
@@ -123,11 +137,20 @@ def attach(
         raise TypeError(f"strong must be a Role, or None for the pipeline's own guidance, got {strong!r}")
     if weak is None and not isinstance(method, Way) and not only_inverts(method):
         weak = 0.0
+    if graphs and split is not None:
+        raise ValueError(
+            "graphs and split: the ranks tell each other on the host how they are at every call, and a graph replays "
+            "nothing of that; leave one of the two out"
+        )
     cast = Cast(_role("weak", weak), _role("plain", plain), strong)
     if isinstance(method, Way):
         _check_way(cast, trace)
     session = Session(pipe, models, method, cast, trace, generator)
     with Patches() as patches:
+        if split is not None:
+            from zigzag.adapters.diffusers.split import split_calls
+
+            split_calls(pipe, models, cast, lambda: session.now.playing, split, patches)
         if graphs:
             session.graphs = graphed(models, patches, lambda: session.now.playing)
         session.take_over(patches)
