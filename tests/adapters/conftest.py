@@ -35,6 +35,15 @@ def tiny() -> Callable[..., Any]:
     return build
 
 
+@pytest.fixture
+def one_branch(tiny: Callable[..., Any]) -> Callable[..., Any]:
+    """Pipelines of models that evaluate one branch."""
+    import tiny_distilled
+
+    made: Callable[..., Any] = tiny_distilled.one_branch
+    return made
+
+
 @pytest.fixture(scope="session")
 def schedulers(tiny: Callable[..., Any]) -> Callable[..., Any]:
     """`schedulers(kind)`: DDIM on ε ("ddim") or v ("v"), or Euler ("euler")."""

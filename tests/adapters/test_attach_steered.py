@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from real_schedulers import REAL, noise, runs, seeded
 from tiny_paths import check_same, picture
 from torch import Tensor
 
@@ -20,6 +19,8 @@ diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 adapters = pytest.importorskip("zigzag.adapters.diffusers")
 attach, Role = adapters.attach, adapters.Role
+
+from real_schedulers import REAL, noise, runs, seeded  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),
