@@ -18,6 +18,7 @@ from zigzag.cli.options import (
     option,
     take_by_model,
 )
+from zigzag.evaluation.engines import add_engine_options, sharing
 from zigzag.evaluation.named import METHODS
 from zigzag.methods import Method
 from zigzag.support.progress import on_terminal
@@ -80,13 +81,18 @@ def add(commands: Commands) -> None:
             group.add_argument(option(name), type=kind, metavar=metavar, help=text)
         for name, (metavar, text) in _ADAPTERS.items() if known is _PIPELINES else ():
             group.add_argument(option(name), action="append", metavar=metavar, help=f"{text}; may be repeated")
+    add_engine_options(generate)
     generate.set_defaults(run=_generate)
 
 
 def _generate(args: argparse.Namespace) -> None:
     prompts = _prompts(args)
     generate, settings, method = settled(args)
-    generate.generate(settings, prompts or generate.PROMPTS, method, args.out, progress=on_terminal())
+    with sharing(args) as shard:
+        generate.generate(
+            settings, prompts or generate.PROMPTS, method, args.out, progress=on_terminal(),
+            engine=args.engine, shard=shard,
+        )  # fmt: skip
 
 
 def settled(args: argparse.Namespace) -> tuple[Any, Any, Method]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zigzag.cli.jobs import Drawn, Job, check_device, check_sampling, missing, plan, stoppable
+from zigzag.cli.drawing_cells import draw_all
+from zigzag.cli.jobs import Drawn, Job, check_device, check_sampling, plan
+from zigzag.evaluation.engines import Shard
 from zigzag.evaluation.solvers import make_solver
 from zigzag.methods import Method
 from zigzag.sampling import sample
@@ -58,11 +60,16 @@ def generate(
     out: Path,
     progress: bool = False,
     say: Callable[[str], None] = print,
+    engine: str | None = None,
+    shard: Shard | None = None,
 ) -> list[Path]:
     """Writes, for each prompt, the image of standard sampling and that of `method` from the same noise.
 
     Files are named and skipped as those of a pipeline are (`zigzag.cli.jobs`). Where a prompt is a caption the checker
     judges the image, in what is said and in the sidecar ("right"); other orders of the known words are drawn unjudged.
+
+    Args:
+        engine, shard: as in `zigzag.evaluation.engines.run`.
 
     Returns:
         The paths of the images, in order, skipped ones included.
@@ -72,21 +79,18 @@ def generate(
             steps that the method does not take.
         ImportError: without Pillow, diffusers, safetensors or scipy, naming the extra that brings them.
         OSError: where the folder cannot be written.
+        Failed: after the others are there, for images that failed every time.
         KeyboardInterrupt: when interrupted, saying what is kept.
     """
     # The hash of the weights on record: a model trained anew draws other images, under other names.
     jobs = plan(settings, prompts, method, out, files=[recorded().get(settings.model, {}).get("sha256")])
     check_job(settings, prompts)
-    todo = list(missing(jobs, say))
-    if todo:
-        with stoppable(jobs):
-            model = load_model(settings)
-            for job in todo:
-                drawn = draw(model, job, progress)
-                job.write(drawn.image, {"diffusers": version("diffusers")}, rows=drawn.rows, **drawn.more)
-                verdict = VERDICTS[drawn.more["right"]]
-                say(f"wrote {job.image}{f'   {verdict}' if verdict else ''}")
+    draw_all(jobs, __name__, say, progress, engine, shard, verdict=_verdict)
     return [job.image for job in jobs]
+
+
+def _verdict(job: Job) -> str:
+    return VERDICTS[json.loads(job.image.with_suffix(".json").read_text(encoding="utf-8"))["right"]]
 
 
 def check_job(settings: Settings, prompts: Sequence[str]) -> None:

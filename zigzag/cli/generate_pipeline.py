@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from zigzag.adapters.diffusers.attach import attach, models_of
+from zigzag.cli.drawing_cells import draw_all
 from zigzag.cli.generate_roles import check_roles, load_adapters, places, set_strengths, told, weak_of
-from zigzag.cli.jobs import Drawn, Job, check_pipeline, check_sampling, missing, plan, stoppable
+from zigzag.cli.jobs import Drawn, Job, check_pipeline, check_sampling, plan
+from zigzag.evaluation.engines import Shard
 from zigzag.evaluation.pipelines import files_of, load_pipeline, silenced
 from zigzag.methods import Method
 from zigzag.trace import Trace
@@ -70,6 +71,8 @@ def generate(
     out: Path,
     progress: bool = False,
     say: Callable[[str], None] = print,
+    engine: str | None = None,
+    shard: Shard | None = None,
 ) -> list[Path]:
     """Writes, for each prompt, the image of standard sampling and that of `method` from the same noise.
 
@@ -78,6 +81,9 @@ def generate(
     a folder, of its place and its files' sizes and dates, so that no two overwrite each other; what is already there,
     with its sidecar, is skipped.
 
+    Args:
+        engine, shard: as in `zigzag.evaluation.engines.run`.
+
     Returns:
         The paths of the images, in order, skipped ones included.
 
@@ -85,18 +91,12 @@ def generate(
         ValueError: for an empty prompt, a number of steps that the method does not take, a pipeline without images,
             and a scheduler whose steps cannot be led.
         OSError: for a model that cannot be loaded, saying why; where the folder cannot be written.
+        Failed: after the others are there, for images that failed every time.
         KeyboardInterrupt: when interrupted, saying what is kept.
     """
     files = [files_of(Path(place)) for place in (settings.model, *places(settings).values())]
     jobs = plan(settings, prompts, method, out, [file for each in files for file in each])
-    todo = list(missing(jobs, say))
-    if todo:
-        with stoppable(jobs):
-            pipe = load_model(settings, progress)
-            for job in todo:
-                drawn = draw(pipe, job)
-                job.write(drawn.image, {"diffusers": version("diffusers")}, rows=drawn.rows, **drawn.more)
-                say(f"wrote {job.image}")
+    draw_all(jobs, __name__, say, progress, engine, shard, bars=progress and engine is None)
     return [job.image for job in jobs]
 
 
