@@ -102,16 +102,16 @@ def test_a_stopped_generate_keeps_what_it_says_and_makes_the_rest(
 ) -> None:
     from zigzag.cli import generate_learned
 
-    write, stopped = generate_learned._write, []
+    draw, stopped = generate_learned.draw, []
 
-    def second(*given: Any) -> None:
+    def second(*given: Any) -> Any:
         if stopped == [1]:
             stopped.append(2)
             raise KeyboardInterrupt
         stopped.append(1)
-        write(*given)
+        return draw(*given)
 
-    monkeypatch.setattr(generate_learned, "_write", second)
+    monkeypatch.setattr(generate_learned, "draw", second)
     words = ["generate", "--model", "shapes-dit", "--steps", "2", "--method", "z2", "--warmup", "1"]
     with pytest.raises(SystemExit) as exit:
         main([*words, "--out", str(tmp_path)])
