@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,27 @@ from support.evaluations import asked, moody
 from zigzag import EndToEnd, Resampling, Standard, Z2Sampling, ZSampling
 from zigzag.cli import main
 from zigzag.evaluation.beds import LearnedBed
-from zigzag.evaluation.bench import BASELINES, Plan, Unfinished, betas, effective, first_lines, measure
+from zigzag.evaluation.bench import BASELINES, Plan, Tried, Unfinished, betas, effective, first_lines, measure
 from zigzag.evaluation.bench_report import bench_report
 from zigzag.evaluation.cells import Cell, digest, run_here
 from zigzag.evaluation.compare import figures, lines
 from zigzag.evaluation.estimate import estimate
 from zigzag.evaluation.evaluation import Evaluation, Trial
 from zigzag.evaluation.samplers import Sampler
+from zigzag.methods import Method
 from zigzag.zoo import learned
 from zigzag.zoo.learned import LearnedModel
 
 T = 3
 TRIALS = [Trial(7, seed=4), Trial(6, seed=5)]
 METHODS = (ZSampling(), Z2Sampling(warmup=1), Resampling())
-PLAN = Plan(METHODS, T, 2.0)
+
+
+def plan(*methods: Method, baselines: tuple[str, ...] = BASELINES) -> Plan:
+    return Plan(tuple(Tried(method, T) for method in methods), 2.0, baselines=baselines)
+
+
+PLAN = plan(*METHODS)
 
 
 def bed(folder: Path, model: LearnedModel | None = None) -> LearnedBed:
@@ -41,10 +47,10 @@ def test_it_gives_the_figures_of_an_evaluation(tmp_path: Path) -> None:
     model, same = moody(), lines(METHODS, T, 2.0, own=moody().solver)
     results = Evaluation(model, tmp_path).run([line.sampler for line in same], TRIALS)
     rows = asked(model)
-    every, outcomes = measure(bed(tmp_path, model), Plan(METHODS, T, 2.0, baselines=("standard", "matched", "rows")))
+    every, outcomes = measure(bed(tmp_path, model), plan(*METHODS, baselines=("standard", "matched", "rows")))
     assert asked(model) == rows
     assert [line.sampler for line in every] == [line.sampler for line in same]
-    bench_report(bed(tmp_path, model), Plan(METHODS, T, 2.0, baselines=("standard", "matched", "rows")), "title")
+    bench_report(bed(tmp_path, model), plan(*METHODS, baselines=("standard", "matched", "rows")), "title")
     content = json.loads((tmp_path / "bench.json").read_text())
     for ours, theirs in zip(content["lines"], figures(same, results), strict=True):
         means = ours["scores"]["shapes"]["mean"]
@@ -79,7 +85,7 @@ def test_the_effective_scale_is_the_strong_one_and_the_mean_beta(tmp_path: Path)
 
 @pytest.mark.parametrize("kept", [("standard",), ("rows",), ("matched", "rows"), ("effective", "standard"), ()])
 def test_only_the_baselines_that_were_asked_for_are_sampled(tmp_path: Path, kept: tuple[str, ...]) -> None:
-    every, _ = measure(bed(tmp_path), replace(PLAN, methods=(ZSampling(),), baselines=kept))
+    every, _ = measure(bed(tmp_path), plan(ZSampling(), baselines=kept))
     words = {"matched": "matched", "effective": "effective", "rows": "rows", "standard": "Standard"}
     wanted = {name for name in words if name in kept}
     found = {name for name, word in words.items() if any(word in line.label for line in every)}
@@ -90,13 +96,13 @@ def test_only_the_baselines_that_were_asked_for_are_sampled(tmp_path: Path, kept
 
 def test_a_plan_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="baselines must be of standard"):
-        Plan(METHODS, T, 2.0, baselines=("mached",))
+        plan(*METHODS, baselines=("mached",))
     with pytest.raises(ValueError, match="methods"):
-        Plan((), T, 2.0)
+        plan()
 
 
 def test_standard_sampling_alone_is_a_bench(tmp_path: Path) -> None:
-    every, outcomes = measure(bed(tmp_path), Plan((Standard(),), T, 2.0))
+    every, outcomes = measure(bed(tmp_path), plan(Standard()))
     assert [line.label for line in every] == ["Standard"] and len(outcomes) == 1
 
 
@@ -123,8 +129,8 @@ def test_shards_that_go_on_by_turns_do_what_one_process_does(tmp_path: Path) -> 
 def test_an_estimate_counts_what_will_run(tmp_path: Path) -> None:
     """Before, nothing is timed; then, by what was; and what waits for β is counted at the rows that it will have."""
     model = moody()
-    plan = Plan((ZSampling(), EndToEnd()), T, 2.0)
-    text = estimate(bed(tmp_path, model), plan)
+    both = plan(ZSampling(), EndToEnd())
+    text = estimate(bed(tmp_path, model), both)
     assert asked(model) == 0 and "nothing is said of hours" in text
     last = text.splitlines()[-3].split()
     assert last[:2] == ["in", "all"] and last[2] == last[3]
@@ -136,13 +142,13 @@ def test_an_estimate_counts_what_will_run(tmp_path: Path) -> None:
         run_here(cells[:5])
 
     with pytest.raises(Unfinished):
-        measure(bed(tmp_path, model), plan, some)
-    text = estimate(bed(tmp_path, model), plan)
+        measure(bed(tmp_path, model), both, some)
+    text = estimate(bed(tmp_path, model), both)
     left = rows - sum(cell.cost for cell in ran)
     assert f"{left:,} rows left" in text and "hours of one such device" in text
-    measure(bed(tmp_path, model), plan)
+    measure(bed(tmp_path, model), both)
     assert asked(model) == rows
-    text = estimate(bed(tmp_path, model), plan)
+    text = estimate(bed(tmp_path, model), both)
     assert "0 rows left" in text and "not known yet" not in text
 
 
@@ -152,6 +158,20 @@ def test_betas_are_of_what_is_sampled(tmp_path: Path) -> None:
     assert betas(one, every) == {} and effective(every, {}) == every
     run_here(one.cells(Sampler(ZSampling(), T, 2.0)))
     assert set(betas(one, every)) == {Sampler(ZSampling(), T, 2.0)}
+
+
+def test_methods_on_several_numbers_of_steps_stand_in_one_table(tmp_path: Path) -> None:
+    """Each beside the baselines on its own steps; what two of them share is one sampler."""
+    tried = (Tried(ZSampling(steps=1), 2), Tried(ZSampling(steps=2), 4), Tried(Standard(), 4))
+    every = first_lines(bed(tmp_path), Plan(tried, 2.0, baselines=("rows",)))
+    assert [(line.label.strip(), line.sampler.steps) for line in every] == [
+        ("Z-Sampling (λ 1), 2 steps", 2), ("CFG with the rows of Z-Sampling (λ 1), 2 steps", 4),
+        ("Standard, 4 steps", 4),
+        ("Z-Sampling (λ 2), 4 steps", 4), ("CFG with the rows of Z-Sampling (λ 2), 4 steps", 7),
+    ]  # fmt: skip
+    assert every[1].sampler == every[2].sampler
+    _, outcomes = measure(bed(tmp_path), Plan(tried, 2.0, baselines=("rows",)))
+    assert len(outcomes) == 4
 
 
 SMALL = ["bench", "--model", "shapes-dit", "--prompts", "6", "--steps", "2", "--methods", "z", "z2:warmup=1"]
@@ -191,6 +211,8 @@ def test_the_command_writes_tables_and_goes_on(
         (["--image-size", "64"], ["--image-size means nothing"]),
         (["--batch", "2"], ["batch means nothing"]),
         (["--methods", "zz"], ["method", "zz"]),
+        (["--methods", "z@x"], ["method", "z@x", "steps"]),
+        (["--methods", "z2:warmup=1@1"], ["warmup"]),
         (["--out", "/dev/null/x"], ["/dev/null"]),
         (["--device", "gpux"], ["gpux"]),
     ],

@@ -24,6 +24,10 @@ class Red:
         return (images[:, 0] - images[:, 1]).mean((1, 2)) + lengths
 
 
+class Redder(Red):
+    """Another of the same name."""
+
+
 class Bright:
     """The mean of an image."""
 

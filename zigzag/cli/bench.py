@@ -15,7 +15,7 @@ from zigzag.support.progress import on_terminal, rows_bar
 from zigzag.zoo.learned import MODELS
 
 if TYPE_CHECKING:
-    from zigzag.evaluation.bench import Bed
+    from zigzag.evaluation.bench import Bed, Tried
     from zigzag.evaluation.cells import Cell
 
 __all__ = ["add"]
@@ -45,7 +45,13 @@ def add(commands: Commands) -> None:
         help="prompts: .txt (one a line), GenEval's .jsonl, PartiPrompts' .tsv, a .csv; of a learned model how many a "
         "seed",
     )
-    bench.add_argument("--methods", nargs="+", default=["z", "z2"], metavar="METHOD", help=f"of {', '.join(METHODS)}")
+    bench.add_argument(
+        "--methods",
+        nargs="+",
+        default=["z", "z2"],
+        metavar="METHOD[@T]",
+        help=f"of {', '.join(METHODS)}, or module:object, each on T steps",
+    )
     bench.add_argument("--scores", nargs="+", default=[], metavar="SCORE", help="scores, by name or module:object")
     bench.add_argument("--baselines", default=BASELINES, help="what methods are compared with, with commas between")
     bench.add_argument("--seed", "--seeds", type=int, nargs="+", default=[0], help="seeds of the noise")
@@ -53,6 +59,7 @@ def add(commands: Commands) -> None:
     bench.add_argument("--weak", type=float, default=0.0, help="guidance scale w of inversion, γ₂")
     bench.add_argument("--batch", type=int, default=1, help="prompts that a pipeline samples together, which is a cell")
     bench.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of images, scores and tables")
+    bench.add_argument("--name", default="bench", help="of the tables and the picture in that folder")
     bench.add_argument("--dry-run", action="store_true", help="print cells, rows and hours, and sample nothing")
     bench.set_defaults(run=_bench)
 
@@ -63,18 +70,35 @@ def _bench(args: argparse.Namespace) -> None:
     from zigzag.evaluation.estimate import estimate
 
     take_by_model(args)
-    methods = tuple(parse_method(text, args.steps) for text in dict.fromkeys(args.methods))
-    plan = Plan(methods, args.steps, args.strong, args.weak, tuple(filter(None, args.baselines.split(","))))
+    methods = tuple(_tried(text, args.steps) for text in dict.fromkeys(args.methods))
+    plan = Plan(methods, args.strong, args.weak, tuple(filter(None, args.baselines.split(","))))
     bed = (_learned if args.model in MODELS else _pipeline)(args)
-    title = f"{args.model}, {args.steps} steps, strong w = {args.strong:g}, weak w = {args.weak:g}"
+    steps = ", ".join(str(steps) for steps in dict.fromkeys(tried.steps for tried in methods))
+    title = f"{args.model}, {steps} steps, strong w = {args.strong:g}, weak w = {args.weak:g}"
     if args.dry_run:
         print(f"{title}\n\n{estimate(bed, plan)}")
         return
     try:
-        text = bench_report(bed, plan, title, _run)
+        text = bench_report(bed, plan, title, _run, args.name)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"what is done is kept in {args.out}, and the same command goes on after it") from None
-    print(f"{text}\n\nwrote {args.out / 'bench.txt'}, bench.json and images or verdicts")
+    print(f"{text}\n\nwrote {args.out / args.name}.txt and .json")
+
+
+def _tried(text: str, steps: int) -> Tried:
+    """A method as one word, on its own number of steps where it ends in `@T`.
+
+    Raises:
+        ValueError: for a T that is no number, and as `parse_method`.
+    """
+    from zigzag.evaluation.bench import Tried
+
+    word, given, own = text.rpartition("@")
+    if not given:
+        return Tried(parse_method(text, steps), steps)
+    if not own.isdecimal():
+        raise ValueError(f"method {text!r}: what follows @ must be a number of steps, got {own!r}")
+    return Tried(parse_method(word, int(own)), int(own))
 
 
 def _run(cells: Sequence[Cell]) -> None:
@@ -106,6 +130,8 @@ def _pipeline(args: argparse.Namespace) -> Bed:
     from zigzag.evaluation.prompts import read_prompts
 
     prompts = read_prompts(args.prompts)
+    if args.dry_run:
+        args.device = "cpu"  # what is there to be done may be asked where it is not to be done
     check_pipeline(args)
     if args.image_size < 8 or args.image_size % 8:
         raise ValueError(f"image-size must be a positive multiple of 8, got {args.image_size}")

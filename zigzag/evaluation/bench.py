@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from zigzag.evaluation.cells import Cell, run_here
 from zigzag.evaluation.compare import Line, lines
@@ -21,6 +21,7 @@ __all__ = [
     "Bed",
     "Outcome",
     "Plan",
+    "Tried",
     "Unfinished",
     "betas",
     "effective",
@@ -75,19 +76,26 @@ class Bed(Protocol):
         ...
 
 
+class Tried(NamedTuple):
+    """A method, and on how many steps."""
+
+    method: Method | Steered
+    steps: int
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is compared.
 
     Attributes:
-        methods, steps, strong, weak: as in `Sampler`. baselines: of `BASELINES`.
+        methods: on one number of steps or on several. strong, weak: as in `Sampler`. baselines: of `BASELINES`, for
+            each method on its steps.
 
     Raises:
         ValueError: for an unknown baseline, or without a method.
     """
 
-    methods: tuple[Method | Steered, ...]
-    steps: int
+    methods: tuple[Tried, ...]
     strong: float
     weak: float = 0.0
     baselines: tuple[str, ...] = BASELINES
@@ -130,12 +138,18 @@ def first_lines(bed: Bed, plan: Plan) -> list[Line]:
     Raises:
         ValueError, TypeError: for anything out of range.
     """
-    found = lines(plan.methods, plan.steps, plan.strong, plan.weak, own=bed.own, rows=bed.rows)
-    kept = [line for line in found if not line.baseline or _asked(line.label, plan.baselines)]
-    if "standard" not in plan.baselines and any(not isinstance(m, Standard) for m in plan.methods):
-        kept = [line for line in kept if line.sampler != found[0].sampler]
-    there = {line.sampler for line in kept}
-    return [line._replace(against=tuple(rival for rival in line.against if rival in there)) for line in kept]
+    grids = list(dict.fromkeys(tried.steps for tried in plan.methods))
+    kept: list[Line] = []
+    for steps in grids:
+        methods = [tried.method for tried in plan.methods if tried.steps == steps]
+        found = lines(methods, steps, plan.strong, plan.weak, own=bed.own, rows=bed.rows)
+        wanted = [line for line in found[1:] if not line.baseline or _asked(line.label, plan.baselines)]
+        if "standard" in plan.baselines or any(isinstance(method, Standard) for method in methods):
+            wanted = [found[0], *wanted]
+        there = {line.sampler for line in wanted}
+        on = f", {steps} steps" if len(grids) > 1 else ""
+        kept += [Line(line.label + on, line.sampler, tuple(r for r in line.against if r in there)) for line in wanted]
+    return kept
 
 
 def _asked(label: str, baselines: Collection[str]) -> bool:
