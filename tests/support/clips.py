@@ -57,7 +57,7 @@ def clip_in(folder: Path, seed: int = 0) -> Any:
 
 
 def mask2former_in(folder: Path, things: list[str], seed: int = 0) -> Any:
-    """A random Mask2Former of a tiny Swin, whose classes are the things."""
+    """A random Mask2Former of a tiny Swin, whose classes are the things; now sure of what it sees, now not."""
     import transformers
 
     torch.manual_seed(seed)
@@ -72,6 +72,11 @@ def mask2former_in(folder: Path, things: list[str], seed: int = 0) -> Any:
     config.id2label = dict(enumerate(things))
     config.label2id = {thing: k for k, thing in enumerate(things)}
     model = transformers.Mask2FormerForUniversalSegmentation(config)
+    with torch.no_grad():
+        model.class_predictor.weight.mul_(100)
+        for name, p in model.named_parameters():
+            if "mask_embedder" in name and p.ndim > 1:
+                p.mul_(8)
     model.save_pretrained(folder)
     return model.eval()
 
