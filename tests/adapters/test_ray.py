@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,18 @@ import pytest
 import torch
 
 from zigzag.adapters import ray as adapter
+from zigzag.adapters.ray import connected
+
+
+def test_where_nothing_answers_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = SimpleNamespace(is_initialized=lambda: False, init=lambda **given: pytest.fail("Ray would try for minutes"))
+    monkeypatch.setattr(adapter, "require", lambda *given: stub)
+    with socket.socket() as mine:  # bound, and not listening
+        mine.bind(("127.0.0.1", 0))
+        for scheme in ("", "ray://"):
+            address = f"{scheme}127.0.0.1:{mine.getsockname()[1]}"
+            with pytest.raises(ConnectionError, match=f"^engine ray={address}: nothing answers"), connected(address):
+                pass
 
 
 class StubRay:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -135,11 +136,23 @@ def connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    _answers(address)
     ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """Raises ConnectionError where nothing listens, which Ray itself takes minutes to say."""
+    found = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)
+    if found is None:  # "auto", "local"
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(f"engine ray={address}: nothing answers there: {error}") from error
 
 
 def _pool(ray: Any, make: Callable[[], Do], most: int) -> Actors:
