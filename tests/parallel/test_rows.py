@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from support.devices import MODES
 from support.ranks import failures
-from zigzag import DDIM, Standard, sample
+from zigzag import DDIM, Standard, ZSampling, sample
 from zigzag.parallel import rows_over
 from zigzag.solvers import adapt_prediction
 
@@ -36,3 +38,19 @@ def test_a_predictor_of_another_shape_is_told(alone: Any) -> None:
     split, x = rows_over(lambda x, t, c: x[:, :1], alone), torch.rand(1, 2)
     with pytest.raises(ValueError, match="eps_fn must return the shape of x"):
         sample(split, x, DDIM.stable_diffusion(4), Standard(), cond=x, strong=1.0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_used_in_a_mode_leaves_nothing_of_it_behind(mode: str, alone: Any) -> None:
+    x, solver = torch.rand(2, 3), DDIM.stable_diffusion(4)
+    given: dict[str, Any] = {"cond": x, "uncond": 0 * x, "batched": False}
+
+    def predict(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        return torch.tanh(x) + 0.1 * cond
+
+    wanted, split = sample(predict, x, solver, ZSampling(), **given), rows_over(predict, alone)
+    with MODES[mode]():
+        inside = sample(split, x, solver, ZSampling(), **given)
+    assert torch.equal(inside.clone(), wanted)
+    after = sample(split, x, solver, ZSampling(), **given)
+    assert torch.equal(after, wanted) and not after.is_inference()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from zigzag.parallel.ranks import Ranks, State, Word
+from zigzag.parallel.ranks import Ranks, State, Word, gather, tell
 from zigzag.parallel.trees import Layout, check_told, form_of, rows_of, sums_of, total_of
 from zigzag.parallel.waiting import Waiting
 
@@ -29,6 +29,7 @@ class Call:
 
     Attributes:
         take: some rows of its arguments. rows: how many there are. listed: whether the state is a list of them.
+        form, told: as `form_of` gives them.
         make: makes all calls that wait. inference: whether it was called in inference mode.
         layout: of its output, once it is known. memory: for that output. waiting: what was handed out of it.
     """
@@ -42,6 +43,7 @@ class Call:
     device: torch.device
     listed: bool
     form: str
+    told: str
     make: Callable[[], None]
     inference: bool
     layout: Layout | None = None
@@ -127,10 +129,10 @@ class Pool:
         self._device = state[0].device
         _check_mode(name, self._device)
         check_told(name, (args, kwargs))
-        form = form_of(name, (args, kwargs))
+        form, told = form_of(name, (args, kwargs))
         call = Call(
             name, forward, args, kwargs, take or partial(rows_of, rows=len(state), listed=listed), len(state),
-            self._device, listed, form, self.make, torch.is_inference_mode_enabled(), self._layouts.get(form),
+            self._device, listed, form, told, self.make, torch.is_inference_mode_enabled(), self._layouts.get(form),
         )  # fmt: skip
         if call.layout is not None and waits and not torch.is_autocast_enabled(self._device.type):
             self._waiting.append(call)
@@ -202,13 +204,13 @@ class Pool:
         except BaseException as error:
             return Word(State.RAISED, text=_said(error)), [], error
         said = ", ".join(f"{call.name} on {call.rows} rows" for call in calls)
-        form = zlib.crc32("; ".join(call.form for call in calls).encode())
+        form = zlib.crc32("; ".join(call.form + call.told for call in calls).encode())
         return Word(State.CALLS, form, inputs, said), own, None
 
     def _tell(self, word: Word) -> None:
         """Tells the others where this rank is, and raises unless all are there."""
         try:
-            words = self.ranks.tell(word)
+            words = tell(self.ranks, word)
             if (reason := _apart(words)) is not None:
                 raise RuntimeError(reason)
         except BaseException as error:
@@ -224,7 +226,7 @@ class Pool:
         mine = [x.contiguous().view(torch.uint8).flatten() for tensors in own for x in tensors]
         if mine:
             torch.cat(mine, out=sent[: sum(map(len, mine))])
-        for part, at in zip(self.ranks.gather(sent), each, strict=True):
+        for part, at in zip(gather(self.ranks, sent), each, strict=True):
             _unpack(part, calls, at)
         for call in calls:
             for waiting in call.waiting:
@@ -264,7 +266,7 @@ def _apart(words: Sequence[Word]) -> str | None:
         others = [rank for rank, word in enumerate(words) if word.inputs != words[0].inputs]
         return (
             f"ranks {', '.join(map(str, others))} call {words[0].text} with other numbers than rank 0: all need the "
-            "same noise (a generator of one seed), conditions and weights, on devices of one kind"
+            "same noise (a generator of one seed) and conditions, on devices of one kind"
         )
     return None
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["Ranks", "State", "Word", "as_ranks"]
+__all__ = ["Ranks", "State", "Word", "as_ranks", "gather", "tell"]
 
 HEAD: Final = struct.Struct("<BIq")
 LENGTH: Final = 512  # of a word, in bytes: all are sent alike
@@ -110,31 +110,33 @@ class Ranks:
         group: ProcessGroup = vars(self)["_group"]
         return group
 
-    def gather(self, own: Tensor) -> list[Tensor]:
-        """What each of the ranks has, in their order, of one shape and dtype.
 
-        Raises:
-            RuntimeError: where the others do not come to it within the time.
-        """
-        import torch.distributed as dist
+def gather(ranks: Ranks, own: Tensor) -> list[Tensor]:
+    """What each of the ranks has, in their order, of one shape and dtype.
 
-        sent = own.to(vars(self)["_way"] or own.device)
-        parts = [torch.empty_like(sent) for _ in range(self.size)]
-        try:
-            work = dist.all_gather(parts, sent.contiguous(), group=self._process_group, async_op=True)
-            assert work is not None
-            work.wait(timedelta(seconds=self.timeout))
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"rank {self.rank} of {self.size} waited for the others, for {self.timeout:g} s at most, and they did "
-                "not come: one of them has ended, is still at work (timeout=), or has raised outside of a model call; "
-                f"see what it says: {error}"
-            ) from error
-        return [part.to(own.device) for part in parts]
+    Raises:
+        RuntimeError: where the others do not come to it within the time.
+    """
+    import torch.distributed as dist
 
-    def tell(self, word: Word) -> list[Word]:
-        """The words of all ranks; raises as `gather`."""
-        return [Word.decoded(sent) for sent in self.gather(word.encoded())]
+    sent = own.to(vars(ranks)["_way"] or own.device)
+    parts = [torch.empty_like(sent) for _ in range(ranks.size)]
+    try:
+        work = dist.all_gather(parts, sent.contiguous(), group=ranks._process_group, async_op=True)
+        assert work is not None
+        work.wait(timedelta(seconds=ranks.timeout))
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"rank {ranks.rank} of {ranks.size} waited for the others, for {ranks.timeout:g} s at most, and they did "
+            "not come: one of them has ended, is still at work (timeout=), or has raised outside of a model call; see "
+            f"what it says: {error}"
+        ) from error
+    return [part.to(own.device) for part in parts]
+
+
+def tell(ranks: Ranks, word: Word) -> list[Word]:
+    """The words of all ranks; raises as `gather`."""
+    return [Word.decoded(sent) for sent in gather(ranks, word.encoded())]
 
 
 def _way(backend: str) -> torch.device | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Number
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 __all__ = ["Layout", "check_told", "form_of", "rows_of", "sums_of", "total_of"]
 
-TOLD: Final = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, slice)
+TOLD: Final = (Number, str, bytes, type(None), torch.dtype, torch.device, slice)
 ROWS: Final = object()  # in the place of a tensor of rows
 AS_INTEGERS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -83,20 +84,25 @@ class Layout(NamedTuple):
         return pytree.tree_unflatten([next(left) if leaf is ROWS else leaf for leaf in self.others], self.tree)
 
 
-def form_of(name: str, tree: Any) -> str:
-    """What calls of one form have in common: all but the numbers in their tensors. The same on every rank."""
+def form_of(name: str, tree: Any) -> tuple[str, str]:
+    """What calls of one form have in common, and what is told apart beyond that. The same on every rank.
+
+    The first is all but the numbers in tensors and those that are no integers, as a time may be told, of which no shape
+    depends; the second has these.
+    """
     leaves, structure = pytree.tree_flatten(tree)
-    said = [f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else repr(x) for x in leaves]
-    return f"{name} {zlib.crc32(repr(structure).encode())} {said}"
+    told = [f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else repr(x) for x in leaves]
+    form = ["a number" if isinstance(x, Number) and not isinstance(x, Integral) else each for x, each in zip(leaves, told, strict=True)]
+    return f"{name} {zlib.crc32(repr(structure).encode())} {form}", str(told)
 
 
 def check_told(name: str, tree: Any) -> None:
-    """Raises ValueError for an argument that may be written to, such as a cache of keys and values."""
+    """Raises ValueError for an argument that is no tensor and no value, such as a cache of keys and values."""
     for leaf in pytree.tree_leaves(tree):
         if not isinstance(leaf, (Tensor, *TOLD)):
             raise ValueError(
-                f"{name} is called with a {type(leaf).__name__}, which it may keep something in from call to call, so "
-                "that its rows cannot be split over ranks"
+                f"{name} is called with a {type(leaf).__name__}, of which it is not known what has rows, and what it "
+                "keeps in it from call to call: its rows cannot be split over ranks; pass tensors"
             )
 
 
