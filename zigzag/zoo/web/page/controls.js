@@ -63,9 +63,9 @@ function showOptions(changed) {
   for (const [name, option] of Object.entries(fields)) {
     field(name).disabled = !options.includes(option);
     field(name).closest("label").hidden = !options.includes(option);
+    document.getElementById(`about-${name}`).hidden = !options.includes(option);
     field(name).max = T;
   }
-  document.getElementById("about-lambda").hidden = options.length === 0;
   // The papers' warm-up, as `zigzag generate` takes it.
   if (changed === "steps" || field("warmup").value === "") field("warmup").value = T < 6 ? 1 : Math.min(5, T - 1);
 }

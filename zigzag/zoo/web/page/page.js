@@ -145,7 +145,6 @@ async function start() {
       say(error.message, true);
     }
   });
-  performance.mark("ready");
   if (problem) say(problem.message, true);
   else await draw(network);
   return network;

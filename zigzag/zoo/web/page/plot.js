@@ -11,44 +11,63 @@ function element(name, attributes, text) {
   return made;
 }
 
+/** Draws δ and τ of records over the steps, on a logarithmic scale, and fills in the table below. */
 function plot(records, T) {
   const svg = part("trace", "svg");
-  const points = Object.keys(SERIES).map((name) => ({
+  const series = Object.keys(SERIES).map((name) => ({
     name,
     at: records.filter((record) => record[name] > 0).map((record) => [record.knot, record[name]]),
   }));
-  const values = points.flatMap(({ at }) => at.map(([, value]) => Math.log10(value)));
-  svg.replaceChildren();
+  const powers = series.flatMap(({ at }) => at.map(([, value]) => Math.log10(value)));
   part("trace", "tbody").replaceChildren(...records.map(tableRow));
-  if (!values.length) {
-    svg.append(element("text", { x: 200, y: 100, "text-anchor": "middle" }, "This path never moves the state at a knot."));
-    svg.setAttribute("aria-label", "This path never moves the state at a knot");
+  svg.setAttribute("aria-label", described(series));
+  if (!powers.length) {
+    svg.replaceChildren(element("text", { x: 200, y: 100, "text-anchor": "middle" }, described(series)));
     return;
   }
-  const [low, high] = [Math.floor(Math.min(...values)), Math.max(Math.ceil(Math.max(...values)), Math.floor(Math.min(...values)) + 1)];
-  const left = (knot) => 40 + (knot * 350) / Math.max(1, T - 1);
+  const low = Math.floor(Math.min(...powers));
+  const high = Math.max(low + 1, Math.ceil(Math.max(...powers)));
+  const left = (knot) => 40 + (knot * 320) / Math.max(1, T - 1);
   const down = (power) => 12 + ((high - power) * 155) / (high - low);
-  const every = Math.ceil((high - low) / 5);
-  for (let power = low; power <= high; power += every) {
-    svg.append(element("line", { class: "grid", x1: 40, x2: 390, y1: down(power), y2: down(power) }));
-    svg.append(element("text", { x: 36, y: down(power) + 4, "text-anchor": "end" }, power >= -2 && power <= 4 ? `${Number((10 ** power).toPrecision(1))}` : `1e${power}`));
+  svg.replaceChildren(...axes(T, low, high, left, down), ...series.map(({ name, at }) => line(name, at, left, down)));
+}
+
+function axes(T, low, high, left, down) {
+  const made = [element("text", { x: left((T - 1) / 2), y: 197, "text-anchor": "middle" }, "step, from noise to picture")];
+  for (let power = low; power <= high; power += Math.ceil((high - low) / 5)) {
+    const text = Math.abs(power) <= 3 ? String(Number((10 ** power).toPrecision(1))) : `1e${power}`;
+    made.push(element("line", { class: "grid", x1: 40, x2: 360, y1: down(power), y2: down(power) }));
+    made.push(element("text", { x: 36, y: down(power) + 4, "text-anchor": "end" }, text));
   }
   for (let knot = 0; knot < T; knot += Math.ceil(T / 10)) {
-    svg.append(element("text", { x: left(knot), y: 182, "text-anchor": "middle" }, knot));
+    made.push(element("text", { x: left(knot), y: 182, "text-anchor": "middle" }, knot));
   }
-  svg.append(element("text", { x: 215, y: 197, "text-anchor": "middle" }, "step, from noise to picture"));
-  for (const { name, at } of points) {
-    const group = element("g", { class: name });
-    const places = at.map(([knot, value]) => [left(knot), down(Math.log10(value))].map((k) => k.toFixed(1)));
-    group.append(element("polyline", { points: places.map((place) => place.join(",")).join(" ") }));
-    for (const [cx, cy] of places) group.append(element("circle", { cx, cy, r: 2.2 }));
-    svg.append(group);
+  return made;
+}
+
+/** A line with a dot at each of its points, and its name behind the last. */
+function line(name, at, left, down) {
+  const group = element("g", { class: name });
+  const places = at.map(([knot, value]) => [left(knot), down(Math.log10(value))]);
+  const points = places.map((place) => place.map((k) => k.toFixed(1)).join(",")).join(" ");
+  group.append(element("polyline", { points }));
+  for (const [cx, cy] of places) group.append(element("circle", { cx, cy, r: 2.2 }));
+  if (at.length) {
+    const last = places.reduce((one, other) => (other[0] >= one[0] ? other : one));
+    group.append(element("text", { x: last[0] + 6, y: last[1] + 4 }, SERIES[name]));
   }
-  const said = points.filter(({ at }) => at.length).map(({ name, at }) => {
+  return group;
+}
+
+/** The plot in a sentence. */
+function described(series) {
+  const known = series.filter(({ at }) => at.length);
+  if (!known.length) return "This path never moves the state at a step.";
+  const said = known.map(({ name, at }) => {
     const sizes = at.map(([, value]) => value);
     return `${SERIES[name]} from ${Math.min(...sizes).toPrecision(2)} to ${Math.max(...sizes).toPrecision(2)}`;
   });
-  svg.setAttribute("aria-label", `By step: ${said.join("; ")}. The numbers are in the table below.`);
+  return `By step: ${said.join("; ")}. The table below has the numbers.`;
 }
 
 function tableRow({ knot, move, rows, ...record }) {
