@@ -29,6 +29,7 @@ html_copy_source = False
 
 # Pages are Markdown as it is on GitHub; docstrings are reStructuredText with Markdown's backticks.
 myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_fence_as_directive = ["math"]  # as GitHub spells a displayed equation
 myst_heading_anchors = 4
 default_role = "code"
 
