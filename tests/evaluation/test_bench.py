@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,36 @@ def test_methods_on_several_numbers_of_steps_stand_in_one_table(tmp_path: Path) 
     assert every[1].sampler == every[2].sampler
     _, outcomes = measure(bed(tmp_path), Plan(tried, 2.0, baselines=("rows",)))
     assert len(outcomes) == 4
+
+
+PAGE = (Path(__file__).parents[2] / "docs/howto/bench.md").read_text(encoding="utf-8")
+COMMANDS = [text.replace("\\\n", "") for text in re.findall(r"^zigzag (bench (?:.*\\\n)*.*)$", PAGE, re.MULTILINE)]
+
+
+def test_the_commands_of_the_page_can_be_given() -> None:
+    """Every option, method, baseline and number of steps."""
+    from zigzag.cli import _parser
+    from zigzag.cli.bench import _tried
+    from zigzag.cli.options import take_by_model
+
+    assert len(COMMANDS) >= 9
+    for command in COMMANDS:
+        args = _parser().parse_args(shlex.split(command))
+        take_by_model(args)
+        Plan(
+            tuple(_tried(text, args.steps) for text in args.methods), args.strong, 0.0, tuple(args.baselines.split(","))
+        )
+
+
+def test_the_page_has_what_the_dry_run_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pickapic.csv").write_text("caption\n" + "".join(f"prompt {k}\n" for k in range(1, 101)))
+    (command,) = (text for text in COMMANDS if "--dry-run" in text and "pickapic" in text)
+    assert main(shlex.split(command)) == 0
+    (shown,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
+    assert capsys.readouterr().out.startswith(shown)
 
 
 SMALL = ["bench", "--model", "shapes-dit", "--prompts", "6", "--steps", "2", "--methods", "z", "z2:warmup=1"]

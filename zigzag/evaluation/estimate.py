@@ -35,8 +35,12 @@ def estimate(bed: Bed, plan: Plan) -> str:
     ]
     entries += [(label, cells, list(cells)) for label, cells in waiting]
     found = [(label, len(cells), len(left), sum(cell.cost for cell in left)) for label, cells, left in entries]
-    rows = sum(entry[3] for entry in found)
-    found.append(("in all", sum(entry[1] for entry in found), sum(entry[2] for entry in found), rows))
+    # What stands in two lines is sampled once; what is not known yet has no cells of its own to be told by.
+    once = {cell.digest: cell for line in every for cell in bed.cells(line.sampler)}
+    several = [*once.values(), *(cell for _, cells in waiting for cell in cells)]
+    left = [*(cell for cell in once.values() if cell.digest not in done), *several[len(once) :]]
+    rows = sum(cell.cost for cell in left)
+    found.append(("in all, each once", len(several), len(left), rows))
     wide = max(len(entry[0]) for entry in found)
     head = f"{'':<{wide}}  {'cells':>8}  {'left':>8}  {'rows left':>13}"
     body = [f"{label:<{wide}}  {cells:>8,}  {left:>8,}  {n:>13,}" for label, cells, left, n in found]
