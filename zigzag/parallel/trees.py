@@ -92,7 +92,8 @@ def form_of(name: str, tree: Any) -> tuple[str, str]:
     """
     leaves, structure = pytree.tree_flatten(tree)
     told = [f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else repr(x) for x in leaves]
-    form = ["a number" if isinstance(x, Number) and not isinstance(x, Integral) else each for x, each in zip(leaves, told, strict=True)]
+    broken = [isinstance(x, Number) and not isinstance(x, Integral) for x in leaves]
+    form = ["number" if its else each for its, each in zip(broken, told, strict=True)]
     return f"{name} {zlib.crc32(repr(structure).encode())} {form}", str(told)
 
 
