@@ -76,7 +76,7 @@ def test_without_onnx_the_extra_is_named_before_anything_is_downloaded(
         run(monkeypatch, "--out", str(tmp_path / "page"))
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert f"needs {package}: pip install 'zigzag-diffusion[web]'" in said and said.count("\n") == 1
+    assert f"needs {package}, and Python 3.11: pip install 'zigzag-diffusion[web]'" in said and said.count("\n") == 1
     assert not list((tmp_path / "page").iterdir())
 
 

