@@ -76,3 +76,18 @@ def flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_folders import distilled
 
     return distilled(tmp_path_factory.mktemp("tiny-flux"))
+
+
+@pytest.fixture(scope="session")
+def folders(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Of a name of tiny_folders.py, that pipeline in a folder."""
+    import tiny_folders
+
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = getattr(tiny_folders, name)(tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -19,7 +19,7 @@ pytest.importorskip("PIL")
 import diffusers
 
 from support import scores
-from zigzag import ImplicitZ, Standard, ZSampling
+from zigzag import Denoise, ImplicitZ, Invert, Move, Standard, Visit, ZSampling
 from zigzag.cli import main
 from zigzag.evaluation import beds, image_cells
 from zigzag.evaluation.beds import PipelineBed, Shown
@@ -33,21 +33,6 @@ PROMPTS = 'Prompt,Category\na dog,animals\n"a cat, on a hat",animals\na red cube
 TEXTS = ["a dog", "a cat, on a hat", "a red cube"]
 T, STRONG = 3, 4.0
 SIZES = {"stable_diffusion_xl": 16, "hunyuan_dit": 64}
-
-
-@pytest.fixture(scope="session")
-def folders(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Of a name of tiny_folders.py, that pipeline in a folder."""
-    import tiny_folders
-
-    made: dict[str, Path] = {}
-
-    def folder(name: str) -> Path:
-        if name not in made:
-            made[name] = getattr(tiny_folders, name)(tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return folder
 
 
 def bench(model: Path, out: Path, *more: str, size: int = 16, scored: str = "support.scores:Red") -> int:
@@ -131,6 +116,26 @@ def test_the_matched_baseline_is_plain_guidance_at_the_matched_scale(folders: An
     (cell, *_) = drawn(bed(model, tmp_path), sampler)
     torch.testing.assert_close(cell.tensors(), own(model, TEXTS[0], 2 * STRONG - 1), atol=1.01 / 255, rtol=0)
     assert cell.record()["rows"] == 2 * T  # type: ignore[index]
+
+
+class Once:
+    """Zigzags at the first step: steered by its walk."""
+
+    def steer(self, T: int) -> Generator[Move, Visit, None]:
+        yield Denoise(0, 1)
+        yield Invert(1, 0)
+        for i in range(T):
+            yield Denoise(i, i + 1)
+
+
+def test_a_method_that_is_steered_is_led_and_its_rows_are_those_that_ran(folders: Any, tmp_path: Path) -> None:
+    """The image is that of the same moves beforehand; only standard sampling stands beside it."""
+    one = bed(folders("stable_diffusion_xl"), tmp_path, texts=TEXTS[:1])
+    every, outcomes = measure(one, Plan((Once(), ZSampling(steps=1)), T, STRONG, baselines=("standard",)))
+    assert [line.label for line in every] == ["Standard", "Once()", "Z-Sampling (λ 1)"]
+    (steered,), (planned,) = (one.cells(line.sampler) for line in every[1:])
+    assert torch.equal(steered.tensors(), planned.tensors())
+    assert [outcomes[line.sampler].rows for line in every] == [2 * T, 2 * (T + 2), 2 * (T + 2)]
 
 
 def test_an_image_does_not_depend_on_its_block(folders: Any, tmp_path: Path) -> None:

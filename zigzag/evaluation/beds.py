@@ -21,7 +21,7 @@ from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.score_cells import ScoreCell, ScorerWorker
 from zigzag.evaluation.scored import Scored, judged
 from zigzag.evaluation.verdict_cells import VerdictCell
-from zigzag.methods import Method
+from zigzag.methods import Method, Standard
 from zigzag.rows import row_bounds
 from zigzag.solvers import FlowEuler, Solver
 from zigzag.support.files import check_writable
@@ -153,15 +153,18 @@ class PipelineBed:
         self._cells: dict[Sampler, list[ImageCell]] = {}
 
     def rows(self, sampler: Sampler) -> int:
-        """Model rows that an image is expected to take, at most: a pipeline runs both branches in every call."""
-        assert isinstance(sampler.method, Method)
-        return row_bounds(sampler.method, sampler.steps, 2.0, 3.0)[1]
+        """Model rows that an image is expected to take, at most: a pipeline runs both branches in every call.
+
+        Of a method that is steered by its walk, for want of better, those of standard sampling.
+        """
+        method = sampler.method if isinstance(sampler.method, Method) else Standard()
+        return row_bounds(method, sampler.steps, 2.0, 3.0)[1]
 
     def cells(self, sampler: Sampler) -> list[ImageCell]:
         """A cell for each seed and block of prompts.
 
         Raises:
-            TypeError: for a strong scale that is no number, and a method that is steered by its walk.
+            TypeError: for a strong scale that is no number.
         """
         if sampler not in self._cells:
             self._cells[sampler] = self._made(sampler)
@@ -170,8 +173,6 @@ class PipelineBed:
     def _made(self, sampler: Sampler) -> list[ImageCell]:
         if not isinstance(sampler.strong, float):
             raise TypeError(f"strong must be a number, which a pipeline can be told, got {sampler.strong!r}")
-        if not isinstance(sampler.method, Method):
-            raise TypeError(f"{sampler.method!r} is steered by its walk, and a pipeline's times are set before it")
         s, rows = self.shown, self.rows(sampler)
         # On any grid: the pipeline's own is not known here, and follows from its files and the steps.
         head = {
