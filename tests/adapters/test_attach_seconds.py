@@ -10,6 +10,7 @@ import torch
 from tiny_paths import calls_of, check_same, seeded
 from torch import Tensor, nn
 
+from support.steered import Led
 from zigzag import Resampling, Standard, Tol, Z2Sampling, ZSampling, count_rows, sample
 from zigzag.solvers import StepInfo
 
@@ -113,6 +114,8 @@ def test_both_states_go_along_the_path(name: str, own: bool) -> None:
         assert run.rows == 2 * (calls_of(method.path(6)) + refined)
         for x, y in zip(ours, joined(pipe, method), strict=True):
             check_same(x, y)
+        with attach(pipe, Led(method)):
+            assert all(torch.equal(x, y) for x, y in zip(pipe(*states()), ours, strict=True))
     assert all(torch.equal(x, y) for x, y in zip(pipe(*states()), plain, strict=True))
     assert not own or ("step" not in vars(pipe.sound_scheduler) and len(pipe.sound_scheduler.timesteps) == 6)
 
@@ -149,8 +152,9 @@ def test_what_is_not_in_step_is_refused() -> None:
             with pytest.raises(RuntimeError, match="steps a copy of its scheduler, or another"), attach(pipe, method):
                 run(pipe)
     pipe = Pipe(SCHEDULERS["flow"](), True)
-    with pytest.raises(ValueError, match=r"two states.*refine=3"), attach(pipe, ZSampling(refine=Tol(0.1, most=3))):
-        pipe(*states())
+    for method in (ZSampling(refine=Tol(0.1, most=3)), Led(ZSampling(refine=Tol(0.1, most=3)))):
+        with pytest.raises(ValueError, match=r"two states.*refine=3"), attach(pipe, method):
+            pipe(*states())
 
 
 @pytest.fixture(scope="module")

@@ -129,6 +129,35 @@ def test_the_method_sees_the_state_before_the_pipelines_callback_changes_it(tiny
     assert all(torch.equal(visit.state, y) for visit, y in zip(led.seen, changed, strict=True))
 
 
+@pytest.mark.parametrize("family", ["sd3", "sdxl"])
+def test_a_callback_finds_what_it_finds_on_the_path_beforehand(family: str, tiny: Tiny, schedulers: Tiny) -> None:
+    """The knot and its levels; of the scheduler its own count, and the σ of the call and the one before."""
+    case = tiny(family) if family == "sd3" else tiny(family, scheduler=schedulers("euler"))
+
+    def found(method: Any) -> list[tuple[Any, ...]]:
+        seen = []
+
+        def look(pipe: Any, i: int, t: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
+            at = pipe.scheduler.step_index
+            sigmas = [float(pipe.scheduler.sigmas[k]) for k in (at, i, max(i - 1, 0))]
+            seen.append((i, float(t), run.knot, run.alpha, run.sigma, at, *sigmas))
+            return given
+
+        with attach(case.pipe, method) as run:
+            case.run(callback_on_step_end=look)
+        return seen
+
+    assert found(Led(ZSampling(steps=3))) == found(ZSampling(steps=3))
+
+
+def test_an_image_that_is_noised_for_all_calls_at_once_is_refused(tiny: Tiny) -> None:
+    case = tiny("sd")
+    x, scheduler = torch.ones(1, 4, 8, 8), case.pipe.scheduler
+    with attach(case.pipe, UntilItTurns()), pytest.raises(ValueError, match="for all calls of its loop"):
+        scheduler.set_timesteps(6)
+        scheduler.add_noise(x, x, scheduler.timesteps)
+
+
 def test_the_progress_bar_ticks_once_a_call_toward_no_total(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     case, bars = tiny("sd"), []
     make = type(case.pipe).progress_bar
