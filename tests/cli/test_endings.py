@@ -21,7 +21,7 @@ for name in ("scipy", "diffusers", "safetensors"):
     pytest.importorskip(name)
 
 ROOT = Path(__file__).parents[2]
-MODULES = {"path", "demo", "generate", "eval"}
+MODULES = {"path", "demo", "generate", "eval", "bench"}
 
 
 def files(folder: Path) -> Callable[[], bool]:
