@@ -47,11 +47,11 @@ def install(monkeypatch: pytest.MonkeyPatch, package: str, **classes: type) -> N
 
 def test_it_is_what_imscore_says_of_the_images_of_files(monkeypatch: pytest.MonkeyPatch, images: Tensor) -> None:
     install(monkeypatch, "imreward", ImageReward=Reward)
-    score = Imscore()
+    score = Imscore(model="ImageReward")
     got = score(PROMPTS, images + 1e-4)
     want = [2 * written(images)[k].mean().item() + len(prompt) for k, prompt in enumerate(PROMPTS)]
     torch.testing.assert_close(got, torch.tensor(want), rtol=1e-5, atol=0)
-    assert score.name == "imagereward"
+    assert score.name == "imscore-imagereward"  # not the native one
     assert score.weights().startswith("RE-N-Y/ImageReward ")
     assert not got.requires_grad
 
@@ -60,22 +60,25 @@ def test_it_is_what_imscore_says_of_the_images_of_files(monkeypatch: pytest.Monk
 def test_another_model_is_another_column(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     install(monkeypatch, MODELS[model][0], **{model: Reward})
     score = Imscore(model=model, weights="mine")
-    assert (score.name, score.model.source) == (model.lower(), "mine")
+    assert (score.name, score.model.source) == (f"imscore-{model.lower()}", "mine")
 
 
 def test_one_that_does_not_run_here_is_said_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "imreward", ImageReward=Broken)
     with pytest.raises(NotLoaded, match=r"has no attribute .*imscore==0\.0\.11 'transformers>=4\.53,<5'") as caught:
-        Imscore()
+        Imscore(model="ImageReward")
     assert f"transformers here is {version('transformers')}" in str(caught.value)
 
 
 def test_without_imscore_the_pins_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imscore", None)
-    with pytest.raises(ImportError, match=r"score mps needs imscore, which brings torchvision: .*imscore==0\.0\.11"):
+    with pytest.raises(
+        ImportError, match=r"score imscore-mps needs imscore, which .* torchvision: .*imscore==0\.0\.11"
+    ):
         Imscore(model="MPS")
 
 
-def test_an_unknown_model_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"model must be one of ImageReward, .*, got 'Best'"):
-        Imscore(model="Best")
+@pytest.mark.parametrize("model", ["Best", ""])
+def test_an_unknown_model_is_refused(model: str) -> None:
+    with pytest.raises(ValueError, match=rf"model must be one of ImageReward, .*, got '{model}'"):
+        Imscore(model=model)

@@ -73,6 +73,7 @@ def test_what_is_no_score_is_said(mine: None, text: str, message: str) -> None:
     [
         ("pickscore", "transformers", "scores"),
         ("clip", "transformers", "scores"),
+        ("imagereward", "transformers", "scores"),
         ("geneval", "transformers", "scores"),
         ("hpsv2", "open_clip", "hpsv2"),
         ("shapes", "scipy.ndimage", "shapes"),

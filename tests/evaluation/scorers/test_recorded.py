@@ -23,7 +23,7 @@ def test_the_images_show_what_their_prompts_say() -> None:
 
 
 def test_what_is_on_record_is_of_scores_that_are_there() -> None:
-    assert set(recorded.recorded()) <= {*SCORERS, *map(str.lower, MODELS)}
+    assert set(recorded.recorded()) <= {*SCORERS, *(f"imscore-{model.lower()}" for model in MODELS)}
     assert all(len(record.scores) == 2 * len(PROBES) for record in recorded.recorded().values())
 
 

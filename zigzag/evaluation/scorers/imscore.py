@@ -1,4 +1,4 @@
-"""ImageReward and other scores, by the package imscore where the user has it."""
+"""MPS, HPSv3 and other scores, by the package imscore where the user has it."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ MODELS: Final = {
 class Imscore:
     """A score of imscore, as that package computes it: its own preprocessing, near the published one and not the same.
 
-    Source: imscore 0.0.11, whose README says by how much each is off; for ImageReward, Xu et al. 2023.
+    Source: imscore 0.0.11, whose README says by how much each is off.
 
     Args:
-        device: where it runs. model: one of `MODELS`. weights: a name on the hub, or a folder.
+        device: where it runs. model: one of `MODELS`, to be named. weights: a name on the hub, or a folder.
 
     Raises:
-        ValueError: for another model.
+        ValueError: for another model, and without one.
         ImportError: without imscore, saying which versions go together.
         NotLoaded: if the weights are not to be had, or the model does not run on this transformers.
     """
 
-    def __init__(self, device: torch.device | str = "cpu", model: str = "ImageReward", weights: str = "") -> None:
+    def __init__(self, device: torch.device | str = "cpu", model: str = "", weights: str = "") -> None:
         if model not in MODELS:
             raise ValueError(f"imscore: model must be one of {', '.join(MODELS)}, got {model!r}")
         package, published = MODELS[model]
-        self.name, self.source, self.device = model.lower(), weights or published, torch.device(device)
+        self.name, self.source, self.device = f"imscore-{model.lower()}", weights or published, torch.device(device)
         try:
             kind = getattr(import_module(f"imscore.{package}.model"), model)
         except ImportError as error:

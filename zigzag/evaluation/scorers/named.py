@@ -21,6 +21,7 @@ SCORERS: Final = {
     "hpsv2": ("hpsv2", "HPSv2"),
     "aesthetic": ("aesthetic", "Aesthetic"),
     "clip": ("clip_score", "ClipScore"),
+    "imagereward": ("image_reward", "ImageReward"),
     "imscore": ("imscore", "Imscore"),
     "geneval": ("geneval", "GenEval"),
 }
