@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from support.clips import LENGTH, THINGS, files
-from zigzag.evaluation.prompts import Check, Prompt
-from zigzag.evaluation.scorers import geneval
+from zigzag.evaluation.prompts import Check, Prompt, read_prompts
+from zigzag.evaluation.scorers import geneval, scorer
 from zigzag.evaluation.scorers.clip import Clip, load_clip
 from zigzag.evaluation.scorers.geneval import COLOURS, TEMPLATES, GenEval, colours, shows, where
 from zigzag.evaluation.scorers.instances import Instance, instances
@@ -220,6 +222,25 @@ def test_its_verdict_is_of_what_the_detector_sees(judge: Any, images: Tensor, ca
     score = judge(*prompts)
     verdicts = score([prompt.text for prompt in prompts], images.repeat_interleave(2, 0))
     assert verdicts.tolist() == [1.0, 0.0] * len(images)
+
+
+def test_the_checks_come_of_genevals_file(
+    tmp_path: Path, detector_folder: str, clip_folder: str, images: Tensor
+) -> None:
+    include = [{"class": "dog", "count": 1, "color": "red"}, {"class": "cat", "count": 1, "position": ["above", 0]}]
+    said = {"tag": "position", "include": include, "prompt": "a photo of a cat above a red dog"}
+    path = tmp_path / "evaluation_metadata.jsonl"
+    path.write_text(json.dumps(said) + "\n", encoding="utf-8")
+    prompts = read_prompts(path)
+    by_name = scorer(f"geneval:weights={detector_folder},clip={clip_folder},shorter=64", "cpu", prompts)
+    assert isinstance(by_name, GenEval)
+    want = []
+    for image in images:
+        things: dict[str, list[Instance]] = {}
+        for one in instances(by_name.detector, image, 0.3, shorter=64):
+            things.setdefault(one.thing, []).append(one)
+        want.append(float(shows(prompts[0].checks, things, by_name.clip, image)))
+    assert by_name([said["prompt"]] * len(images), images).tolist() == want
 
 
 def test_of_a_thing_sixteen_are_counted(judge: Any, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

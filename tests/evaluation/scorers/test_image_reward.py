@@ -12,7 +12,7 @@ from torch import Tensor
 from support.blips import SIDE, WORDS, released, reward, vocabulary_in
 from support.clips import by_pillow
 from zigzag.evaluation.scorers.base import NotLoaded
-from zigzag.evaluation.scorers.image_reward import TOKENS, ImageReward
+from zigzag.evaluation.scorers.image_reward import ImageReward
 
 pytest.importorskip("transformers")
 
@@ -32,7 +32,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def numbers(prompt: str) -> list[int]:
-    words = prompt.split()[: TOKENS - 2]
+    words = prompt.split()[: 35 - 2]
     return [WORDS.index(word) for word in ("[CLS]", *words, "[SEP]")]
 
 

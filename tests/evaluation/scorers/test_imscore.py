@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from support.clips import PROMPTS
 from zigzag.evaluation.scorers.base import NotLoaded
-from zigzag.evaluation.scorers.imscore import MODELS, Imscore
+from zigzag.evaluation.scorers.imscore import MODELS, Imscore, _version
 from zigzag.evaluation.scorers.pixels import written
 
 
@@ -67,7 +66,7 @@ def test_one_that_does_not_run_here_is_said_when_it_is_made(monkeypatch: pytest.
     install(monkeypatch, "imreward", ImageReward=Broken)
     with pytest.raises(NotLoaded, match=r"has no attribute .*imscore==0\.0\.11 'transformers>=4\.53,<5'") as caught:
         Imscore(model="ImageReward")
-    assert f"transformers here is {version('transformers')}" in str(caught.value)
+    assert f"(transformers here is {_version('transformers')}, imscore" in str(caught.value)
 
 
 def test_without_imscore_the_pins_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
