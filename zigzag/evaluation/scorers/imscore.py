@@ -70,8 +70,8 @@ class Imscore:
 
 
 _PINS: Final = (
-    "in an environment of its own, `pip install imscore==0.0.11 'transformers>=4.53,<5'`, and score the images there: "
-    "several of its models, ImageReward among them, do not run on transformers 5"
+    "in an environment of its own, without diffusers, `pip install imscore==0.0.11 'transformers>=4.53,<5'`, and score "
+    "the images there from Python: several of its models do not run on transformers 5"
 )
 
 
