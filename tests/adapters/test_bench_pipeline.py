@@ -24,7 +24,8 @@ from zigzag.cli import main
 from zigzag.evaluation import beds, image_cells
 from zigzag.evaluation.beds import PipelineBed, Shown
 from zigzag.evaluation.bench import Plan, Tried, measure
-from zigzag.evaluation.cells import digest, run_here
+from zigzag.evaluation.cells import digest
+from zigzag.evaluation.engines import run
 from zigzag.evaluation.image_cells import ImageCell
 from zigzag.evaluation.prompts import Prompt
 from zigzag.evaluation.samplers import Sampler
@@ -99,7 +100,7 @@ def own(model: Path, text: str, scale: float, size: int = 16) -> torch.Tensor:
 
 def drawn(one: PipelineBed, sampler: Sampler) -> list[ImageCell]:
     cells = one.cells(sampler)
-    run_here(cells)
+    run(cells)
     return cells
 
 
@@ -205,8 +206,11 @@ def test_cells_of_images_and_scores_travel(folders: Any, tmp_path: Path) -> None
     for place in ("here", "there"):
         one = PipelineBed(shown(model), prompts, [0], tmp_path / place, ["support.scores:Red"])
         cells = one.cells(Sampler(ZSampling(), T, STRONG))
-        every = [*cells, *one.scoring(cells)]
-        run_here(every if place == "here" else pickle.loads(pickle.dumps(every)))
+        assert one.scoring(cells) == []  # there is nothing to score yet
+        travelled = place == "there"
+        run(pickle.loads(pickle.dumps(cells)) if travelled else cells)
+        scoring = one.scoring(cells)
+        run(pickle.loads(pickle.dumps(scoring)) if travelled else scoring)
     assert digest(tmp_path / "here") == digest(tmp_path / "there")
     kept = [next((tmp_path / place / "scores").rglob("*.json")) for place in ("here", "there")]
     assert kept[0].name == kept[1].name and kept[0].read_bytes() == kept[1].read_bytes()

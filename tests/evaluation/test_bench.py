@@ -19,8 +19,9 @@ from zigzag.cli import main
 from zigzag.evaluation.beds import LearnedBed
 from zigzag.evaluation.bench import BASELINES, Plan, Tried, Unfinished, betas, effective, first_lines, measure
 from zigzag.evaluation.bench_report import bench_report
-from zigzag.evaluation.cells import Cell, digest, run_here
+from zigzag.evaluation.cells import Cell, digest
 from zigzag.evaluation.compare import figures, lines
+from zigzag.evaluation.engines import run
 from zigzag.evaluation.estimate import estimate
 from zigzag.evaluation.evaluation import Evaluation, Trial
 from zigzag.evaluation.samplers import Sampler
@@ -112,7 +113,7 @@ def test_shards_that_go_on_by_turns_do_what_one_process_does(tmp_path: Path) -> 
     """Of three shards each runs every third cell of a stage, and stops where the next one waits for the others."""
 
     def shard(k: int) -> Any:
-        return lambda cells: run_here(cells[k::3])
+        return lambda cells: run(cells[k::3])
 
     stops = 0
     for _ in range(2):  # the first stage, and that of the effective scales
@@ -141,7 +142,7 @@ def test_an_estimate_counts_what_will_run(tmp_path: Path) -> None:
 
     def some(cells: Sequence[Cell]) -> None:
         ran.extend(cells[:5])
-        run_here(cells[:5])
+        run(cells[:5])
 
     with pytest.raises(Unfinished):
         measure(bed(tmp_path, model), both, some)
@@ -158,7 +159,7 @@ def test_betas_are_of_what_is_sampled(tmp_path: Path) -> None:
     one = bed(tmp_path)
     every = first_lines(one, PLAN)
     assert betas(one, every) == {} and effective(every, {}) == every
-    run_here(one.cells(Sampler(ZSampling(), T, 2.0)))
+    run(one.cells(Sampler(ZSampling(), T, 2.0)))
     assert set(betas(one, every)) == {Sampler(ZSampling(), T, 2.0)}
 
 

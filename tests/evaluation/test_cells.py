@@ -15,7 +15,8 @@ import pytest
 pytest.importorskip("scipy")
 from support.evaluations import moody
 from zigzag import Standard, ZSampling
-from zigzag.evaluation.cells import Cell, Loaded, digest, hashed, run_here
+from zigzag.evaluation.cells import Cell, Loaded, digest, hashed
+from zigzag.evaluation.engines import run
 from zigzag.evaluation.evaluation import Evaluation, Trial
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.verdict_cells import LearnedWorker, VerdictCell
@@ -62,10 +63,10 @@ class Note:
 
 def test_cells_with_equal_workers_share_a_model_and_those_that_are_done_are_left_out() -> None:
     loads: list[str] = []
-    cells = [Note(Counting(name, loads)) for name in ("a", "b", "a", "a")]
+    cells = [Note(Counting(name, loads), str(k)) for k, name in enumerate(("a", "b", "a", "a"))]
     cells[1].ran.append("before")
     ticks: list[int] = []
-    run_here(cells, ticks.append)
+    run(cells, tick=ticks.append)
     assert loads == ["a"] and ticks == [3, 3, 3]
     assert [cell.ran for cell in cells] == [["a"], ["before"], ["a"], ["a"]]
 
@@ -95,9 +96,9 @@ def test_the_cost_is_the_rows_that_run(tmp_path: Path) -> None:
 def test_a_cell_that_travelled_leaves_the_same_bytes(tmp_path: Path) -> None:
     """Pickled, in any order, on a model that was loaded elsewhere."""
     here, there = cells_of(tmp_path / "here"), cells_of(tmp_path / "there")
-    run_here(here)
+    run(here)
     Random(0).shuffle(there)
-    run_here(pickle.loads(pickle.dumps(there)))
+    run(pickle.loads(pickle.dumps(there)))
     assert digest(tmp_path / "here") == digest(tmp_path / "there") != digest(tmp_path / "none")
     rooms = [tmp_path / place / "verdicts" for place in ("here", "there")]
     files = [{path.name: path.read_bytes() for path in room.iterdir()} for room in rooms]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 
 import torch
@@ -33,6 +34,14 @@ class Moody(Painter):
 def moody(name: str = "shapes-dit") -> LearnedModel:
     """It under the interface of a learned model; as "shapes-unet" it is on the diffusion grid, and draws nonsense."""
     return LearnedModel(name, Moody())
+
+
+@dataclass(frozen=True)
+class MoodyWorker:
+    """Makes one where it is needed."""
+
+    def load(self) -> LearnedModel:
+        return moody()
 
 
 def asked(model: LearnedModel) -> int:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 from zigzag.cli.jobs import check_device, check_pipeline
 from zigzag.cli.options import Commands, Help, add_by_model, take_by_model
+from zigzag.evaluation.engines import Failed, Shard, add_engine_options, complete, meet, sharing
 from zigzag.evaluation.named import METHODS, parse_method
-from zigzag.support.progress import on_terminal, rows_bar
+from zigzag.support.progress import on_terminal
 from zigzag.zoo.learned import MODELS
 
 if TYPE_CHECKING:
-    from zigzag.evaluation.bench import Bed, Tried
+    from zigzag.evaluation.bench import Bed, Plan, Tried
     from zigzag.evaluation.cells import Cell
 
-__all__ = ["add"]
+__all__ = ["add", "run_bench"]
 
 BASELINES = "standard,matched,effective,rows"
 
@@ -61,12 +62,12 @@ def add(commands: Commands) -> None:
     bench.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of images, scores and tables")
     bench.add_argument("--name", default="bench", help="of the tables and the picture in that folder")
     bench.add_argument("--dry-run", action="store_true", help="print cells, rows and hours, and sample nothing")
+    add_engine_options(bench)
     bench.set_defaults(run=_bench)
 
 
 def _bench(args: argparse.Namespace) -> None:
     from zigzag.evaluation.bench import Plan
-    from zigzag.evaluation.bench_report import bench_report
     from zigzag.evaluation.estimate import estimate
 
     take_by_model(args)
@@ -79,10 +80,50 @@ def _bench(args: argparse.Namespace) -> None:
         print(f"{title}\n\n{estimate(bed, plan)}")
         return
     try:
-        text = bench_report(bed, plan, title, _run, args.name)
+        print(run_bench(bed, plan, title, args))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"what is done is kept in {args.out}, and the same command goes on after it") from None
-    print(f"{text}\n\nwrote {args.out / args.name}.txt and .json")
+
+
+def run_bench(bed: Bed, plan: Plan, title: str, args: argparse.Namespace) -> str:
+    """The tables, or after a shard what is to be done.
+
+    Raises:
+        Failed: after the others are done, for cells that failed every time.
+        Exception: as `bench_report`.
+    """
+    from zigzag.evaluation.bench import Unfinished, measure
+    from zigzag.evaluation.bench_report import bench_report
+
+    failed: list[Failed] = []
+    with sharing(args) as shard:
+
+        def do(cells: Sequence[Cell]) -> None:
+            try:
+                complete(cells, args.engine, shard, on_terminal())
+            except Failed as error:  # the others' scores are made all the same
+                failed.append(error)
+            meet(args)
+
+        try:
+            if shard is None:
+                text = bench_report(bed, plan, title, do, args.name)
+                return f"{text}\n\nwrote {bed.folder / args.name}.txt and .json"
+            measure(bed, plan, do)
+        except Unfinished as error:
+            if failed:
+                raise Failed.together(failed) from error
+            if shard is None:
+                raise
+            return f"{_done(shard)}. {error}: when the other shards are done, {_AGAIN}"
+        return f"{_done(shard)}, and so is all else. Now the same command without --shard: the tables"
+
+
+_AGAIN = "run them all again, for what waits for the first (scores, the effective scales), or without --shard the rest"
+
+
+def _done(shard: Shard) -> str:
+    return f"shard {shard[0]}/{shard[1]}: all that could be done of it is done"
 
 
 def _tried(text: str, steps: int) -> Tried:
@@ -99,13 +140,6 @@ def _tried(text: str, steps: int) -> Tried:
     if not own.isdecimal():
         raise ValueError(f"method {text!r}: what follows @ must be a number of steps, got {own!r}")
     return Tried(parse_method(word, int(own)), int(own))
-
-
-def _run(cells: Sequence[Cell]) -> None:
-    from zigzag.evaluation.cells import run_here
-
-    with rows_bar(sum(cell.cost for cell in cells if not cell.done()), on_terminal()) as tick:
-        run_here(cells, tick)
 
 
 def _learned(args: argparse.Namespace) -> Bed:

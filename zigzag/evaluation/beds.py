@@ -214,11 +214,14 @@ class PipelineBed:
                 warnings.warn(f"{error}; it is sampled again", stacklevel=2)
 
     def scoring(self, cells: Sequence[Cell]) -> list[Cell]:
-        """A cell for each scorer and cell of images."""
+        """A cell for each scorer and cell of images that is done."""
         own = [cell for cell in cells if isinstance(cell, ImageCell)]
         starts = [start for _, start in self._blocks()]
         return [
-            self._score(name, cell, start) for name in self.scorers for cell, start in zip(own, starts, strict=True)
+            self._score(name, cell, start)
+            for cell, start in zip(own, starts, strict=True)
+            if cell.done()
+            for name in self.scorers
         ]
 
     def _score(self, name: str, cell: ImageCell, start: int) -> ScoreCell:

@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, NamedTuple, Protocol
 
-from zigzag.evaluation.cells import Cell, run_here
+from zigzag.evaluation.cells import Cell
 from zigzag.evaluation.compare import Line, lines
+from zigzag.evaluation.engines import complete
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.scored import Scored
 from zigzag.methods import Method, Standard, Steered
@@ -201,7 +202,7 @@ def _number(sampler: Sampler) -> float:
 
 
 def measure(
-    bed: Bed, plan: Plan, do: Callable[[Sequence[Cell]], object] = run_here
+    bed: Bed, plan: Plan, do: Callable[[Sequence[Cell]], object] = complete
 ) -> tuple[list[Line], dict[Sampler, Outcome]]:
     """Samples and scores all that is not on record: the methods, then what waits for their `β`, then the scores.
 
@@ -215,12 +216,15 @@ def measure(
         OSError, ImportError: likewise, for what cannot be written, and for what is missing.
     """
     every = first_lines(bed, plan)
-    _complete(bed, every, do)
-    if "effective" in plan.baselines:
-        every = effective(every, betas(bed, every))
+    try:
         _complete(bed, every, do)
-    scoring = [cell for line in every for cell in bed.scoring(bed.cells(line.sampler))]
-    _run(_each_once(scoring), do)
+        if "effective" in plan.baselines:
+            every = effective(every, betas(bed, every))
+            _complete(bed, every, do)
+    except Unfinished:
+        _score(bed, every, do)  # what there is
+        raise
+    _score(bed, every, do)
     return every, {line.sampler: _outcome(bed, line.sampler) for line in every}
 
 
@@ -231,10 +235,12 @@ def _complete(bed: Bed, every: Sequence[Line], do: Callable[[Sequence[Cell]], ob
     _run(cells, do)
 
 
+def _score(bed: Bed, every: Sequence[Line], do: Callable[[Sequence[Cell]], object]) -> None:
+    _run(_each_once(cell for line in every for cell in bed.scoring(bed.cells(line.sampler))), do)
+
+
 def _run(cells: Sequence[Cell], do: Callable[[Sequence[Cell]], object]) -> None:
-    if all(cell.done() for cell in cells):
-        return
-    do(cells)
+    do(cells)  # which may have to meet others, even where nothing is left
     if left := [cell for cell in cells if not cell.done()]:
         raise Unfinished(f"{len(left)} of {len(cells)} cells are not done, the first of {left[0].about}")
 

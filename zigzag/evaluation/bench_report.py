@@ -7,7 +7,8 @@ from importlib.util import find_spec
 
 from zigzag.evaluation.bench import Bed, Plan, measure
 from zigzag.evaluation.bench_tables import bench_figures, bench_tables
-from zigzag.evaluation.cells import Cell, digest, run_here
+from zigzag.evaluation.cells import Cell, digest
+from zigzag.evaluation.engines import complete
 from zigzag.evaluation.pareto import draw_pareto
 from zigzag.support.files import replacing, write_json
 from zigzag.support.machine import machine, versions
@@ -16,7 +17,7 @@ __all__ = ["bench_report"]
 
 
 def bench_report(
-    bed: Bed, plan: Plan, title: str, do: Callable[[Sequence[Cell]], object] = run_here, stem: str = "bench"
+    bed: Bed, plan: Plan, title: str, do: Callable[[Sequence[Cell]], object] = complete, stem: str = "bench"
 ) -> str:
     """Samples and scores what is not on record, and writes `stem.txt`, `stem.json` and, where matplotlib is installed
     and there are scores, `stem.png` into the bed's folder.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["Cell", "Loaded", "Worker", "digest", "hashed", "run_here"]
+__all__ = ["Cell", "Loaded", "Worker", "digest", "hashed"]
 
 ROOMS = ("images", "verdicts")  # of an evaluation's folder: what a rerun reproduces
 
@@ -67,21 +67,6 @@ class Loaded:
     def load(self) -> Any:
         """The model."""
         return self.model
-
-
-def run_here(cells: Iterable[Cell], tick: Callable[[int], object] = lambda rows: None) -> None:
-    """Runs, in this process and in order, the cells that are not done.
-
-    Args:
-        tick: called with the cost of each cell when it is done.
-    """
-    models: dict[Worker, Any] = {}
-    for cell in cells:
-        if not cell.done():
-            if cell.worker not in models:
-                models[cell.worker] = cell.worker.load()
-            cell.run(models[cell.worker])
-            tick(cell.cost)
 
 
 def hashed(content: Any) -> str:

@@ -7,11 +7,11 @@ the cells that are not done.
 
 from zigzag.evaluation.engines.completing import complete, left_of
 from zigzag.evaluation.engines.failures import Failed, Failure, Refused
-from zigzag.evaluation.engines.options import add_engine_options, sharing
+from zigzag.evaluation.engines.options import add_engine_options, meet, sharing
 from zigzag.evaluation.engines.running import run
 from zigzag.evaluation.engines.shards import Shard, shard_of, share
 
 __all__ = [
-    "Failed", "Failure", "Refused", "Shard", "add_engine_options", "complete", "left_of", "run", "shard_of", "share",
-    "sharing",
+    "Failed", "Failure", "Refused", "Shard", "add_engine_options", "complete", "left_of", "meet", "run", "shard_of",
+    "share", "sharing",
 ]  # fmt: skip

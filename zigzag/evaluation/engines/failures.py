@@ -39,3 +39,8 @@ class Failed(Several):
         self.failures, self.cells = list(failures), cells
         said = f"{len(failures)} of {cells} cells failed {ATTEMPTS} times each; the others are done, and the same "
         super().__init__(f"{said}command tries them again", [str(failure) for failure in failures])
+
+    @classmethod
+    def together(cls, failed: Sequence[Failed]) -> Failed:
+        """One of several, of different cells."""
+        return cls([failure for each in failed for failure in each.failures], sum(each.cells for each in failed))

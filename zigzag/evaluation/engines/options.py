@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from zigzag.evaluation.engines.failures import Failed
 from zigzag.evaluation.engines.shards import Shard, shard_of, take_device, wait_for_others
 
-__all__ = ["add_engine_options", "sharing"]
+__all__ = ["add_engine_options", "meet", "sharing"]
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +49,12 @@ def sharing(args: argparse.Namespace) -> Iterator[Shard | None]:
     try:
         yield shard
     except Failed:
-        wait_for_others()
+        meet(args)
         raise
-    wait_for_others()
+    meet(args)
+
+
+def meet(args: argparse.Namespace) -> None:
+    """Waits until torchrun's other processes are where this one is; elsewhere, and without `auto`, for nobody."""
+    if args.shard == "auto":
+        wait_for_others()

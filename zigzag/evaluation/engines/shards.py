@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import TypeVar
 
 import torch
@@ -22,6 +23,7 @@ AnyCell = TypeVar("AnyCell", bound=Cell)
 # SLURM_NTASKS is no n: a batch script has it too, in which there is one process whatever it says.
 _TASKS = (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"))
 _LOCAL = ("LOCAL_RANK", "SLURM_LOCALID")
+_meetings = count()
 
 
 def share(cells: Sequence[AnyCell], shard: Shard | None) -> list[AnyCell]:
@@ -64,25 +66,25 @@ def _place(environ: Mapping[str, str]) -> Shard:
             "shard auto found neither a SLURM array (SLURM_ARRAY_TASK_ID), nor srun (SLURM_PROCID and "
             "SLURM_STEP_NUM_TASKS), nor torchrun (RANK and WORLD_SIZE): pass k/n"
         )
-    a, count = array or (0, 1)
-    p, tasks = (int(environ[name]) for name in names) if names else (0, 1)
-    return a * tasks + p, count * tasks
+    a, jobs = array or (0, 1)
+    p, each = (int(environ[name]) for name in names) if names else (0, 1)
+    return a * each + p, jobs * each
 
 
 def _array(environ: Mapping[str, str]) -> Shard | None:
     if "SLURM_ARRAY_TASK_ID" not in environ:
         return None
-    number, count, least, most, step = (
+    number, tasks, least, most, step = (
         int(environ[f"SLURM_ARRAY_TASK_{name}"]) for name in ("ID", "COUNT", "MIN", "MAX", "STEP")
     )
-    if count == 1:
+    if tasks == 1:
         return 0, 1
-    if (most - least) // step + 1 != count:
+    if (most - least) // step + 1 != tasks:
         raise ValueError(
-            f"shard auto needs an array without gaps, as --array=0-7, got {count} tasks from {least} to {most}: "
+            f"shard auto needs an array without gaps, as --array=0-7, got {tasks} tasks from {least} to {most}: "
             "pass k/n"
         )
-    return (number - least) // step, count
+    return (number - least) // step, tasks
 
 
 def take_device(environ: Mapping[str, str] = os.environ) -> None:
@@ -95,14 +97,15 @@ def take_device(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def wait_for_others(environ: Mapping[str, str] = os.environ, every: float = 1.0) -> None:
-    """Returns once all of torchrun's processes have called it: it ends them all as soon as one of them fails.
+    """Returns once all of torchrun's processes have called it as often as this one; elsewhere at once.
 
-    Elsewhere it returns at once.
+    It ends them all as soon as one of them fails.
     """
     if "TORCHELASTIC_RUN_ID" not in environ:
         return
     store, _, processes = next(iter(rendezvous("env://")))
-    arrived = store.add("zigzag: shards that are finished", 1)
+    name = f"zigzag: processes at their meeting {next(_meetings)}"
+    arrived = store.add(name, 1)
     while arrived < processes:
         time.sleep(every)
-        arrived = store.add("zigzag: shards that are finished", 0)
+        arrived = store.add(name, 0)

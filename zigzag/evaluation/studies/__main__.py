@@ -86,7 +86,7 @@ def _every(names: Sequence[str], evaluation: Evaluation, args: argparse.Namespac
         except Failed as error:  # the other studies are done all the same
             failed.append(error)
     if failed:
-        raise Failed([failure for error in failed for failure in error.failures], sum(error.cells for error in failed))
+        raise Failed.together(failed)
 
 
 def _one(name: str, evaluation: Evaluation, args: argparse.Namespace, shard: Shard | None) -> str:
