@@ -178,8 +178,8 @@ def check_a_rank_that_does_not_come(rank: int, size: int) -> None:
         if rank == 0 and visit.knot == 2:
             raise LookupError("no luck here")
 
-    split, begin = rows_over(Net(), ranks(timeout=1)), time.monotonic()
-    with raises(RuntimeError, "waited for the others, for 1 s") if rank else raises(LookupError, "no luck"):
+    split, begin = rows_over(Net(), ranks(timeout=3)), time.monotonic()
+    with raises(RuntimeError, "waited for the others, for 3 s") if rank else raises(LookupError, "no luck"):
         sample(split, **given(2, True), method=ZSampling(), callback=callback)
     assert time.monotonic() - begin < SECONDS / 2
 

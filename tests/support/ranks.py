@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 Check: TypeAlias = Callable[[int, int], None]
-SECONDS = 20  # of an exchange, where it is not what a check is about
+SECONDS = 60  # of an exchange, where it is not what a check is about
 LIMIT = 180  # of a file of checks, on any number of processes
 
 
