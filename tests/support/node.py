@@ -23,11 +23,17 @@ def found() -> str | None:
     return shutil.which("node")
 
 
-def run(scripts: tuple[str, ...], function: str, *given: Any) -> Any:
-    """What a function, which may be async, gives for values that JSON has, beside scripts of the page."""
+def run(scripts: tuple[str, ...], function: str, *given: Any, mutant: tuple[str, str] | None = None) -> Any:
+    """What a function, which may be async, gives for values that JSON has, beside scripts of the page.
+
+    A mutant is a text in the scripts, and the one that stands in its place.
+    """
     program = found()
     assert program is not None
     code = "\n".join((SCRIPTS / name).read_text(encoding="utf-8") for name in scripts)
+    if mutant is not None:
+        assert code.count(mutant[0]) == 1, mutant
+        code = code.replace(*mutant)
     code += f"""
     const given = JSON.parse(require("node:fs").readFileSync(0, "utf-8"));
     Promise.resolve(({function})(...given)).then((result) => process.stdout.write(JSON.stringify(result)));

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from copy import deepcopy
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -135,7 +136,21 @@ def test_a_browser_that_cannot_run_it_gets_a_sentence(site: str, script: str) ->
         open_page(tab, site)
         assert BARE[script] in status(tab) and re.search("Try a current Firefox", status(tab))
         assert tab.js("document.getElementById('status').classList.contains('problem')")
+        assert tab.js("document.querySelector('#results').checkVisibility()") is ("started here" in BARE[script])
         assert not [event for event in problems(tab) if event["method"] == "Runtime.exceptionThrown"]
+
+
+def test_the_controls_are_there_before_the_network_is(browser: Tab, site: str) -> None:
+    browser.send("Fetch.enable", patterns=[{"urlPattern": "*/data-network.js"}])
+    browser.send("Page.navigate", url=f"{site}index.html?slow")
+    until = monotonic() + 30
+    while browser.js("document.getElementById('status')?.textContent") != "Loading the network…":
+        assert monotonic() < until
+        sleep(0.05)
+    assert browser.js("document.querySelector('fieldset').checkVisibility() && field('shape').options.length > 2")
+    browser.send("Fetch.disable")  # which lets it through
+    browser.js("started")
+    assert status(browser).startswith("Drawn")
 
 
 def test_a_page_without_its_data_says_how_to_make_it(browser: Tab, tmp_path: Path) -> None:

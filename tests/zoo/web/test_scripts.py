@@ -76,10 +76,11 @@ def cases(solver: Solver) -> list[dict[str, Any]]:
     ]
 
 
-def test_the_interpreter_walks_every_path_as_sample_does_with_its_rows_and_its_trace() -> None:
-    solvers = [FlowEuler.uniform(5, time_scale=1000.0), DDIM.stable_diffusion(4), Spherical.cosine(4, phi_max=1.4)]
+def check_walks(solvers: list[Solver], mutant: tuple[str, str] | None = None) -> int:
+    """Holds every walk against `sample` and `Trace`; how many values of δ and τ were compared."""
     given = [{"table": move_table(solver), "walks": cases(solver)} for solver in solvers]
-    results = iter(node.run(("walk.js",), WALKS, given))
+    results = iter(node.run(("walk.js",), WALKS, given, mutant=mutant))
+    close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9)
     compared = 0
     for solver, one in zip(solvers, given, strict=True):
         for case in one["walks"]:
@@ -89,7 +90,6 @@ def test_the_interpreter_walks_every_path_as_sample_does_with_its_rows_and_its_t
                 predict, x, solver, parse_method(case["method"], len(solver)), cond=1.3, uncond=0.4,
                 strong=case["strong"], weak=case["weak"], generator=torch.Generator().manual_seed(0), trace=trace,
             )  # fmt: skip
-            close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9)
             close(torch.tensor(got["x"], dtype=torch.float64), end.flatten())
             for record, its in zip(trace.records, got["records"], strict=True):
                 assert (type(record.move).__name__, record.knot, record.rows) == (its["move"], its["knot"], its["rows"])
@@ -99,7 +99,26 @@ def test_the_interpreter_walks_every_path_as_sample_does_with_its_rows_and_its_t
                     if value is not None:
                         close(value[0], torch.tensor(its[name], dtype=torch.float64))
                         compared += 1
-    assert compared > 100
+    return compared
+
+
+def test_the_interpreter_walks_every_path_as_sample_does_with_its_rows_and_its_trace() -> None:
+    flow, geometry = FlowEuler.uniform(5, time_scale=1000.0), Spherical.cosine(4, phi_max=1.4)
+    assert check_walks([flow, DDIM.stable_diffusion(4), geometry]) > 100
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        ("combine(1, x, -d, gap)", "combine(1, x, d, gap)"),
+        ("combine(c, x, d, e)", "combine(c, x, -b, e)"),  # which is right where a = 1
+        ('branch === "cond" ? 0 : 1', 'branch === "cond" ? null : null'),  # evaluates what no scale needs
+        ("norm(combine(1, pending.down.e, -1, weak))", "norm(combine(1, pending.up.e, -1, weak))"),
+    ],
+)
+def test_an_interpreter_that_is_wrong_in_one_place_does_not(mutant: tuple[str, str]) -> None:
+    with pytest.raises(AssertionError):
+        check_walks([DDIM.stable_diffusion(4)], mutant)
 
 
 JUDGED = """(images, world, captions) => images.map((image, k) => {

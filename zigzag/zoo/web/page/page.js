@@ -95,8 +95,8 @@ function stop() {
 }
 
 async function start() {
-  const refused = refusal();
-  if (refused) throw new Error(refused);
+  checkBrowser();
+  checkParts(typeof TABLES);
   for (const steps of Object.keys(TABLES.grids)) field("steps").append(new Option(steps, steps));
   fillPrompts();
   field("steps").value = 10;
@@ -113,9 +113,13 @@ async function start() {
   } catch (error) {
     problem = error;
   }
-  await new Promise((next) => setTimeout(next));
+  say("Loading the network…");
+  document.querySelector("main").classList.remove("waiting");
+  await loaded;
+  checkParts(typeof NETWORK, typeof RUNTIME, typeof WASM);
+  await new Promise((next) => setTimeout(next)); // for what is loaded to be shown
   const network = await startedNetwork().catch((error) => {
-    throw new Error(`The network could not be started here: ${error.message}. Try a current Firefox, Chrome, Edge or Safari.`);
+    throw new Error(`The network could not be started here: ${error.message}. ${OTHERS}`);
   });
   const show = () => {
     const results = document.getElementById("results");
@@ -150,4 +154,5 @@ async function start() {
   return network;
 }
 
+const loaded = new Promise((then) => addEventListener("DOMContentLoaded", then));
 const started = start().catch((error) => say(error.message, true));

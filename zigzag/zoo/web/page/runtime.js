@@ -7,19 +7,25 @@ async function unpacked(text) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-/** Why this browser cannot run the network, as a sentence; null where it can. */
-function refusal() {
+const OTHERS = "Try a current Firefox, Chrome, Edge or Safari.";
+
+/** Throws an Error, in a sentence, where this browser cannot run the network. */
+function checkBrowser() {
   if (typeof WebAssembly !== "object") {
-    return "This browser runs no WebAssembly, or has it switched off: the network cannot run here. Try a current Firefox, Chrome, Edge or Safari.";
+    throw new Error(`This browser runs no WebAssembly, or has it switched off: the network cannot run here. ${OTHERS}`);
   }
   if (typeof DecompressionStream !== "function") {
-    return "This browser is too old to unpack the network. Try a current Firefox, Chrome, Edge or Safari.";
+    throw new Error(`This browser is too old to unpack the network. ${OTHERS}`);
   }
-  const missing = { TABLES: typeof TABLES, NETWORK: typeof NETWORK, RUNTIME: typeof RUNTIME, WASM: typeof WASM };
-  if (Object.values(missing).includes("undefined")) {
-    return "A part of this page is missing beside it (data-tables.js, data-network.js or data-runtime.js). Make it anew: python -m zigzag.zoo.export_web";
+}
+
+/** Throws an Error, in a sentence, where a part of the page's data has not come with it. */
+function checkParts(...types) {
+  if (types.includes("undefined")) {
+    throw new Error(
+      "A part of this page is missing beside it (data-tables.js, data-network.js or data-runtime.js). Load it again, or make it anew: python -m zigzag.zoo.export_web",
+    );
   }
-  return null;
 }
 
 /** The network as a function `(x, t, words)`: predictions at the state x, a row for each of the captions `words`. */
