@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # Twice the threads on the same cores spin against each other; the models here are small.
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo docs test lint types tests web web-test comfyui clean
+.PHONY: demo docs test lint types tests web web-test play-test comfyui clean
 
 demo: $(VENV)/.demo
 	$(BIN)/zigzag demo --out out/demo
@@ -47,6 +47,11 @@ web: $(VENV)/.test
 web-test: web
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/zoo/test_export_web.py tests/zoo/web
 
+# The page of `zigzag play` in a browser, and its picture in the docs. gradio is no part of what `make test` installs.
+play-test: $(VENV)/.play
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/cli/test_play_page.py
+	PYTHONPATH=tests $(BIN)/python -m support.gradio_page docs/images/play.png
+
 # COMFYUI is a checkout of ComfyUI, COMFYUI_PYTHON one that has what it needs; zigzag is found from here.
 COMFYUI_PYTHON ?= python3
 
@@ -67,6 +72,10 @@ $(VENV)/.demo: $(VENV)/.base pyproject.toml Makefile
 $(VENV)/.test: $(VENV)/.base pyproject.toml
 	$(PIP) --no-build-isolation --editable '.[dev]'
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.play: $(VENV)/.test
+	$(PIP) --no-build-isolation --editable '.[play]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) build out *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -101,6 +101,39 @@ class Tab:
                 raise TimeoutError(f"{url} does not load")
             time.sleep(0.05)
 
+    def until(self, expression: str, seconds: float = 60) -> Any:
+        """The value of an expression on the page, as soon as it is true."""
+        end = time.monotonic() + seconds
+        while not (value := self.js(expression)):
+            if time.monotonic() > end:
+                raise TimeoutError(f"not within {seconds} s: {expression}\n{self.js('document.body.innerText')}")
+            time.sleep(0.05)
+        return value
+
+    def click(self, selector: str) -> None:
+        """Clicks in the middle of an element, as a hand would."""
+        x, y = self.call(
+            """(selector) => {
+              const element = document.querySelector(selector);
+              element.scrollIntoView({ block: "center" });
+              const box = element.getBoundingClientRect();
+              return [box.x + box.width / 2, box.y + box.height / 2];
+            }""",
+            selector,
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def fill(self, selector: str, text: str) -> None:
+        """Types a text in the place of what is in a field, and leaves it."""
+        self.click(selector)
+        self.call("(selector) => document.querySelector(selector).select()", selector)
+        if text:
+            self.send("Input.insertText", text=text)
+        else:
+            self.send("Input.dispatchKeyEvent", type="keyDown", key="Delete", windowsVirtualKeyCode=46)
+        self.js("document.activeElement.blur()")
+
     def look(self, width: int, height: int, scheme: str = "light") -> None:
         """Sets the size of the window, in pixels, and the colours that the user prefers."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}

@@ -1,4 +1,4 @@
-"""The command line: `zigzag demo`, `zigzag path`, `zigzag generate`, `zigzag invert`, `zigzag eval`, `zigzag bench`."""
+"""The command line: `zigzag demo`, `zigzag path`, `zigzag generate`, `zigzag play`, `zigzag invert`, …"""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["main"]
 
 
 def _parser() -> Parser:
-    from zigzag.cli import bench, demo, evaluate, generate, invert, path
+    from zigzag.cli import bench, demo, evaluate, generate, invert, path, play
 
     parser = Parser(prog="zigzag", description="Zigzag sampling for diffusion and flow models.")
     parser.add_argument("--version", action="version", version=f"zigzag {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for command in (demo, path, generate, invert, evaluate, bench):
+    for command in (demo, path, generate, play, invert, evaluate, bench):
         command.add(commands)
     for own in commands.choices.values():
         own.set_defaults(parser=own)

@@ -21,10 +21,11 @@ from zigzag.cli.options import (
 from zigzag.evaluation.engines import add_engine_options, sharing
 from zigzag.evaluation.named import METHODS
 from zigzag.methods import Method
+from zigzag.support.commands import Parser
 from zigzag.support.progress import on_terminal
 from zigzag.zoo.learned import MODELS
 
-__all__ = ["WEAK_OPTIONS", "add", "settled"]
+__all__ = ["WEAK_OPTIONS", "add", "add_drawing_options", "settled"]
 
 # Options that one kind of model alone has, and that change nothing where they are not given.
 _PIPELINES: dict[str, tuple[type, str, str]] = {
@@ -60,29 +61,34 @@ def add(commands: Commands) -> None:
         "--infer-step, --lambda-step, --T_max, --save-dir.",
         formatter_class=Help,
     )
+    add_drawing_options(generate)
+    generate.add_argument("--prompt-file", type=Path, help="a text file with a prompt a line")
+    add_option(generate, "--out", "--save-dir", type=Path, default=Path("res"), help="folder for the images")
+    add_engine_options(generate)
+    generate.set_defaults(run=_generate)
+
+
+def add_drawing_options(parser: Parser) -> None:
+    """Adds the options that an image depends on: those of `Settings`, its prompt, and its method."""
     model = "stabilityai/stable-diffusion-xl-base-1.0"
-    generate.add_argument("--model", default=model, help=f"a folder, a name on the hub, or {' or '.join(MODELS)}")
-    generate.add_argument(
+    parser.add_argument("--model", default=model, help=f"a folder, a name on the hub, or {' or '.join(MODELS)}")
+    parser.add_argument(
         "--prompt",
         action="append",
         help="a prompt; may be repeated (default: the published three; a caption for a learned model)",
     )
-    generate.add_argument("--prompt-file", type=Path, help="a text file with a prompt a line")
-    generate.add_argument("--method", choices=list(METHODS), default="z", help="the method beside standard sampling")
-    add_by_model(generate)
-    weak = "guidance scale w of inversion, γ₂ (default: 0; the pipeline's own, where another --weak-… is given)"
-    add_option(generate, "--weak", *_WEAK, type=float, help=weak)
-    generate.add_argument("--seed", type=int, default=42, help="seed of the noise")
-    add_option(generate, "--out", "--save-dir", type=Path, default=Path("res"), help="folder for the images")
-    add_method_options(generate)
+    parser.add_argument("--method", choices=list(METHODS), default="z", help="the method beside standard sampling")
+    add_by_model(parser)
+    weak = "guidance scale w of inversion, γ₂ (default: 0; as the pipeline, where another --weak-… is given)"
+    add_option(parser, "--weak", *_WEAK, type=float, help=weak)
+    parser.add_argument("--seed", type=int, default=42, help="seed of the noise")
+    add_method_options(parser)
     for title, known in (("of pipelines", _PIPELINES), ("of learned models", _LEARNED)):
-        group = generate.add_argument_group(f"options {title}")
+        group = parser.add_argument_group(f"options {title}")
         for name, (kind, metavar, text) in known.items():
             group.add_argument(option(name), type=kind, metavar=metavar, help=text)
         for name, (metavar, text) in _ADAPTERS.items() if known is _PIPELINES else ():
             group.add_argument(option(name), action="append", metavar=metavar, help=f"{text}; may be repeated")
-    add_engine_options(generate)
-    generate.set_defaults(run=_generate)
 
 
 def _generate(args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from zigzag.zoo.shapes import check, parse, tokenize
 
 __all__ = [
     "ENLARGED", "PROMPTS", "VERDICTS", "Settings", "check_job", "draw", "enlarged", "generate", "judge",
-    "load_model",
+    "load_model", "verdict",
 ]  # fmt: skip
 
 PROMPTS = ("a red circle and a blue square",)
@@ -90,7 +90,12 @@ def generate(
 
 
 def _verdict(job: Job) -> str:
-    return VERDICTS[json.loads(job.image.with_suffix(".json").read_text(encoding="utf-8"))["right"]]
+    return verdict(json.loads(job.image.with_suffix(".json").read_text(encoding="utf-8")))
+
+
+def verdict(said: Mapping[str, Any]) -> str:
+    """What the checker says of an image, in words, by what its sidecar says; none of a prompt that is no caption."""
+    return VERDICTS[said["right"]]
 
 
 def check_job(settings: Settings, prompts: Sequence[str]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from zigzag.cli.drawing_cells import draw_all
 from zigzag.cli.generate_roles import check_roles, load_adapters, places, set_strengths, told, weak_of
 from zigzag.cli.jobs import Drawn, Job, check_pipeline, check_sampling, plan
 from zigzag.evaluation.engines import Shard
-from zigzag.evaluation.pipelines import files_of, load_pipeline, silenced
+from zigzag.evaluation.pipelines import files_of, first_order, load_pipeline, silenced
 from zigzag.methods import Method
 from zigzag.trace import Trace
 
-__all__ = ["PROMPTS", "Settings", "draw", "generate", "load_model"]
+__all__ = ["PROMPTS", "Settings", "draw", "generate", "load_model", "verdict"]
 
 # The prompts of the published infer.py, spelled as there: a figure can be compared with them only by the same words.
 PROMPTS = (
@@ -107,7 +107,7 @@ def load_model(settings: Settings, progress: bool = False) -> Any:
         OSError, ValueError: as `load_pipeline` and `load_adapters`.
     """
     with silenced(not progress):
-        pipe = load_pipeline(settings)
+        pipe = load_pipeline(replace(settings, scheduler="keep"))  # each drawing has its own
         load_adapters(pipe, settings)
     pipe.set_progress_bar_config(disable=not progress)
     return pipe
@@ -135,14 +135,32 @@ def draw(pipe: Any, job: Job, trace: Trace | None = None, tick: Callable[[], Non
     }
     set_strengths(pipe, s)
     try:
-        with ticking(pipe, tick), attach(pipe, job.method, weak=weak_of(s), trace=trace) as run:
-            image = pipe(**call).images[0]
+        with scheduled(pipe, s):
+            config = _plain(dict(pipe.scheduler.config))
+            with ticking(pipe, tick), attach(pipe, job.method, weak=weak_of(s), trace=trace) as run:
+                image = pipe(**call).images[0]
     except ValueError as error:
         if not str(error).startswith("scheduler: "):
             raise
         raise ValueError(f"{error}; or pass --scheduler ddim") from error
-    more = {"pipeline": type(pipe).__name__, "scheduler_config": _plain(dict(pipe.scheduler.config))}
-    return Drawn(image, run.rows, more)
+    return Drawn(image, run.rows, {"pipeline": type(pipe).__name__, "scheduler_config": config})
+
+
+def verdict(said: Mapping[str, Any]) -> str:
+    """Nothing: nobody here knows what such an image shows."""
+    return ""
+
+
+@contextmanager
+def scheduled(pipe: Any, settings: Settings) -> Iterator[None]:
+    """While it draws, the pipeline has the scheduler that the settings ask for."""
+    own = pipe.scheduler
+    if settings.scheduler == "ddim":
+        pipe.scheduler = first_order(own, settings.steps)
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
 
 
 @contextmanager

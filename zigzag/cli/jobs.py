@@ -20,7 +20,11 @@ from zigzag.guidance.base import finite
 from zigzag.methods import Method, Standard
 from zigzag.support.files import check_writable, replacing, slug, write_json
 
-__all__ = ["Drawn", "Job", "check_device", "check_pipeline", "check_sampling", "missing", "plan", "stoppable"]
+__all__ = [
+    "SCHEDULERS", "Drawn", "Job", "check_device", "check_pipeline", "check_sampling", "missing", "plan", "stoppable",
+]  # fmt: skip
+
+SCHEDULERS = ("keep", "ddim")  # the pipeline's own, or DDIM in the place of a diffusion model's
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ def check_pipeline(settings: Any) -> None:
     Raises:
         ValueError: if they cannot.
     """
-    if settings.scheduler not in ("ddim", "keep"):
+    if settings.scheduler not in SCHEDULERS:
         raise ValueError(f"scheduler must be 'ddim' or 'keep', got {settings.scheduler!r}")
     if settings.dtype not in ("float32", "float16", "bfloat16"):
         raise ValueError(f"dtype must be float32, float16 or bfloat16, got {settings.dtype!r}")

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 from zigzag.evaluation.named import name_of
 from zigzag.solvers import DDIM, DDPM, LCM, AdamsBashforth, DPMSolver, Heun, Solver
 
-__all__ = ["SOLVERS", "Made", "make_solver", "solver_label"]
+__all__ = ["SHORT", "SOLVERS", "Made", "make_solver", "solver_label"]
 
 # A solver by name, one of one's own, or a function of the model's own that returns one.
 Made: TypeAlias = "str | Solver | Callable[[Solver], Solver]"
@@ -50,7 +50,7 @@ SOLVERS: Final[dict[str, tuple[Callable[..., Solver], Mapping[str, type]]]] = {
 }
 """The solvers by the names that the command line gives them."""
 
-_SHORT: Final = {
+SHORT: Final = {
     "2m": "dpm:order=2",
     "3m": "dpm:order=3",
     "sde-2m": "dpm:order=2,sde",
@@ -58,6 +58,8 @@ _SHORT: Final = {
     "lms": "adams:order=4,weights=lagrange",
     "plms": "adams:order=4,weights=uniform",
 }
+"""Short names for some of them with their options."""
+
 _LABELS: Final = {"ddim": "first order", "ddim:eta=1": "η = 1", "2m": "2M", "3m": "3M", "sde-2m": "SDE-2M"}
 
 
@@ -74,9 +76,9 @@ def make_solver(text: Made, grid: Solver) -> Solver:
     """
     if not isinstance(text, str):
         return _own(text, grid)
-    name, _, rest = _SHORT.get(text, text).partition(":")
+    name, _, rest = SHORT.get(text, text).partition(":")
     if name not in SOLVERS:
-        raise ValueError(f"solver must be one of {', '.join([*SOLVERS, *_SHORT])}, got {text!r}")
+        raise ValueError(f"solver must be one of {', '.join([*SOLVERS, *SHORT])}, got {text!r}")
     make, known = SOLVERS[name]
     options: dict[str, Any] = {}
     for item in filter(None, rest.split(",")):

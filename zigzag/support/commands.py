@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-__all__ = ["Parser", "Several", "ending", "one_line"]
+__all__ = ["FAULTS", "Parser", "Several", "ending", "one_line"]
 
+FAULTS = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)  # of what was asked for
 INTERRUPTED = 130  # what a shell says of a process that SIGINT ended
 
 _HINTS = {
@@ -38,6 +39,10 @@ class Several(RuntimeError):
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line: a usage text above it would hide what is wrong."""
+
+    def options(self) -> dict[str, argparse.Action]:
+        """Its options by their destinations; of those with several names, the one that its help lists."""
+        return {each.dest: each for each in self._actions if each.help != argparse.SUPPRESS}
 
     def error(self, message: str) -> NoReturn:
         """Says what is wrong, and exits with 2."""
@@ -70,7 +75,7 @@ def ending(program: str, kept: str = "nothing new was written") -> Iterator[None
     except Several as error:
         print(*error.lines, sep="\n", file=sys.stderr)
         _end(2, f"{program}: error: {error.said}")
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
+    except FAULTS as error:
         _end(2, f"{program}: error: {one_line(error)}")
 
 
