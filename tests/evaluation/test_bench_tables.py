@@ -66,10 +66,10 @@ def test_means_costs_and_scales_stand_in_the_first_table() -> None:
 def test_every_line_stands_against_each_of_its_rivals() -> None:
     found = outcomes()
     parts = bench_tables(LINES, found, ["taste", "right"]).split("\n\n")
-    assert len(parts) == 5  # the means, and of each score the duels and those by category
+    assert len(parts) == 7  # the means, and of each score the duels, and means and duels by category
     labels = {line.sampler: line.label.strip() for line in LINES}
     pairs = [(line.sampler, other) for line in LINES for other in line.against]
-    for scorer, part in (("taste", parts[1]), ("right", parts[3])):
+    for scorer, part in (("taste", parts[1]), ("right", parts[4])):
         head, _, *lines = part.splitlines()
         assert head.startswith(scorer) and len(lines) == len(pairs) == 3
         for (first, second), shown in zip(pairs, lines, strict=True):
@@ -83,7 +83,12 @@ def test_every_line_stands_against_each_of_its_rivals() -> None:
 
 
 def test_categories_stand_where_there_are_some() -> None:
-    part = bench_tables(LINES, outcomes(), ["taste"]).split("\n\n")[2]
+    means, part = bench_tables(LINES, outcomes(), ["taste"]).split("\n\n")[2:]
+    head, _, *lines = means.splitlines()
+    assert head.split() == ["taste", "by", "category", *KINDS, "mean", "of", "these"] and len(lines) == 3
+    for line, shown in zip(LINES, lines, strict=True):
+        by = [mean([s for s in outcomes()[line.sampler].scored if s.category == kind], "taste").value for kind in KINDS]
+        assert shown.startswith(line.label) and numbers(shown) == pytest.approx([*by, sum(by) / 2], rel=1e-3)
     head, _, *lines = part.splitlines()
     assert head.startswith("taste by category") and len(lines) == 2  # of the method, against standard sampling
     assert all(shown.split()[:2] == ["Z-Sampling", kind] for shown, kind in zip(lines, KINDS, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from zigzag.evaluation.bench import Outcome
@@ -19,11 +20,12 @@ Outcomes = Mapping[Sampler, Outcome]
 
 def bench_tables(every: Sequence[Line], outcomes: Outcomes, scorers: Sequence[str]) -> str:
     """Cost and mean scores of every line; then, for each score, every line against each of its rivals; then, where
-    there are categories, each method against its first rival by category."""
+    there are categories, the means of every line by category, and each method against its first rival by category."""
     parts = [_means(every, outcomes, scorers)]
     for scorer in scorers:
         parts.append(_duels(every, outcomes, scorer))
-        parts.append(_by_category(every, outcomes, scorer))
+        parts.append(_means_by_category(every, outcomes, scorer))
+        parts.append(_duels_by_category(every, outcomes, scorer))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -89,7 +91,16 @@ def _duels(every: Sequence[Line], outcomes: Outcomes, scorer: str) -> str:
     return _laid_out([scorer, "", *_HEAD], body, left=2) if body else ""
 
 
-def _by_category(every: Sequence[Line], outcomes: Outcomes, scorer: str) -> str:
+def _means_by_category(every: Sequence[Line], outcomes: Outcomes, scorer: str) -> str:
+    """With the mean of the categories, which is the overall figure of some benchmarks."""
+    body, names = [], [*_categories(outcomes[every[0].sampler].scored)]
+    for line in every:
+        by = [mean(found, scorer).value for found in _categories(outcomes[line.sampler].scored).values()]
+        body.append([line.label, *map(_short, by), _short(fmean(by)) if by else ""])
+    return _laid_out([f"{scorer} by category", *names, "mean of these"], body) if len(names) > 1 else ""
+
+
+def _duels_by_category(every: Sequence[Line], outcomes: Outcomes, scorer: str) -> str:
     body = []
     for line in every:
         if not line.against or line.baseline:
