@@ -135,9 +135,9 @@ def test_an_estimate_counts_what_will_run(tmp_path: Path) -> None:
     both = plan(ZSampling(), EndToEnd())
     text = estimate(bed(tmp_path, model), both)
     assert asked(model) == 0 and "nothing is said of hours" in text
-    last = text.splitlines()[-3].split()
-    assert last[:2] == ["in", "all"] and last[2] == last[3]
-    rows = int(last[4].replace(",", ""))
+    *_, cells, left, rows_left = (last := text.splitlines()[-3]).split()
+    assert last.startswith("in all, each once") and cells == left
+    rows = int(rows_left.replace(",", ""))
     ran: list[Cell] = []
 
     def some(cells: Sequence[Cell]) -> None:
@@ -147,8 +147,7 @@ def test_an_estimate_counts_what_will_run(tmp_path: Path) -> None:
     with pytest.raises(Unfinished):
         measure(bed(tmp_path, model), both, some)
     text = estimate(bed(tmp_path, model), both)
-    left = rows - sum(cell.cost for cell in ran)
-    assert f"{left:,} rows left" in text and "hours of one such device" in text
+    assert f"{rows - sum(cell.cost for cell in ran):,} rows left" in text and "hours of one such device" in text
     measure(bed(tmp_path, model), both)
     assert asked(model) == rows
     text = estimate(bed(tmp_path, model), both)
