@@ -1,6 +1,6 @@
 """What a user may write with every public name of zigzag, typed. `make types` checks it, and nothing runs it."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,8 @@ from zigzag import (
     sample,
     walk,
 )
+from zigzag.evaluation.prompts import Prompt, read_prompts
+from zigzag.evaluation.scorers import Scorer, checked, scorer
 from zigzag.inversion import EDICT, Inverted, invert, reconstruct
 from zigzag.solvers import DPMSolver, ddim_step
 
@@ -163,6 +165,26 @@ def samples(x: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
 def with_state(x: Tensor) -> tuple[APG, CFGZeroStar, State]:
     """Rules that read the state, and what they are called with."""
     return APG(5.0), CFGZeroStar(5.0), State(x, 0.6, 0.8, "epsilon")
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """A score of one's own."""
+
+    name: str = "brightness"
+
+    def weights(self) -> str:
+        return "none"
+
+    def __call__(self, prompts: Sequence[str], images: Tensor) -> Tensor:
+        return checked(prompts, images).flatten(1).mean(1)
+
+
+def scored(images: Tensor) -> list[Tensor]:
+    """Images by a score of one's own, and by one of the box."""
+    prompts: list[Prompt] = read_prompts("prompts.txt")
+    scores: list[Scorer] = [Brightness(), scorer("clip", "cpu", prompts)]
+    return [score([prompt.text for prompt in prompts], images) for score in scores]
 
 
 def wrong() -> None:

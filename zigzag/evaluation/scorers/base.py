@@ -18,12 +18,12 @@ class Scorer(Protocol):
     """A number for each image, the higher the better.
 
     Whatever is missing is said when it is made, before anything is sampled; there its weights are loaded.
-
-    Attributes:
-        name: of its column in a table, and in the names of files.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Of its column in a table, and in the names of files."""
+        ...
 
     def weights(self) -> str:
         """What the score depends on besides prompt and image, by id and hash: a kept score is good while it is this."""
