@@ -186,6 +186,29 @@ def test_a_damaged_image_is_said_and_sampled_again(
     assert digest(tmp_path / "out") == whole and scores.Red.images == before  # the same images, whose scores are kept
 
 
+def test_images_that_fail_are_told_by_prompt_and_the_others_are_scored(
+    folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = ImageCell.run
+
+    def run_but_one(cell: ImageCell, model: Any) -> None:
+        if cell.prompts[0].text == TEXTS[0]:
+            raise RuntimeError("an illegal instruction")
+        whole(cell, model)
+
+    monkeypatch.setattr(ImageCell, "run", run_but_one)
+    before = scores.Red.images
+    words = (folders("stable_diffusion_xl"), tmp_path / "out", "--baselines", "standard")
+    with pytest.raises(SystemExit) as exit:
+        bench(*words)
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert exit.value.code == 2 and last.startswith("zigzag bench: error: 2 of 6 cells failed 3 times each")
+    assert len(lines) == 2 and all(f"{TEXTS[0]!r}: RuntimeError at " in line for line in lines)
+    assert scores.Red.images - before == 4 and not (tmp_path / "out/bench.txt").exists()
+    monkeypatch.undo()
+    assert bench(*words) == 0 and scores.Red.images - before == 6
+
+
 def test_other_weights_of_a_score_score_again_and_sample_nothing(
     folders: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
