@@ -132,7 +132,9 @@ class Once:
 def test_a_method_that_is_steered_is_led_and_its_rows_are_those_that_ran(folders: Any, tmp_path: Path) -> None:
     """The image is that of the same moves beforehand; only standard sampling stands beside it."""
     one = bed(folders("stable_diffusion_xl"), tmp_path, texts=TEXTS[:1])
-    every, outcomes = measure(one, Plan((Once(), ZSampling(steps=1)), T, STRONG, baselines=("standard",)))
+    every, outcomes = measure(
+        one, Plan((Tried(Once(), T), Tried(ZSampling(steps=1), T)), STRONG, baselines=("standard",))
+    )
     assert [line.label for line in every] == ["Standard", "Once()", "Z-Sampling (λ 1)"]
     (steered,), (planned,) = (one.cells(line.sampler) for line in every[1:])
     assert torch.equal(steered.tensors(), planned.tensors())
