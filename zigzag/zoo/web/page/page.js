@@ -82,6 +82,7 @@ async function drawBoth(network, turn) {
     paint(id, result.x);
     verdicts.push(`${id === "standard" ? "Standard" : shown} is ${judge(id, caption, result) ? "right" : "wrong"}`);
     plot(result.records, steps);
+    document.getElementById("after").hidden = false;
   }
   document.getElementById("stop").disabled = true;
   say(`Drawn: ${verdicts.join(", ")}.`);
