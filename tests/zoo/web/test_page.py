@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from copy import deepcopy
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -151,10 +150,7 @@ def test_a_browser_that_cannot_run_it_gets_a_sentence(site: str, script: str) ->
 def test_the_controls_are_there_before_the_network_is(browser: Tab, site: str) -> None:
     browser.send("Fetch.enable", patterns=[{"urlPattern": "*/data-network.js"}])
     browser.send("Page.navigate", url=f"{site}index.html?slow")
-    until = monotonic() + 30
-    while browser.js("document.getElementById('status')?.textContent") != "Loading the network…":
-        assert monotonic() < until
-        sleep(0.05)
+    browser.until("document.getElementById('status')?.textContent === 'Loading the network…'")
     assert browser.js("document.querySelector('fieldset').checkVisibility() && field('shape').options.length > 2")
     browser.send("Fetch.disable")  # which lets it through
     browser.js("started")

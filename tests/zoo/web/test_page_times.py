@@ -1,4 +1,4 @@
-"""How long the page takes, as `docs/play.md` says it: printed, with the machine and the browser.
+"""How long the page takes, as `docs/browser.md` says it: printed, with the machine and the browser.
 
 In seconds of the processor, of the thread that draws, so that other work on the machine does not count.
 """
