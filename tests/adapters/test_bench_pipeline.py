@@ -19,7 +19,7 @@ pytest.importorskip("PIL")
 import diffusers
 
 from support import scores
-from zigzag import Denoise, ImplicitZ, Invert, Move, Standard, Visit, ZSampling
+from zigzag import Denoise, ImplicitZ, Invert, Move, Standard, Trace, Visit, ZSampling
 from zigzag.cli import main
 from zigzag.evaluation import beds, image_cells
 from zigzag.evaluation.beds import PipelineBed, Shown
@@ -110,13 +110,27 @@ def test_standard_sampling_is_what_the_pipeline_does_by_itself(folders: Any, tmp
         torch.testing.assert_close(cell.tensors(), own(model, text, STRONG), atol=0.51 / 255, rtol=0)
 
 
+def exact(one: PipelineBed, sampler: Sampler) -> tuple[torch.Tensor, int]:
+    """The first image as it is before it has eight bits, and its rows: the tiny networks hardly read their prompts."""
+    cell = one.cells(sampler)[0]
+    return cell._drawn(cell.worker.load(), Trace())
+
+
 def test_the_matched_baseline_is_plain_guidance_at_the_matched_scale(folders: Any, tmp_path: Path) -> None:
     """Of Implicit Z that is 2s − w at every step: so the pipeline by itself can do it."""
     model = folders("stable_diffusion_xl")
-    sampler = Sampler(Standard(), T, STRONG, 1.0, matched=ImplicitZ())
-    (cell, *_) = drawn(bed(model, tmp_path), sampler)
-    torch.testing.assert_close(cell.tensors(), own(model, TEXTS[0], 2 * STRONG - 1), atol=1.01 / 255, rtol=0)
-    assert cell.record()["rows"] == 2 * T  # type: ignore[index]
+    image, rows = exact(bed(model, tmp_path), Sampler(Standard(), T, STRONG, 1.0, matched=ImplicitZ()))
+    torch.testing.assert_close(image, own(model, TEXTS[0], 2 * STRONG - 1), atol=2e-5, rtol=0)
+    assert rows == 2 * T and not torch.allclose(image, own(model, TEXTS[0], STRONG), atol=2e-4)
+
+
+def test_a_scale_below_1_is_led_where_a_pipeline_would_leave_guidance_out(folders: Any, tmp_path: Path) -> None:
+    """As an effective scale may be: next to 1 it is nearly the conditional prediction alone, and at 0 far from it."""
+    one = bed(folders("stable_diffusion_xl"), tmp_path, texts=TEXTS[:1])
+    (alone, once), (near, twice), (far, _) = (exact(one, Sampler(Standard(), T, w)) for w in (1.0, 0.9999, 0.0))
+    assert (once, twice) == (T, 2 * T)
+    torch.testing.assert_close(near, alone, atol=2e-5, rtol=0)
+    assert not torch.allclose(far, alone, atol=2e-4)
 
 
 class Once:

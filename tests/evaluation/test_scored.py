@@ -21,7 +21,7 @@ def scores(values: list[float], seed: int = 0, shift: int = 0) -> list[Scored]:
 
 def test_students_quantile_is_scipys_to_one_per_cent() -> None:
     stats = pytest.importorskip("scipy.stats")
-    for degrees in (3, 4, 7, 20, 599):
+    for degrees in (1, 2, 3, 4, 7, 20, 599):
         assert student(degrees) == pytest.approx(stats.t.ppf(0.975, degrees), rel=0.01)
 
 

@@ -25,7 +25,7 @@ from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.verdict_cells import known_betas
 from zigzag.guidance import CFG
 from zigzag.matched import matched_cfg
-from zigzag.methods import Method
+from zigzag.methods import Method, Standard
 from zigzag.moves import Denoise, Move
 from zigzag.solvers import StepInfo
 from zigzag.support.files import replacing, slug, write_json
@@ -205,15 +205,20 @@ class ImageCell:
 
     def _drawn(self, pipe: Any, trace: Trace) -> tuple[Tensor, int]:
         s, own = self.sampler, pipe.scheduler
-        method: Any = s.method if s.matched is None else PlainSteps()
-        roles = {"weak": s.weak} if s.matched is None else {"plain": matched_to(pipe, s.matched, self.strong, s.weak)}
+        method: Any = s.method
+        roles: dict[str, Any] = {"weak": s.weak}
+        scale = self.strong
+        if s.matched is not None or (scale < 1 and isinstance(method, Standard)):
+            # What a pipeline cannot be told: scales by step, and any below 1. Told 2, it evaluates both branches.
+            rule = CFG(scale) if s.matched is None else matched_to(pipe, s.matched, scale, s.weak)
+            method, roles, scale = PlainSteps(), {"plain": rule}, 2.0
         call = {
             "prompt": [prompt.text for prompt in self.prompts],
             **size_of(pipe, self.head["size"]),
             "num_inference_steps": s.steps,
             "output_type": "pt",
             "generator": self._generators("noise"),
-            **scale_of(pipe, self.strong),
+            **scale_of(pipe, scale),
         }
         try:
             if self.head["scheduler"] == "ddim":

@@ -104,12 +104,15 @@ def duel(first: Sequence[Scored], second: Sequence[Scored], scorer: str) -> Duel
 
 
 def student(degrees: int) -> float:
-    r"""The 97.5th percentile of Student's t, to 1 % from 3 degrees of freedom on.
+    r"""The 97.5th percentile of Student's t: exactly of 1 and 2 degrees of freedom, else to 1 % by
 
     .. math:: t = z + \frac{z^3 + z}{4ν} + \frac{5z^5 + 16z^3 + 3z}{96ν^2} + \frac{3z^7 + 19z^5 + 17z^3 - 15z}{384ν^3}
 
     Source: Abramowitz & Stegun, 26.7.5.
     """
+    if degrees <= 2:
+        p = 0.95
+        return math.tan(math.pi * p / 2) if degrees == 1 else p * math.sqrt(2 / (1 - p**2))
     z, n = Z, degrees
     terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + terms[0] / n + terms[1] / n**2 + terms[2] / n**3
