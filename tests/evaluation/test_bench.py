@@ -16,7 +16,6 @@ pytest.importorskip("diffusers")
 from support.evaluations import asked, moody
 from zigzag import EndToEnd, Resampling, Standard, Z2Sampling, ZSampling
 from zigzag.cli import main
-from zigzag.evaluation.beds import LearnedBed
 from zigzag.evaluation.bench import BASELINES, Plan, Tried, Unfinished, betas, effective, first_lines, measure
 from zigzag.evaluation.bench_report import bench_report
 from zigzag.evaluation.cells import Cell, digest
@@ -24,6 +23,7 @@ from zigzag.evaluation.compare import figures, lines
 from zigzag.evaluation.engines import run
 from zigzag.evaluation.estimate import estimate
 from zigzag.evaluation.evaluation import Evaluation, Trial
+from zigzag.evaluation.learned_bed import LearnedBed
 from zigzag.evaluation.samplers import Sampler
 from zigzag.methods import Method
 from zigzag.zoo import learned

@@ -12,10 +12,10 @@ if __name__ == "__main__":
 from support.evaluations import MoodyWorker, moody
 from zigzag import ZSampling
 from zigzag.cli.bench import run_bench
-from zigzag.evaluation.beds import LearnedBed
 from zigzag.evaluation.bench import Plan, Tried
 from zigzag.evaluation.engines import add_engine_options
 from zigzag.evaluation.evaluation import Evaluation, Trial
+from zigzag.evaluation.learned_bed import LearnedBed
 
 # Z, standard sampling, and plain CFG at the matched and at the effective scale: the last waits for all of Z.
 PLAN = Plan((Tried(ZSampling(), 2),), 2.0, baselines=("standard", "matched", "effective"))

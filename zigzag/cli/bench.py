@@ -143,8 +143,8 @@ def _tried(text: str, steps: int) -> Tried:
 
 
 def _learned(args: argparse.Namespace) -> Bed:
-    from zigzag.evaluation.beds import LearnedBed
     from zigzag.evaluation.evaluation import Evaluation, Trial
+    from zigzag.evaluation.learned_bed import LearnedBed
     from zigzag.evaluation.verdict_cells import LearnedWorker
 
     if not args.prompts.isdecimal():

@@ -1,4 +1,4 @@
-"""What a bench stands on: a learned model with the checker, or a pipeline with prompts of a file and scorers."""
+"""What a bench of a pipeline stands on: prompts of a file, and scorers."""
 
 from __future__ import annotations
 
@@ -11,70 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from zigzag.evaluation.cells import Cell
-from zigzag.evaluation.evaluation import Evaluation, Trial
 from zigzag.evaluation.image_cells import Asked, Damaged, ImageCell, PipelineWorker
 from zigzag.evaluation.keys import decides, names
+from zigzag.evaluation.learned_bed import total
 from zigzag.evaluation.pictures import pillow
 from zigzag.evaluation.pipelines import files_of
 from zigzag.evaluation.prompts import Prompt
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.score_cells import ScoreCell, ScorerWorker
-from zigzag.evaluation.scored import Scored, judged
-from zigzag.evaluation.verdict_cells import VerdictCell
+from zigzag.evaluation.scored import Scored
 from zigzag.methods import Method, Standard
 from zigzag.rows import row_bounds
 from zigzag.solvers import FlowEuler, Solver
 from zigzag.support.files import check_writable
 
-__all__ = ["LearnedBed", "PipelineBed", "Shown"]
+__all__ = ["PipelineBed", "Shown"]
 
 VERSION = 1  # to be raised by whoever changes what the same sampler, block and pipeline draw
-
-
-class LearnedBed:
-    """A learned model on prompts of its grammar: the cells are those of `zigzag eval`, the score is the checker's."""
-
-    scorers: Sequence[str] = ("shapes",)
-
-    def __init__(self, evaluation: Evaluation, trials: Sequence[Trial]) -> None:
-        self.evaluation, self.trials, self.folder = evaluation, list(dict.fromkeys(trials)), evaluation.folder
-        self.own: Callable[[int], Solver] | None = evaluation.model.solver
-        self.about: Mapping[str, Any] = {
-            "model": evaluation.model.name,
-            "weights": evaluation.weights,
-            "trials": [asdict(trial) for trial in self.trials],
-        }
-        seeds = ", ".join(str(trial.seed) for trial in self.trials)
-        self.note = f"{evaluation.model.name}, {sum(t.prompts for t in self.trials)} prompts a line, seed {seeds}"
-        self._cells: dict[Sampler, list[VerdictCell]] = {}
-
-    def rows(self, sampler: Sampler) -> int:
-        """Model rows that a sample is expected to take."""
-        return sampler.expected_rows(self.own)
-
-    def cells(self, sampler: Sampler) -> list[VerdictCell]:
-        """Those of `Evaluation`."""
-        if sampler not in self._cells:
-            self._cells |= self.evaluation.cells([sampler], self.trials)
-        return self._cells[sampler]
-
-    def prepare(self, left: Sequence[Cell]) -> None:
-        """As `Evaluation.prepare`."""
-        self.evaluation.prepare()
-
-    def scoring(self, cells: Sequence[Cell]) -> list[Cell]:
-        """None: each cell has judged its images."""
-        return []
-
-    def timed(self, cells: Sequence[Cell]) -> tuple[int, float, float]:
-        """Samples, rows and seconds of what was timed."""
-        own = [cell for cell in cells if isinstance(cell, VerdictCell)]
-        return _total([(*cell.seconds(), cell.verdicts()[0].rows) for cell in own if cell.done()])
-
-    def scored(self, cells: Sequence[Cell]) -> list[Scored]:
-        """The verdicts."""
-        own = [cell for cell in cells if isinstance(cell, VerdictCell)]
-        return [judged(verdict, "shapes") for cell in own for verdict in cell.verdicts()]
 
 
 @dataclass(frozen=True)
@@ -232,7 +185,7 @@ class PipelineBed:
         """Images, rows and seconds of what was timed."""
         own = [cell for cell in cells if isinstance(cell, ImageCell)]
         found = [(cell, _record(cell)) for cell in own]
-        return _total([(*cell.seconds(), record["rows"]) for cell, record in found if record is not None])
+        return total([(*cell.seconds(), record["rows"]) for cell, record in found if record is not None])
 
     def scored(self, cells: Sequence[Cell]) -> list[Scored]:
         """What is on record of cells of one sampler, all of which are done."""
@@ -263,11 +216,6 @@ def _record(cell: ImageCell) -> dict[str, Any] | None:
         return cell.record(images=False)
     except Damaged:
         return None
-
-
-def _total(timed: Sequence[tuple[int, float, float]]) -> tuple[int, float, float]:
-    """Samples, rows and seconds in all, of blocks with samples, seconds and rows a sample."""
-    return sum(n for n, _, _ in timed), sum(n * rows for n, _, rows in timed), sum(seconds for _, seconds, _ in timed)
 
 
 def _free(folder: Path) -> int:
