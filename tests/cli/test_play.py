@@ -53,6 +53,19 @@ def test_without_gradio_the_extra_is_named(capsys: pytest.CaptureFixture[str], m
     assert "a page needs gradio: pip install 'zigzag-diffusion[play]'" in refused(capsys, "--port", "0")
 
 
+def test_a_proxy_is_no_way_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    from urllib.request import proxy_bypass_environment
+
+    from zigzag.cli.play import _unproxied
+
+    monkeypatch.setenv("http_proxy", "http://elsewhere:3128")
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("no_proxy", _unproxied("10.0.0.1"))
+    assert all(proxy_bypass_environment(host) for host in ("127.0.0.1", "localhost", "10.0.0.1", "example.org"))
+    assert not proxy_bypass_environment("example.com")
+
+
 def test_nothing_but_the_command_imports_gradio() -> None:
     importlib.import_module("zigzag.cli.play")
     assert "gradio" not in sys.modules

@@ -101,12 +101,26 @@ def test_nothing_was_asked_of_another_machine_and_nothing_failed(served: Served)
     assert problems(served.page) == []
 
 
+def test_a_page_that_is_left_stops_its_walk(served: Served) -> None:
+    page = served.page
+    gradio_page.open_page(page, served.address)
+    page.fill("#field-method_rounds input, #field-method_rounds textarea", "2000")
+    page.click("#draw")
+    page.until("document.querySelector('#status').innerText.includes('Z-Sampling (rounds 2000): ')")
+    gradio_page.open_page(page, served.address)  # which would wait for the other, as one walk runs at a time
+    page.click("#stop")
+    page.until(f"{STATUS} === 'Nothing of this page is drawn now.'")
+    page.click("#draw")
+    page.until(f"{STATUS} === 'Done.'", seconds=20)
+
+
 def test_ctrl_c_ends_it_in_one_line(served: Served) -> None:
     """In the middle of a walk too."""
     page, server = served.page, served.server
     assert len([*served.folder.rglob("*.png")]) > 2
-    page.fill("#field-method_warmup input, #field-method_warmup textarea", "1")
+    page.fill("#field-method_rounds input, #field-method_rounds textarea", "2000")
     page.click("#draw")
+    page.until("document.querySelector('#status').innerText.includes('Z-Sampling (rounds 2000): ')")
     server.send_signal(signal.SIGINT)
     error = server.communicate(timeout=30)[1]
     assert server.returncode == 130

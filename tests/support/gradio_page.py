@@ -60,6 +60,7 @@ def served(*words: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], s
 def open_page(page: Tab, address: str) -> None:
     """Opens the page, and waits until it listens: it then keeps a connection, by which the server knows of it."""
     page.look(1280, 1400)
+    page.events.clear()
     page.open(address)
     page.until("!!document.querySelector('#draw')")
     end = time.monotonic() + 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import sys
 from copy import copy
 from importlib import import_module
 from tempfile import TemporaryDirectory
@@ -19,7 +20,7 @@ from zigzag.zoo.learned import MODELS
 
 __all__ = ["add"]
 
-LOOPBACK = "127.0.0.1"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def add(commands: Commands) -> None:
@@ -37,7 +38,7 @@ def add(commands: Commands) -> None:
     page.add_argument("--port", type=int, default=7860, help="the port to listen on; 0 is any that is free")
     page.add_argument(
         "--host",
-        default=LOOPBACK,
+        default=LOOPBACK[0],
         help="the address to listen on. Any but this machine's own lets whoever reaches it run the model, without a "
         "password: a decision of yours",
     )
@@ -50,9 +51,13 @@ def _play(args: argparse.Namespace) -> None:
     form, prompt = fields_of(given, settings), (given.prompt or module.PROMPTS)[0]
     port = _free(args.host, args.port)
     with TemporaryDirectory(prefix="zigzag-play-") as folder:
-        # Before gradio is imported, which reads these once: where pictures lie until the page is closed, and that
-        # nobody is told of it.
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder}
+        # Before gradio is imported, which reads these once: where pictures lie until the page is closed, that nobody is
+        # told of it, and that it asks itself whether it runs by no way round.
+        os.environ |= {
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "GRADIO_TEMP_DIR": folder,
+            "no_proxy": _unproxied(args.host),
+        }
         require("gradio", "a page needs gradio", "play")
         require("matplotlib", "the traces of a page need matplotlib", "play")
         made: Any = import_module("zigzag.cli.play_page")
@@ -64,7 +69,10 @@ def _play(args: argparse.Namespace) -> None:
                 prevent_thread_lock=True, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False,
                 run_history=False, footer_links=[], theme=made.THEME, css=made.CSS,
             )  # fmt: skip
-            print(f"zigzag play: http://{args.host}:{port} (Ctrl-C ends it)", flush=True)
+            shown = f"[{args.host}]" if ":" in args.host else args.host
+            print(f"zigzag play: http://{shown}:{port} (Ctrl-C ends it)", flush=True)
+            if args.host not in LOOPBACK:
+                print("zigzag play: whoever reaches this address may run the model", file=sys.stderr, flush=True)
             Event().wait()
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the page is closed") from None
@@ -94,10 +102,16 @@ def _free(host: str, port: int) -> int:
         raise ValueError(f"port {port} of {host} is not to be had ({error.strerror}): pass another --port") from None
 
 
-def _known(model: str) -> str:
-    """What a prompt may be."""
+def _unproxied(host: str) -> str:
+    """The hosts that are reached without a proxy: those that the user says, and this one."""
+    said = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    return ",".join([*filter(None, [said]), *LOOPBACK, host])
+
+
+def _known(model: str) -> str | None:
+    """What a prompt may be, of a model that does not take any."""
     if model not in MODELS:
-        return "a text"
+        return None
     from zigzag.zoo.shapes import WORDS
 
     return f"of these words: {', '.join(WORDS)}"

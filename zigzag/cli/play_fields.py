@@ -129,7 +129,9 @@ def _field(
         kind, value = "flag", bool(value)
     elif action.type in (int, float):
         kind = "integer" if action.type is int else "number"
-    text = re.sub(r" \(default: .*\)$|; \S+$", "", action.help or "") if name != "method" else action.help or ""
+    text = action.help or ""
+    if not optional or default:  # what it is by default stands in the field
+        text = re.sub(r" \(default: .*\)$|; \S+$", "", text)
     label = option_of(action).removeprefix("--").replace("-", " ")
     return Field(name, label, text, kind, value, optional, CHOICES.get(name, ()), default or {})
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from threading import Event
 from typing import Any, Final
@@ -12,6 +13,7 @@ import gradio as gr
 from zigzag.cli.play_fields import Field
 from zigzag.cli.play_run import Stopped, ask, draw
 from zigzag.support.commands import FAULTS, one_line
+from zigzag.zoo.learned import MODELS
 
 __all__ = ["CSS", "THEME", "page", "stop_all"]
 
@@ -26,11 +28,58 @@ CSS: Final = """
 .zz-status.zz-error { border-color: #c0392b; }
 .zz-path { font-family: ui-monospace, monospace; font-size: .72rem; line-height: 1.05; margin: 0;
   padding-bottom: .5rem; max-height: 22rem; overflow: auto; }
-.zz-picture img { image-rendering: pixelated; }
+.zz-picture { min-height: 14rem; }
+.zz-pixels img { image-rendering: pixelated; }
 """
 SLIDERS: Final = {"strong": (0, 20, 0.1), "weak": (-10, 20, 0.1), "steps": (1, 100, 1)}
 
-_walks: dict[str | None, Event] = {}
+_walks: dict[str | None, Event] = {}  # by page: what stops its walk
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What of a page is read and written: pictures are an image with what is said of it."""
+
+    prompt: Any
+    go: Any
+    halt: Any
+    inputs: dict[str, Any]
+    status: Any
+    pictures: tuple[tuple[Any, Any], tuple[Any, Any]]
+    figure: Any
+    below: Any
+    path: Any
+    command: Any
+
+
+def page(model: Any, settings: Any, form: Sequence[Field], prompt: str, known: str | None) -> Any:
+    """The page, not yet served.
+
+    Args:
+        model: as loaded. settings: with which it was. form: the fields. prompt: at first. known: what a prompt may be,
+            of a model that does not take any.
+    """
+    with gr.Blocks(title=f"zigzag play: {settings.model}", analytics_enabled=False, fill_width=True) as blocks:
+        at = _layout(settings, form, prompt, known)
+        asks: dict[str, Any] = {
+            "fn": _drawing(at, model, settings, form),
+            "inputs": [at.prompt, *at.inputs.values()],
+            "outputs": [*at.pictures[0], *at.pictures[1], at.figure, at.below, at.path, at.command, at.status],
+            "concurrency_limit": 1,
+            "show_progress_on": [at.status],
+            "api_visibility": "private",
+        }
+        at.go.click(**asks)
+        at.prompt.submit(**asks)
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        at.halt.click(_stop, None, at.status, queue=False, **quiet)
+        method = at.inputs["method"]
+        method.change(
+            lambda name: [gr.update(visible=field.of(name), **_hint(field, name)) for field in form],
+            method, list(at.inputs.values()), **quiet,
+        )  # fmt: skip
+        blocks.unload(_leave)
+    return blocks
 
 
 def stop_all() -> None:
@@ -39,80 +88,65 @@ def stop_all() -> None:
         stop.set()
 
 
-def page(model: Any, settings: Any, form: Sequence[Field], prompt: str, known: str) -> Any:
-    """The page, not yet served.
+def _leave(request: gr.Request) -> None:
+    if request.session_hash in _walks:
+        _walks[request.session_hash].set()
 
-    Args:
-        model: as loaded. settings: with which it was. form: the fields. prompt: at first. known: what a prompt may be.
-    """
-    with gr.Blocks(title=f"zigzag play: {settings.model}", analytics_enabled=False, fill_width=True) as blocks:
-        gr.Markdown(f"# zigzag play\nStandard sampling and a zigzag from one noise, by `{settings.model}`.")
-        with gr.Row():
-            with gr.Column(scale=2, min_width=320):
-                asked_for = gr.Textbox(prompt, label="prompt", info=known, lines=2, elem_id="prompt")
-                with gr.Row():
-                    go = gr.Button("Draw", variant="primary", elem_id="draw")
-                    halt = gr.Button("Stop", elem_id="stop")
-                inputs = _inputs(form)
-            with gr.Column(scale=3, min_width=320):
-                status = gr.HTML(_status("Nothing is drawn yet."), elem_id="status")
-                with gr.Row():
-                    left, right = _picture("standard"), _picture("zigzag")
-                figure = gr.Plot(show_label=False, elem_id="plot", visible=False)
-                with gr.Column(visible=False) as below:
-                    with gr.Accordion("the path: noise at the top, data at the bottom"):
-                        path = gr.HTML("", elem_id="path")
-                    command = gr.Code(
-                        label="the same on the command line", language="shell", interactive=False, wrap_lines=True,
-                        show_line_numbers=False, lines=1, elem_id="command",
-                    )  # fmt: skip
 
-        def on_draw(request: gr.Request, progress: Any = gr.Progress(), *values: Any) -> Iterator[dict[Any, Any]]:  # noqa: B008
-            stop = _walks[request.session_hash] = Event()
-            shown = {image: None for image, _ in (left, right)} | {said: "" for _, said in (left, right)}
-            yield {**shown, figure: gr.Plot(None, visible=False), below: gr.Column(visible=False), status: _status("…")}
-            drawn = 0
-            try:
-                typed = dict(zip((field.name for field in form), values[1:], strict=True))
-                what = ask(typed, form, values[0], settings)
-                drawing = f'<pre class="zz-path">{escape(what.path)}</pre>'
-                yield {path: drawing, command: what.command, below: gr.Column(visible=True)}
-                for (image, said), picture in zip((left, right), draw(model, what, stop, progress), strict=False):
-                    drawn += 1
-                    plotted = gr.Plot(picture.figure, visible=picture.figure is not None)
-                    yield {image: picture.image, said: _said(picture.title, picture.said), figure: plotted}
-            except Stopped:
-                yield {status: _status(f"Stopped: {drawn} of 2 pictures are there.")}
-            except FAULTS as error:
-                yield {status: _status(one_line(error), wrong=True), below: gr.Column(visible=drawn > 0)}
-            else:
-                yield {status: _status("Done.")}
-            finally:
-                _walks.pop(request.session_hash, None)
+def _stop(request: gr.Request) -> Any:
+    _leave(request)
+    return gr.skip() if request.session_hash in _walks else _status("Nothing of this page is drawn now.")
 
-        def on_stop(request: gr.Request) -> None:
-            if request.session_hash in _walks:
-                _walks[request.session_hash].set()
 
-        def on_method(method: str) -> list[Any]:
-            return [gr.update(visible=f.of(method), **_hint(f, method)) for f in form]
+def _drawing(at: _Parts, model: Any, settings: Any, form: Sequence[Field]) -> Callable[..., Iterator[dict[Any, Any]]]:
+    """What Draw does: it gives what is to be shown, as it comes."""
 
-        outputs = [*left, *right, figure, path, command, below, status]
-        given = [asked_for, *(inputs[field.name] for field in form)]
-        asks = {
-            "fn": on_draw,
-            "inputs": given,
-            "outputs": outputs,
-            "concurrency_limit": 1,
-            "show_progress_on": [status],
-        }
-        go.click(**asks, api_visibility="private")
-        asked_for.submit(**asks, api_visibility="private")
-        halt.click(on_stop, queue=False, api_visibility="private")
-        fields = list(inputs.values())
-        inputs["method"].change(on_method, inputs["method"], fields, show_progress="hidden", api_visibility="private")
-        blocks.unload(on_stop)
-    return blocks
+    def drawing(request: gr.Request, progress: Any = gr.Progress(), *given: Any) -> Iterator[dict[Any, Any]]:  # noqa: B008
+        stop = _walks[request.session_hash] = Event()
+        empty = {part: None for picture in at.pictures for part in picture}
+        yield {**empty, at.figure: gr.Plot(visible=False), at.below: gr.Column(visible=False), at.status: _status("…")}
+        prompt, values, done = given[0], dict(zip((f.name for f in form), given[1:], strict=True)), 0
+        try:
+            what = ask(values, form, prompt, settings)
+            path = f'<pre class="zz-path">{escape(what.path)}</pre>'
+            yield {at.path: path, at.command: what.command, at.below: gr.Column(visible=True)}
+            for (image, said), picture in zip(at.pictures, draw(model, what, stop, progress), strict=False):
+                done += 1
+                figure = gr.Plot(picture.figure, visible=picture.figure is not None)
+                yield {image: picture.image, said: _said(picture.title, picture.said), at.figure: figure}
+            yield {at.status: _status("Done.")}
+        except Stopped:
+            yield {at.status: _status(f"Stopped: {done} of {len(what.jobs)} pictures are there.")}
+        except FAULTS as error:
+            yield {at.status: _status(one_line(error), wrong=True), at.below: gr.Column(visible=done > 0)}
+        finally:
+            _walks.pop(request.session_hash, None)
+
+    return drawing
+
+
+def _layout(settings: Any, form: Sequence[Field], prompt: str, known: str | None) -> _Parts:
+    gr.Markdown(f"# zigzag play\nStandard sampling and a zigzag from one noise, by `{settings.model}`.")
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            text = gr.Textbox(prompt, label="prompt", info=known, lines=2, elem_id="prompt")
+            with gr.Row():
+                go = gr.Button("Draw", variant="primary", elem_id="draw")
+                halt = gr.Button("Stop", elem_id="stop")
+            inputs = _inputs(form)
+        with gr.Column(scale=3, min_width=320):
+            status = gr.HTML(_status("Nothing is drawn yet."), elem_id="status")
+            with gr.Row():
+                left, right = (_picture(title, settings.model in MODELS) for title in ("standard", "zigzag"))
+            figure = gr.Plot(show_label=False, elem_id="plot", visible=False)
+            with gr.Column(visible=False) as below:
+                with gr.Accordion("the path: noise at the top, data at the bottom"):
+                    path = gr.HTML("", elem_id="path")
+                command = gr.Code(
+                    label="the same on the command line", language="shell", interactive=False, wrap_lines=True,
+                    show_line_numbers=False, lines=1, elem_id="command",
+                )  # fmt: skip
+    return _Parts(text, go, halt, inputs, status, (left, right), figure, below, path, command)
 
 
 def _inputs(form: Sequence[Field]) -> dict[str, Any]:
@@ -126,10 +160,11 @@ def _inputs(form: Sequence[Field]) -> dict[str, Any]:
                 for field in fields[begin : begin + 2]:
                     made[field.name] = _component(field, method)
 
-    add([field for field in form if not field.default and not field.optional])
+    first = [field for field in form if not field.default and (not field.optional or field.name in SLIDERS)]
+    add(first)
     with gr.Accordion("options of the method"):
         add([field for field in form if field.default])
-    if rest := [field for field in form if not field.default and field.optional]:
+    if rest := [field for field in form if not field.default and field not in first]:
         with gr.Accordion("more", open=False):
             add(rest)
     return {field.name: made[field.name] for field in form}
@@ -158,11 +193,11 @@ def _hint(field: Field, method: str) -> dict[str, str]:
     return {"placeholder": field.default.get(method, "not given")}
 
 
-def _picture(title: str) -> tuple[Any, Any]:
+def _picture(title: str, pixels: bool) -> tuple[Any, Any]:
     with gr.Column(min_width=200):
         image = gr.Image(
             label=title, format="png", interactive=False, buttons=["download"], elem_id=f"image-{title}",
-            elem_classes="zz-picture",
+            elem_classes=["zz-picture", *(["zz-pixels"] if pixels else [])],
         )  # fmt: skip
         return image, gr.HTML("", elem_id=f"said-{title}")
 
