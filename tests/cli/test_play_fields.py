@@ -59,6 +59,7 @@ def test_every_setting_and_every_option_of_a_method_is_a_field_once(words: tuple
         ("--method", "z", "--released", "--steps", "9"),
         ("--method", "z2", "--warmup", "2", "--solver", "dpm:order=2,sde", "--seed", "-7", "--weak=-1.5"),
         (*PIPELINE, "--method", "implicit", "--scheduler", "ddim", "--image-size", "64", "--negative-prompt", "a -b=c"),
+        (*PIPELINE, "--weak-guidance", "1", "--weak-prompt", ""),
         (*PIPELINE, "--weak-guidance", "1", "--adapter", "style=a place", "--weak-adapter", "style=-1.5"),
     ],
 )

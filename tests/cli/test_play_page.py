@@ -19,7 +19,7 @@ from support.play import problems, requested
 
 pytestmark = pytest.mark.skipif(chromium.found() is None, reason="needs a Chromium")
 
-WORDS = ("--model", "shapes-dit", "--steps", "4", "--rounds", "1")
+WORDS = ("--model", "shapes-dit", "--steps", "4", "--rounds", "1", "--strong", "21")  # beyond the slider as it is else
 DRAWN = "[...document.querySelectorAll('.zz-picture img')].filter(e => e.naturalWidth === 256).length"
 STATUS = "document.querySelector('#status').innerText.trim()"
 
@@ -55,7 +55,9 @@ def test_the_first_pictures(served: Served) -> None:
     assert page.until("!!document.querySelector('#plot img')")
     assert text(page, "#path").splitlines()[0].strip() == "0 -> 1  ╲╱╲"
     command = shlex.split(" ".join(text(page, "#command .cm-content").split("\n")))
-    assert command[:2] == ["zigzag", "generate"] and {"--method=z", "--steps=4", "--seed=42"} <= {*command}
+    assert command[:2] == ["zigzag", "generate"] and {"--method=z", "--steps=4", "--seed=42", "--strong=21.0"} <= {
+        *command
+    }
 
 
 def test_an_error_is_said_in_words(served: Served) -> None:

@@ -125,6 +125,8 @@ def _field(
         kind = "choice"
     elif isinstance(value, tuple):
         kind, value = "list", " ".join(value)
+    elif value == "":
+        value = EMPTY
     elif action.const is True:
         kind, value = "flag", bool(value)
     elif action.type in (int, float):

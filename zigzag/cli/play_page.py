@@ -182,7 +182,7 @@ def _component(field: Field, method: str) -> Any:
         return gr.Textbox(**{**given, "value": "" if field.value is None else str(field.value)}, **_hint(field, method))
     if field.name in SLIDERS:
         low, high, step = SLIDERS[field.name]
-        return gr.Slider(low, high, step=step, **given)
+        return gr.Slider(min(low, field.value), max(high, field.value), step=step, **given)
     return gr.Number(precision=0 if field.kind == "integer" else None, **given)
 
 
