@@ -57,8 +57,7 @@ def test_lora_weights(method: Any, tiny: Tiny) -> None:
         assert not torch.equal(adapted, bare)
         assert torch.equal(case.run(), before)
     finally:
-        case.model.enable_adapters()
-        case.model.delete_adapters("default")
+        case.model.unload_lora()  # of the wrapped layers too: other tests have the same network
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)

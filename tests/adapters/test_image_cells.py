@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 pytest.importorskip("PIL")
-from zigzag import Standard
+from zigzag import Method, Standard
 from zigzag.evaluation import image_cells
 from zigzag.evaluation.beds import PipelineBed, Shown
 from zigzag.evaluation.image_cells import Damaged, ImageCell
@@ -24,10 +24,20 @@ from zigzag.evaluation.samplers import Sampler
 Drawn = Callable[[ImageCell, Any, Any], tuple[torch.Tensor, int]]
 
 
-def cell(folder: Path, size: int = 16) -> ImageCell:
+def cell(folder: Path, size: int = 16, method: Method = Standard()) -> ImageCell:  # noqa: B008 (it is frozen)
     shown = Shown("owner/name", size, "float32", "keep", "cpu")
     one = PipelineBed(shown, [Prompt("a dog"), Prompt("a cat")], [0], folder, (), batch=2)
-    return one.cells(Sampler(Standard(), 2, 3.0))[0]
+    return one.cells(Sampler(method, 2, 3.0))[0]
+
+
+class Plain(Standard):
+    """Standard sampling by another name."""
+
+
+def test_methods_that_differ_in_name_alone_share_their_images(tmp_path: Path) -> None:
+    one, twin = cell(tmp_path), cell(tmp_path, method=Plain())
+    assert repr(one.sampler.method) != repr(twin.sampler.method)
+    assert (one.digest, one.stem, one.images) == (twin.digest, twin.stem, twin.images)
 
 
 @pytest.fixture

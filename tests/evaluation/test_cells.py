@@ -20,6 +20,7 @@ from zigzag.evaluation.engines import run
 from zigzag.evaluation.evaluation import Evaluation, Trial
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.verdict_cells import LearnedWorker, VerdictCell
+from zigzag.moves import Move
 from zigzag.zoo import learned
 
 PLAIN = Sampler(Standard(), 2, 2.0)
@@ -82,6 +83,21 @@ def test_cells_are_named_by_what_they_depend_on(tmp_path: Path) -> None:
     for other in (block._replace(seed=5), block._replace(start=2), block._replace(prompts=("a circle",))):
         assert replace(cells[0], block=other).digest != cells[0].digest
     assert hashed({"a": 1, "b": 2}) == hashed({"b": 2, "a": 1}) != hashed({"a": 1, "b": 3})
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Z-Sampling by another name."""
+
+    def path(self, steps: int) -> tuple[Move, ...]:
+        return tuple(ZSampling().path(steps))
+
+
+def test_methods_that_differ_in_name_alone_share_their_cells(tmp_path: Path) -> None:
+    evaluation, twin = Evaluation(moody(), tmp_path), replace(ZIGZAG, method=Twin())
+    results = evaluation.run([ZIGZAG, twin], [TRIAL])
+    assert results[ZIGZAG].verdicts == results[twin].verdicts and len(results[twin].verdicts) == TRIAL.prompts
+    assert len(list((tmp_path / "verdicts").iterdir())) == 6
 
 
 def test_the_cost_is_the_rows_that_run(tmp_path: Path) -> None:

@@ -115,9 +115,8 @@ class ImageCell:
 
     @cached_property
     def stem(self) -> str:
-        """The name of its files."""
-        kind = slug(label(self.sampler.method, options=False).replace("²", "2"))
-        return f"{slug(self.prompts[0].text)}-{kind}-{self.sampler.steps}-{self.digest[:12]}"
+        """The name of its files: not of the method, for methods that differ in name alone share them."""
+        return f"{slug(self.prompts[0].text)}-{self.sampler.steps}-{self.digest[:12]}"
 
     @property
     def sidecar(self) -> Path:

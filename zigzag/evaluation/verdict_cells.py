@@ -100,10 +100,9 @@ class VerdictCell:
 
     @cached_property
     def stem(self) -> str:
-        """The name of its files."""
-        kind = label(self.sampler.method, options=False).lower().replace("²", "2").replace(" ", "-")
+        """The name of its files: not of the method, for methods that differ in name alone share them."""
         place = f"{self.block.category.replace(' ', '-')}-{self.block.start}"
-        return f"{self.head['model']}-{kind}-{self.sampler.steps}-{place}-{self.digest[:12]}"
+        return f"{self.head['model']}-{self.sampler.steps}-{place}-{self.digest[:12]}"
 
     @property
     def path(self) -> Path:
