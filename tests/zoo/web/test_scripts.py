@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -32,6 +33,15 @@ def test_a_seed_is_the_noise_that_it_is_in_torch(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for z in drawn:
         torch.testing.assert_close(torch.tensor(z), torch.randn(1, 3072, generator=generator)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("heights", [[50.0], [50.0, 51.0, 49.0], [100.0, 20.0, 99.0], [7.0, 7.0, 7.0]], ids=str)
+def test_names_behind_lines_that_meet_stand_apart_in_the_same_order(heights: list[float]) -> None:
+    placed = node.run(("plot.js",), "(heights) => apart(heights)", heights)
+    ranked = sorted(range(len(heights)), key=lambda k: (heights[k], k))
+    assert all(placed[below] - placed[above] >= 12 - 1e-9 for above, below in pairwise(ranked))
+    assert sum(placed) == pytest.approx(sum(heights))
+    assert node.run(("plot.js",), "(heights) => apart(heights)", [10.0, 60.0]) == [10, 60]
 
 
 WALKS = """async (solvers) => {

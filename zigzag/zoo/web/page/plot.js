@@ -29,7 +29,24 @@ function plot(records, T) {
   const high = Math.max(low + 1, Math.ceil(Math.max(...powers)));
   const left = (knot) => 40 + (knot * 320) / Math.max(1, T - 1);
   const down = (power) => 12 + ((high - power) * 155) / (high - low);
-  svg.replaceChildren(...axes(T, low, high, left, down), ...series.map(({ name, at }) => line(name, at, left, down)));
+  const lines = series
+    .filter(({ at }) => at.length)
+    .map(({ name, at }) => ({ name, places: at.map(([knot, value]) => [left(knot), down(Math.log10(value))]) }));
+  const ends = lines.map(({ places }) => places.reduce((one, other) => (other[0] >= one[0] ? other : one)));
+  const heights = apart(ends.map(([, y]) => y));
+  const drawn = lines.map(({ name, places }, k) => line(name, places, [ends[k][0], heights[k]]));
+  svg.replaceChildren(...axes(T, low, high, left, down), ...drawn);
+}
+
+/** Where names stand that belong to these heights: in the same order, about the same middle, no two on one another. */
+function apart(heights, least = 12) {
+  const order = heights.map((_, k) => k).sort((one, other) => heights[one] - heights[other]);
+  const placed = [...heights];
+  order.slice(1).forEach((k, n) => {
+    placed[k] = Math.max(placed[k], placed[order[n]] + least);
+  });
+  const shift = placed.reduce((sum, y, k) => sum + y - heights[k], 0) / heights.length;
+  return placed.map((y) => y - shift);
 }
 
 function axes(T, low, high, left, down) {
@@ -45,17 +62,13 @@ function axes(T, low, high, left, down) {
   return made;
 }
 
-/** A line with a dot at each of its points, and its name behind the last. */
-function line(name, at, left, down) {
+/** A line with a dot at each of its points, and its name behind `end`. */
+function line(name, places, [x, y]) {
   const group = element("g", { class: name });
-  const places = at.map(([knot, value]) => [left(knot), down(Math.log10(value))]);
   const points = places.map((place) => place.map((k) => k.toFixed(1)).join(",")).join(" ");
   group.append(element("polyline", { points }));
   for (const [cx, cy] of places) group.append(element("circle", { cx, cy, r: 2.2 }));
-  if (at.length) {
-    const last = places.reduce((one, other) => (other[0] >= one[0] ? other : one));
-    group.append(element("text", { x: last[0] + 6, y: last[1] + 4 }, SERIES[name]));
-  }
+  group.append(element("text", { x: x + 6, y: y + 4 }, SERIES[name]));
   return group;
 }
 
