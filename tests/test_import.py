@@ -28,7 +28,8 @@ def test_import_adds_less_than_a_tenth_of_a_second_to_torch() -> None:
 
 
 def seconds_over_torch() -> float:
-    command = [sys.executable, "-X", "importtime", "-c", "import torch, zigzag"]
+    # A pass of the collector over all of torch's objects is in the time of whichever module it falls into.
+    command = [sys.executable, "-X", "importtime", "-c", "import gc; gc.disable(); import torch, zigzag"]
     report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     for line in report.splitlines():
         _, cumulative, module = line.removeprefix("import time:").split("|")
