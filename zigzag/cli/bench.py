@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,10 +153,8 @@ def _learned(args: argparse.Namespace) -> Bed:
     if args.batch != 1:
         raise ValueError(f"batch means nothing to {args.model}, whose batches are always the same")
     check_device(args.device, "--device cpu")
-    worker = LearnedWorker(args.model, device=args.device)
-    model = worker.load()
-    trials = [Trial(int(args.prompts), seed) for seed in args.seed]
-    return LearnedBed(Evaluation(model, args.out, replace(worker, held=model)), trials)
+    evaluation = Evaluation.of(LearnedWorker(args.model, device=args.device), args.out)
+    return LearnedBed(evaluation, [Trial(int(args.prompts), seed) for seed in args.seed])
 
 
 def _pipeline(args: argparse.Namespace) -> Bed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from zigzag.cli.options import BEST, Commands, Help, rule, take_best_scale
@@ -84,10 +83,9 @@ def _eval(args: argparse.Namespace) -> None:
     methods = [parse_method(text, args.steps) for text in dict.fromkeys(args.methods)]
     check_device(args.device, "--device cpu")
     solver = _solver(args.solver)
-    worker = LearnedWorker(args.model, args.weights, args.device)
-    model = worker.load()
-    every = lines(methods, args.steps, args.strong, args.weak, solver, model.solver, args.weak_prompt)
-    evaluation = Evaluation(model, args.out, replace(worker, held=model))
+    evaluation = Evaluation.of(LearnedWorker(args.model, args.weights, args.device), args.out)
+    own = evaluation.model.solver
+    every = lines(methods, args.steps, args.strong, args.weak, solver, own, args.weak_prompt)
     scales = f"strong {_said(args.strong)}, weak {_said(args.weak)}"
     scales += "" if args.weak_prompt is None else f" of {args.weak_prompt!r}"
     title = f"{args.model}, {args.steps} steps, {solver_label(solver)}, {scales}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final, NamedTuple, Protocol
 
-from zigzag.evaluation.cells import Cell
+from zigzag.evaluation.cells import Cell, each_once
 from zigzag.evaluation.compare import Line, lines
 from zigzag.evaluation.engines import complete
 from zigzag.evaluation.samplers import Sampler
@@ -169,8 +169,7 @@ def effective(every: Sequence[Line], known: Mapping[Sampler, float | None]) -> l
         if beta is None:
             found.append(line)
             continue
-        plain = replace(line.sampler, method=Standard(), weak_prompt=None, weak_fn=None)
-        other = replace(plain, strong=round(_number(line.sampler) + beta, 2))
+        other = replace(line.sampler.plain, strong=round(_number(line.sampler) + beta, 2))
         standard = line.against[:1] if line.against and isinstance(line.against[0].method, Standard) else ()
         name = f"  CFG at the effective scale of {line.label}"
         there = any(other == line.sampler for line in (*every, *found))
@@ -229,24 +228,20 @@ def measure(
 
 
 def _complete(bed: Bed, every: Sequence[Line], do: Callable[[Sequence[Cell]], object]) -> None:
-    cells = _each_once(cell for line in every for cell in bed.cells(line.sampler))
+    cells = each_once(cell for line in every for cell in bed.cells(line.sampler))
     if left := [cell for cell in cells if not cell.done()]:
         bed.prepare(left)
     _run(cells, do)
 
 
 def _score(bed: Bed, every: Sequence[Line], do: Callable[[Sequence[Cell]], object]) -> None:
-    _run(_each_once(cell for line in every for cell in bed.scoring(bed.cells(line.sampler))), do)
+    _run(each_once(cell for line in every for cell in bed.scoring(bed.cells(line.sampler))), do)
 
 
 def _run(cells: Sequence[Cell], do: Callable[[Sequence[Cell]], object]) -> None:
     do(cells)  # which may have to meet others, even where nothing is left
     if left := [cell for cell in cells if not cell.done()]:
         raise Unfinished(f"{len(left)} of {len(cells)} cells are not done, the first of {left[0].about}")
-
-
-def _each_once(cells: Iterable[Cell]) -> list[Cell]:
-    return list({cell.digest: cell for cell in cells}.values())
 
 
 def _outcome(bed: Bed, sampler: Sampler) -> Outcome:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["Cell", "Loaded", "Worker", "digest", "hashed"]
+import torch
+
+__all__ = ["AnyCell", "Cell", "Loaded", "Worker", "clock_of", "decided", "digest", "each_once", "hashed"]
 
 ROOMS = ("images", "verdicts")  # of an evaluation's folder: what a rerun reproduces
 
@@ -58,6 +61,9 @@ class Cell(Protocol):
         ...
 
 
+AnyCell = TypeVar("AnyCell", bound=Cell)
+
+
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """A worker of a model that is there already, and that travels whole to where it is needed."""
@@ -72,6 +78,22 @@ class Loaded:
 def hashed(content: Any) -> str:
     """The SHA-256 of what JSON takes, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def decided(content: Mapping[str, Any]) -> str:
+    """The hash of what a file says that it depends on, but for "sampler", the names, on which nothing depends."""
+    return hashed({key: value for key, value in content.items() if key != "sampler"})
+
+
+def each_once(cells: Iterable[AnyCell]) -> list[AnyCell]:
+    """The cells, those with one result once."""
+    return list({cell.digest: cell for cell in cells}.values())
+
+
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """What times cells: on a CPU the processor, whose time other processes do not lengthen; a GPU's work is not in
+    that, and has the clock on the wall."""
+    return time.process_time if device.type == "cpu" else time.perf_counter
 
 
 def digest(folder: Path) -> str:

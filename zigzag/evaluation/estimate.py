@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from zigzag.evaluation.bench import Bed, Plan, betas, effective, first_lines, has_effective
 from zigzag.evaluation.cells import Cell
-from zigzag.methods import Standard
 
 __all__ = ["estimate"]
 
@@ -25,8 +23,8 @@ def estimate(bed: Bed, plan: Plan) -> str:
     if "effective" in plan.baselines:
         known = betas(bed, every)
         for line in (line for line in every if has_effective(line.sampler) and line.sampler not in known):
-            plain = replace(line.sampler, method=Standard(), weak_prompt=None, weak_fn=None)
-            waiting.append((f"  CFG at the effective scale of {line.label}, not known yet", bed.cells(plain)))
+            label = f"  CFG at the effective scale of {line.label}, not known yet"
+            waiting.append((label, bed.cells(line.sampler.plain)))
         every = effective(every, known)
     done = {cell.digest for line in every for cell in bed.cells(line.sampler) if cell.done()}
     entries = [

@@ -6,7 +6,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ import torch
 
 from zigzag.evaluation import verdicts
 from zigzag.evaluation.accuracy import batches
-from zigzag.evaluation.cells import Loaded, Worker
+from zigzag.evaluation.cells import Loaded, Worker, each_once
 from zigzag.evaluation.engines import Shard, complete, left_of
 from zigzag.evaluation.keys import decides, names
 from zigzag.evaluation.samplers import Sampler
-from zigzag.evaluation.verdict_cells import Block, VerdictCell
+from zigzag.evaluation.verdict_cells import Block, LearnedWorker, VerdictCell
 from zigzag.evaluation.verdicts import Verdict
 from zigzag.support.files import check_writable
 from zigzag.zoo.learned import LearnedModel
@@ -86,6 +86,12 @@ class Evaluation:
                 stacklevel=2,
             )
 
+    @classmethod
+    def of(cls, worker: LearnedWorker, folder: Path) -> Evaluation:
+        """That of the model that a worker loads, once for this process; raises as `LearnedWorker.load`."""
+        model = worker.load()
+        return cls(model, folder, replace(worker, held=model))
+
     def run(
         self, samplers: Iterable[Sampler], trials: Sequence[Trial], progress: bool = False, engine: str | None = None
     ) -> dict[Sampler, Result]:
@@ -124,7 +130,7 @@ class Evaluation:
     ) -> list[VerdictCell]:
         """Runs the cells of `cells`, each once; returns all of them. Raises as `run`."""
         # Samplers that differ in name alone share their files, and so their cells.
-        cells = list({cell.path: cell for every in planned.values() for cell in every}.values())
+        cells = each_once(cell for every in planned.values() for cell in every)
         if not all(cell.done() for cell in cells):
             self.prepare()
         complete(cells, engine, shard, progress)

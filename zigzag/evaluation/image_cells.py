@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from zigzag.adapters.diffusers.attach import attach
 from zigzag.adapters.diffusers.schedulers import solver_from_scheduler
-from zigzag.evaluation.cells import Worker, hashed
+from zigzag.evaluation.cells import Worker, clock_of, decided
 from zigzag.evaluation.named import label
 from zigzag.evaluation.pictures import pillow, to_picture, to_tensor
 from zigzag.evaluation.pipelines import first_order, load_pipeline, scale_of, silenced, size_of
@@ -111,7 +110,7 @@ class ImageCell:
     @cached_property
     def digest(self) -> str:
         """The hash of the head but for the names, on which nothing depends, and the block."""
-        return hashed({key: value for key, value in self.content.items() if key != "sampler"})
+        return decided(self.content)
 
     @cached_property
     def stem(self) -> str:
@@ -187,9 +186,7 @@ class ImageCell:
 
     def run(self, model: Any) -> None:
         """Samples the block, and writes its files, the record last."""
-        # On a CPU the processor's time, which other processes do not lengthen; a GPU's work is not in it.
-        on_cpu = torch.device(getattr(model, "device", "cpu")).type == "cpu"
-        clock: Callable[[], float] = time.process_time if on_cpu else time.perf_counter
+        clock = clock_of(torch.device(getattr(model, "device", "cpu")))
         trace, begin = Trace(), clock()
         images, rows = self._drawn(model, trace)
         pictures = [to_picture(image) for image in images]

@@ -54,7 +54,7 @@ class LearnedBed:
     def timed(self, cells: Sequence[Cell]) -> tuple[int, float, float]:
         """Samples, rows and seconds of what was timed."""
         own = [cell for cell in cells if isinstance(cell, VerdictCell)]
-        return total([(*cell.seconds(), cell.verdicts()[0].rows) for cell in own if cell.done()])
+        return total([(*cell.seconds(), found[0].rows) for cell in own if (found := cell.verdicts())])
 
     def scored(self, cells: Sequence[Cell]) -> list[Scored]:
         """The verdicts."""

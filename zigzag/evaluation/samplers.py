@@ -86,6 +86,11 @@ class Sampler:
         """Whether weak predictions are of another prompt or network, and so no scale of the same gap."""
         return self.weak_prompt is not None or self.weak_fn is not None
 
+    @property
+    def plain(self) -> Sampler:
+        """Standard sampling with the same steps and scales, and nothing else of it."""
+        return replace(self, method=Standard(), matched=None, error=0.0, weak_prompt=None, weak_fn=None)
+
     def guidance(self, solver: Solver) -> float | Guidance:
         """The strong guidance.
 
@@ -204,7 +209,7 @@ def baselines(
     """
     method, steps = sampler.method, sampler.steps
     count = rows or (lambda s: s.rows(own))
-    plain = replace(sampler, method=Standard(), matched=None, error=0.0, weak_prompt=None, weak_fn=None)
+    plain = sampler.plain
     found: dict[str, Sampler] = {}
     if isinstance(method, Standard) or not isinstance(method, Method):
         return found

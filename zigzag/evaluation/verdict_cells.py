@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from zigzag.evaluation import verdicts
 from zigzag.evaluation.accuracy import noise
-from zigzag.evaluation.cells import Worker, hashed
+from zigzag.evaluation.cells import Worker, clock_of, decided
 from zigzag.evaluation.named import label
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.verdicts import Verdict
@@ -96,7 +95,7 @@ class VerdictCell:
     @cached_property
     def digest(self) -> str:
         """The hash of the head but for the names, on which nothing depends, and the block."""
-        return hashed({key: value for key, value in self.first_line.items() if key != "sampler"})
+        return decided(self.first_line)
 
     @cached_property
     def stem(self) -> str:
@@ -155,8 +154,7 @@ class VerdictCell:
 
     def run(self, model: LearnedModel) -> None:
         """Samples and judges the block, and writes its files."""
-        # On a CPU the processor's time, which other processes do not lengthen; a GPU's work is not in it.
-        clock = time.process_time if model.device.type == "cpu" else time.perf_counter
+        clock = clock_of(model.device)
         begin = clock()
         found = self._judged(model)
         write_json(self.timings, (len(found), clock() - begin))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from zigzag.evaluation.cells import Cell
+from zigzag.evaluation.cells import Cell, each_once
 from zigzag.evaluation.engines.failures import Failed
 from zigzag.evaluation.engines.running import run
 from zigzag.evaluation.engines.shards import Shard, share
@@ -26,9 +26,10 @@ def complete(
         Failed: after the others are done, where cells failed every time.
         Exception: as `run`.
     """
-    mine = share(cells, shard)
-    with rows_bar(sum(cell.cost for cell in mine if not cell.done()), progress) as tick:
-        failures = run(cells, engine, shard, tick, each=each)
+    mine = share(each_once(cells), shard)
+    left = [cell for cell in mine if not cell.done()]
+    with rows_bar(sum(cell.cost for cell in left), progress) as tick:
+        failures = run(left, engine, tick=tick, each=each)
     if failures:
         raise Failed(failures, len(mine))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from zigzag.evaluation.cells import Cell, Worker
+from zigzag.evaluation.cells import Cell, Worker, each_once
 from zigzag.evaluation.engines.agenda import Agenda
 from zigzag.evaluation.engines.failures import Failure
 from zigzag.evaluation.engines.hand import Hand
@@ -59,8 +59,7 @@ def run(
         Refused: by a cell.
         OSError: where nothing more can be written.
     """
-    own = list({cell.digest: cell for cell in cells}.values())
-    left = [cell for cell in share(own, shard) if not cell.done()]
+    left = [cell for cell in share(each_once(cells), shard) if not cell.done()]
     if not left:
         return []
     with _hands(engine, len(left)) as hands:

@@ -7,17 +7,15 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import TypeVar
 
 import torch
 from torch.distributed.rendezvous import rendezvous
 
-from zigzag.evaluation.cells import Cell
+from zigzag.evaluation.cells import AnyCell
 
 __all__ = ["Shard", "shard_of", "share", "take_device", "wait_for_others"]
 
 Shard = tuple[int, int]  # k of n, counted from 0
-AnyCell = TypeVar("AnyCell", bound=Cell)
 
 # A name in the environment for k and one for n, as torchrun and srun document them, the first that is there counting.
 # SLURM_NTASKS is no n: a batch script has it too, in which there is one process whatever it says.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -71,9 +70,7 @@ def main() -> None:
     with ending(parser.prog, f"finished batches are kept in {args.out}, and the same command goes on after them"):
         if args.model == "shapes-dit" and (others := [name for name in names if name == "attention"]):
             raise ValueError(f"{others[0]} is a study of shapes-unet: name the others, for {args.model}")
-        worker = LearnedWorker(args.model, device=args.device)
-        model = worker.load()
-        evaluation = Evaluation(model, args.out, replace(worker, held=model))
+        evaluation = Evaluation.of(LearnedWorker(args.model, device=args.device), args.out)
         with sharing(args) as shard:
             _every(names, evaluation, args, shard)
 
