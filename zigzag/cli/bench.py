@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zigzag.cli.jobs import check_device, check_pipeline
+from zigzag.cli.jobs import check_device, check_pipeline, check_size
 from zigzag.cli.options import Commands, Help, add_by_model, take_by_model
 from zigzag.evaluation.engines import Failed, Shard, add_engine_options, complete, meet, sharing
 from zigzag.evaluation.named import METHODS, parse_method
@@ -164,8 +164,7 @@ def _pipeline(args: argparse.Namespace) -> Bed:
     if args.dry_run:
         args.device = "cpu"  # what is there to be done may be asked where it is not to be done
     check_pipeline(args)
-    if args.image_size < 8 or args.image_size % 8:
-        raise ValueError(f"image-size must be a positive multiple of 8, got {args.image_size}")
+    check_size(args.image_size)
     from zigzag.evaluation.beds import PipelineBed, Shown
 
     shown = Shown(args.model, args.image_size, args.dtype, args.scheduler, args.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import torch
 from zigzag.adapters.diffusers.attach import attach, models_of
 from zigzag.cli.drawing_cells import draw_all
 from zigzag.cli.generate_roles import check_roles, load_adapters, places, set_strengths, told, weak_of
-from zigzag.cli.jobs import Drawn, Job, check_pipeline, check_sampling, plan
+from zigzag.cli.jobs import Drawn, Job, check_pipeline, check_sampling, check_size, plan
 from zigzag.evaluation.engines import Shard
-from zigzag.evaluation.pipelines import files_of, first_order, load_pipeline, silenced
+from zigzag.evaluation.pipelines import files_of, load_pipeline, scheduled, silenced
 from zigzag.methods import Method
 from zigzag.trace import Trace
 
@@ -58,8 +58,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_sampling(self)
-        if self.image_size < 8 or self.image_size % 8:
-            raise ValueError(f"image-size must be a positive multiple of 8, got {self.image_size}")
+        check_size(self.image_size)
         check_pipeline(self)
         check_roles(self)
 
@@ -107,7 +106,7 @@ def load_model(settings: Settings, progress: bool = False) -> Any:
         OSError, ValueError: as `load_pipeline` and `load_adapters`.
     """
     with silenced(not progress):
-        pipe = load_pipeline(replace(settings, scheduler="keep"))  # each drawing has its own
+        pipe = load_pipeline(settings)
         load_adapters(pipe, settings)
     pipe.set_progress_bar_config(disable=not progress)
     return pipe
@@ -135,7 +134,7 @@ def draw(pipe: Any, job: Job, trace: Trace | None = None, tick: Callable[[], Non
     }
     set_strengths(pipe, s)
     try:
-        with scheduled(pipe, s):
+        with scheduled(pipe, s.scheduler, s.steps):
             config = _plain(dict(pipe.scheduler.config))
             with ticking(pipe, tick), attach(pipe, job.method, weak=weak_of(s), trace=trace) as run:
                 image = pipe(**call).images[0]
@@ -149,18 +148,6 @@ def draw(pipe: Any, job: Job, trace: Trace | None = None, tick: Callable[[], Non
 def verdict(said: Mapping[str, Any]) -> str:
     """Nothing: nobody here knows what such an image shows."""
     return ""
-
-
-@contextmanager
-def scheduled(pipe: Any, settings: Settings) -> Iterator[None]:
-    """While it draws, the pipeline has the scheduler that the settings ask for."""
-    own = pipe.scheduler
-    if settings.scheduler == "ddim":
-        pipe.scheduler = first_order(own, settings.steps)
-    try:
-        yield
-    finally:
-        pipe.scheduler = own
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from zigzag.adapters.diffusers.ways import Inversion, Reconstruction
 from zigzag.cli.invert_report import check_inverting, open_image, pictures, report_of, warned, write
 from zigzag.cli.jobs import check_pipeline
 from zigzag.evaluation.pictures import pillow, to_tensor
-from zigzag.evaluation.pipelines import load_pipeline, scale_of, silenced
+from zigzag.evaluation.pipelines import load_pipeline, scale_of, scheduled, silenced
 from zigzag.evaluation.schemes import parse_scheme
 from zigzag.support.files import check_writable
 
@@ -73,7 +73,8 @@ def run(s: Settings, out: Path, say: Callable[[str], None] = print) -> dict[str,
     sizes = {"height": original.height, "width": original.width, "num_inference_steps": s.steps}
 
     def call(method: Any, prompt: str, w: float, **more: Any) -> tuple[Any, Any]:
-        with attach(pipe, method, generator=torch.Generator().manual_seed(s.seed)) as run:
+        generator = torch.Generator().manual_seed(s.seed)
+        with scheduled(pipe, s.scheduler, s.steps), attach(pipe, method, generator=generator) as run:
             return run, pipe(prompt=prompt, **sizes, **scale_of(pipe, w), **more)
 
     with warned() as said:

@@ -21,7 +21,8 @@ from zigzag.methods import Method, Standard
 from zigzag.support.files import check_writable, replacing, slug, write_json
 
 __all__ = [
-    "SCHEDULERS", "Drawn", "Job", "check_device", "check_pipeline", "check_sampling", "missing", "plan", "stoppable",
+    "SCHEDULERS", "Drawn", "Job", "check_device", "check_pipeline", "check_sampling", "check_size", "missing", "plan",
+    "stoppable",
 ]  # fmt: skip
 
 SCHEDULERS = ("keep", "ddim")  # the pipeline's own, or DDIM in the place of a diffusion model's
@@ -157,6 +158,16 @@ def check_sampling(settings: Any) -> None:
         finite("weak", settings.weak)
     if settings.steps < 1:
         raise ValueError(f"steps must be at least 1, got {settings.steps}")
+
+
+def check_size(size: int) -> None:
+    """Says whether a pipeline's images can be of a height and width.
+
+    Raises:
+        ValueError: if they cannot.
+    """
+    if size < 8 or size % 8:
+        raise ValueError(f"image-size must be a positive multiple of 8, got {size}")
 
 
 def check_pipeline(settings: Any) -> None:

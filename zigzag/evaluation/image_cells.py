@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from random import Random
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from zigzag.adapters.diffusers.schedulers import solver_from_scheduler
 from zigzag.evaluation.cells import Worker, clock_of, decided
 from zigzag.evaluation.named import label
 from zigzag.evaluation.pictures import pillow, to_picture, to_tensor
-from zigzag.evaluation.pipelines import first_order, load_pipeline, scale_of, silenced, size_of
+from zigzag.evaluation.pipelines import load_pipeline, scale_of, scheduled, silenced, size_of
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.verdict_cells import known_betas
 from zigzag.guidance import CFG
@@ -39,12 +39,11 @@ class Damaged(ValueError):
 
 @dataclass(frozen=True)
 class PipelineWorker:
-    """Loads a pipeline: of a folder or the hub, in a dtype, onto a device, with its own scheduler."""
+    """Loads a pipeline: of a folder or the hub, in a dtype, onto a device."""
 
     model: str
     dtype: str
     device: str
-    scheduler: ClassVar[str] = "keep"  # each cell has its own in its place
 
     def load(self) -> Any:
         """The pipeline; raises as `zigzag.evaluation.pipelines.load_pipeline`."""
@@ -200,7 +199,7 @@ class ImageCell:
         write_json(self.sidecar, {**self.content, **more})
 
     def _drawn(self, pipe: Any, trace: Trace) -> tuple[Tensor, int]:
-        s, own = self.sampler, pipe.scheduler
+        s = self.sampler
         method: Any = s.method
         roles: dict[str, Any] = {"weak": s.weak}
         scale = self.strong
@@ -216,13 +215,12 @@ class ImageCell:
             "generator": self._generators("noise"),
             **scale_of(pipe, scale),
         }
-        try:
-            if self.head["scheduler"] == "ddim":
-                pipe.scheduler = first_order(own, s.steps)
-            with attach(pipe, method, trace=trace, generator=self._generators("path"), **roles) as run:
-                images = pipe(**call).images
-        finally:
-            pipe.scheduler = own
+        path = self._generators("path")
+        with (
+            scheduled(pipe, self.head["scheduler"], s.steps),
+            attach(pipe, method, trace=trace, generator=path, **roles) as run,
+        ):
+            images = pipe(**call).images
         if images.shape[-2:] != 2 * (self.head["size"],):
             raise ValueError(f"image-size {self.head['size']} was asked, and the pipeline gave {tuple(images.shape)}")
         return images.float(), run.rows

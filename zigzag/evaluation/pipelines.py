@@ -16,7 +16,7 @@ from diffusers.utils import logging as diffusers_logging
 from zigzag.evaluation.hub import why_not_loaded
 from zigzag.support.commands import one_line
 
-__all__ = ["files_of", "first_order", "load_pipeline", "scale_of", "silenced", "size_of"]
+__all__ = ["files_of", "first_order", "load_pipeline", "scale_of", "scheduled", "silenced", "size_of"]
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def files_of(folder: Path) -> list[tuple[str, int, int]]:
 
 
 def load_pipeline(settings: Any) -> Any:
-    """The pipeline of a local folder or the hub, on its device, with the scheduler that the settings ask for.
+    """The pipeline of a local folder or the hub, on its device, with its own scheduler.
 
     Raises:
         OSError: if it cannot be loaded, saying which file is missing.
@@ -71,9 +71,20 @@ def load_pipeline(settings: Any) -> Any:
     asked = inspect.signature(type(pipe).__call__).parameters
     if "prompt" not in asked or "height" not in asked or "num_frames" in asked:
         raise ValueError(f"model {settings.model} is a {type(pipe).__name__}, which makes no image from a prompt alone")
-    if settings.scheduler == "ddim":
-        pipe.scheduler = first_order(pipe.scheduler, settings.steps)
     return pipe.to(settings.device)
+
+
+@contextmanager
+def scheduled(pipe: Any, kind: str, steps: int) -> Iterator[None]:
+    """While it is called, the pipeline has the scheduler that is asked for: its own ("keep"), or `first_order` ("ddim")
+    on so many steps."""
+    own = pipe.scheduler
+    if kind == "ddim":
+        pipe.scheduler = first_order(own, steps)
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
 
 
 def first_order(scheduler: Any, steps: int) -> Any:
