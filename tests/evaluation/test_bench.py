@@ -109,6 +109,13 @@ def test_standard_sampling_alone_is_a_bench(tmp_path: Path) -> None:
     assert [line.label for line in every] == ["Standard"] and len(outcomes) == 1
 
 
+def test_a_picture_that_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zigzag.evaluation.bench_report.find_spec", lambda name: None)
+    said = bench_report(bed(tmp_path), plan(*METHODS, baselines=("standard",)), "title")
+    assert "no bench.png: it needs matplotlib (pip install 'zigzag-diffusion[plots]')" in said
+    assert (tmp_path / "bench.txt").exists() and not (tmp_path / "bench.png").exists()
+
+
 def test_shards_that_go_on_by_turns_do_what_one_process_does(tmp_path: Path) -> None:
     """Of three shards each runs every third cell of a stage, and stops where the next one waits for the others."""
 

@@ -47,6 +47,9 @@ def bench_report(
         "lines": bench_figures(every, outcomes, bed.scorers),
     }  # fmt: skip
     write_json(bed.folder / f"{stem}.json", content)
-    if bed.scorers and find_spec("matplotlib") is not None:
-        draw_pareto(bed.folder / f"{stem}.png", every, outcomes, bed.scorers, title)
+    if not bed.scorers:
+        return text
+    if find_spec("matplotlib") is None:
+        return f"{text}\n\nno {stem}.png: it needs matplotlib (pip install 'zigzag-diffusion[plots]')"
+    draw_pareto(bed.folder / f"{stem}.png", every, outcomes, bed.scorers, title)
     return text
