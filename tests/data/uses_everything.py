@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 import zigzag
 from zigzag import (
@@ -58,6 +59,7 @@ from zigzag import (
 from zigzag.evaluation.prompts import Prompt, read_prompts
 from zigzag.evaluation.scorers import Scorer, checked, scorer
 from zigzag.inversion import EDICT, Inverted, invert, reconstruct
+from zigzag.parallel import Ranks, rows_over
 from zigzag.solvers import DPMSolver, ddim_step
 
 
@@ -185,6 +187,11 @@ def scored(images: Tensor) -> list[Tensor]:
     prompts: list[Prompt] = read_prompts("prompts.txt")
     scores: list[Scorer] = [Brightness(), scorer("clip", "cpu", prompts)]
     return [score([prompt.text for prompt in prompts], images) for score in scores]
+
+
+def over(ranks: ProcessGroup, x: Tensor, solver: Solver) -> Tensor:
+    """A sample whose rows are shared out over ranks, with a time limit."""
+    return sample(rows_over(model, Ranks(ranks, timeout=60.0)), x, solver, Z2Sampling(), cond=x, uncond=x)
 
 
 def wrong() -> None:
