@@ -13,6 +13,7 @@ pytest.importorskip("diffusers")
 from support.evaluations import asked, moody
 from zigzag import ZSampling
 from zigzag.cli import main
+from zigzag.evaluation.cells import digest
 from zigzag.zoo import learned
 from zigzag.zoo.learned import LearnedModel
 from zigzag.zoo.shapes import CATEGORIES
@@ -64,6 +65,22 @@ def test_bad_input_is_one_line_and_exit_code_2_before_a_model_call(
     assert exit.value.code == 2 and error.count("\n") == 1 and ": error: " in error
     assert [word for word in said if word not in error] == []
     assert asked(model) == 0 and list(tmp_path.iterdir()) == []
+
+
+def test_shards_leave_the_table_to_whoever_comes_without_one(
+    model: LearnedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*SMALL, "--out", str(tmp_path / "one")])
+    for shard in ("1/2", "0/2"):
+        capsys.readouterr()
+        main([*SMALL, "--out", str(tmp_path / "two"), "--shard", shard])
+        assert capsys.readouterr().out.endswith("the same command without --shard: the table\n")
+        assert not (tmp_path / "two/table.txt").exists()
+    rows = asked(model)
+    main([*SMALL, "--out", str(tmp_path / "two")])
+    assert asked(model) == rows and digest(tmp_path / "two") == digest(tmp_path / "one")
+    lines = [json.loads((tmp_path / out / "table.json").read_text())["lines"] for out in ("one", "two")]
+    assert lines[0] == lines[1]
 
 
 @pytest.mark.parametrize("kind", ["verdicts", "timings"])

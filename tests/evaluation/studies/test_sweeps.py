@@ -201,6 +201,22 @@ def test_a_study_ends_in_a_table_figures_and_a_picture(
     assert asked(model) == rows
 
 
+def test_shards_of_a_study_leave_its_table_to_whoever_comes_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("diffusers")
+    model = moody()
+    words = ("released", "--model", "shapes-dit", "--prompts", "6", "--out", str(tmp_path))
+    for shard in ("0/2", "1/2"):
+        run(monkeypatch, model, *words, "--shard", shard)
+        assert "the same command without --shard: the table" in capsys.readouterr().out
+    assert not [*tmp_path.glob("*.txt")]
+    rows = asked(model)
+    run(monkeypatch, model, *words)
+    assert asked(model) == rows and (tmp_path / "released-shapes-dit.txt").exists()
+
+
 @pytest.mark.parametrize(
     "words", [("released", "--prompts", "3"), ("released", "--prompts", "6", "--out", "/dev/null/x")], ids=" ".join
 )
