@@ -230,7 +230,7 @@ def branches_asked(
             reads the state on a solver that does not tell it.
     """
     questions = dict.fromkeys(
-        (names, min(move.start, move.end), max(move.start, move.end))
+        (names, move.i, move.i if isinstance(move, Shift) else move.j)
         for move, read in zip(path, gap_is_read(path), strict=True)
         if (names := roles_asked(move, read))
     )
@@ -251,26 +251,25 @@ def _branches_of(
 ) -> list[tuple[str, ...]]:
     check_shown(roles, solver)
     missing = {branch for branch, condition in conditions.items() if condition is MISSING}
-    by_name = roles._asdict()
-    sets: dict[tuple[str, ...], None] = {}
+    by_name: dict[str, Role] = roles._asdict()
+    needed: dict[tuple[tuple[str, ...], ...], None] = {}
     for names, i, j in questions:
-        at, wanted = solver.info(i, max(j, i + 1)), []  # a Shift stands for the step to the next knot
-        for name in names:
-            role: Role = by_name[name]
-            needs = role.named(*_two_bools(role, at))
-            wanted.append(needs)
-            for branch in missing.intersection(needs):
-                short = branch.rpartition("_")[2]
-                raise ValueError(
-                    f"{short} is missing but {role} needs the {short}itional branch at knot {i}; pass {short}= (None, "
-                    "if that is the model's null condition)"
-                )
-        sets[in_order(*wanted)] = None
-    return [branches for branches in sets if branches]
+        at = solver.info(i, j if j > i else i + 1)  # a Shift stands for the step to the next knot
+        needs = tuple([_needs(by_name[name], at) for name in names])
+        if missing:
+            for name, branch in [(name, b) for name, its in zip(names, needs, strict=True) for b in its]:
+                if branch in missing:
+                    short = branch.rpartition("_")[2]
+                    raise ValueError(
+                        f"{short} is missing but {by_name[name]} needs the {short}itional branch at knot {i}; pass "
+                        f"{short}= (None, if that is the model's null condition)"
+                    )
+        needed[needs] = None
+    return [branches for branches in dict.fromkeys(in_order(*needs) for needs in needed) if branches]
 
 
-def _two_bools(role: Role, at: StepInfo) -> tuple[bool, bool]:
+def _needs(role: Role, at: StepInfo) -> tuple[str, ...]:
     needed = role.rule.branches(at)
     if type(needed) is tuple and len(needed) == 2 and type(needed[0]) is type(needed[1]) is bool:
-        return needed
+        return role.named(*needed)
     raise TypeError(f"{role}: branches() must return two bools, (cond, uncond), got {needed!r}")

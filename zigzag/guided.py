@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar, get_args
 
+import torch
 from torch import Tensor
 
 from zigzag.guidance.base import State, needs_state
@@ -74,7 +75,8 @@ class Guided:
         if self._traced and told is None:  # of a step's two evaluations the first, which is made at its state
             self._last = x, e, at, shown
             self.direction = e["cond"] - e["uncond"] if "cond" in e and "uncond" in e else None
-        return [_guide(role, its, x, e, at, shown) for role, its in zip(asked, needs, strict=True)]
+        shape = x.shape
+        return [_guide(role, its, shape, e, at, shown) for role, its in zip(asked, needs, strict=True)]
 
     def _state(self, x: Tensor, at: StepInfo, told: int | None) -> State:
         """What a rule may read of the state; `told` is that of a second evaluation, at the level between."""
@@ -94,21 +96,19 @@ class Guided:
         needs = role.needs(at)
         if hasattr(role.rule, "reset") or not e.keys() >= set(needs):
             return None
-        return _guide(role, needs, x, e, at, shown)
+        return _guide(role, needs, x.shape, e, at, shown)
 
 
 def _guide(
-    role: Role, needs: Sequence[str], x: Tensor, e: Mapping[str, Tensor], at: StepInfo, shown: State | None
+    role: Role, needs: Sequence[str], shape: torch.Size, e: Mapping[str, Tensor], at: StepInfo, shown: State | None
 ) -> Tensor:
     rule: Any = role.rule
     e_c = e[role.cond] if role.cond in needs else None
     e_u = e[role.uncond] if role.uncond in needs else None
     guided = rule(e_c, e_u, at) if shown is None or not needs_state(rule) else rule(e_c, e_u, at, shown)
-    if not isinstance(guided, Tensor) or guided.shape != x.shape:
+    if not isinstance(guided, Tensor) or guided.shape != shape:
         got = tuple(guided.shape) if isinstance(guided, Tensor) else type(guided).__name__
-        raise ValueError(
-            f"{rule!r} must return a prediction of shape {tuple(x.shape)}, as its branches have, got {got}"
-        )
+        raise ValueError(f"{rule!r} must return a prediction of shape {tuple(shape)}, as its branches have, got {got}")
     return guided
 
 

@@ -34,7 +34,8 @@ class Models:
     def __call__(self, query: Query) -> Answer:
         """The predictions asked for, and the rows they took."""
         for model in self.models:
-            model.watch()
+            if model.watched:
+                model.watch()
         return Answer(self.branches(query.x, self.times[query.told], query.branches), len(query.branches))
 
     def branches(self, x: Tensor, t: Tensor, branches: tuple[str, ...]) -> dict[str, Tensor]:
@@ -62,7 +63,11 @@ class Model:
     def __init__(self, name: str, fn: Predictor, conditions: Conditions, x: Tensor, checkpoint: bool = False) -> None:
         self.name, self.fn, self.dtype, self.checkpoint = name, fn, x.dtype, checkpoint
         self.conditions = conditions
-        self._watched = checkpoint or bool(conditions.joined)
+        self.watched = checkpoint or bool(conditions.joined)
+        # A condition that is a tensor stays the one it is, and counts its writes; what others hold may be replaced.
+        each = conditions.each.values()
+        self._counted = [c for c in each if isinstance(c, Tensor) and not c.is_inference()]
+        self._others = [c for c in each if not isinstance(c, Tensor) or c.is_inference()]
         self._stamp = self._mark()
 
     def __call__(self, x: Tensor, t: Tensor, branches: tuple[str, ...]) -> dict[str, Tensor]:
@@ -95,7 +100,7 @@ class Model:
         Raises:
             ValueError: with `checkpoint`, which would compute earlier calls anew with what is in them now.
         """
-        if not self._watched or (stamp := self._mark()) == self._stamp:
+        if (stamp := self._mark()) == self._stamp:
             return
         self._stamp = stamp
         if self.checkpoint:
@@ -107,11 +112,7 @@ class Model:
 
     def _mark(self) -> object:
         """What changes when a tensor of the conditions is written to, or another takes its place."""
-        # A condition that is a tensor stays the one it is; what others hold may be replaced.
-        return [
-            condition._version if isinstance(condition, Tensor) and not condition.is_inference() else _mark(condition)
-            for condition in self.conditions.each.values()
-        ]
+        return [c._version for c in self._counted] + [_mark(c) for c in self._others]
 
     def _predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         if self.checkpoint and torch.is_grad_enabled():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+from weakref import WeakKeyDictionary
 
 from zigzag.guidance.base import finite
 from zigzag.held import HeldStep, steps_of
@@ -13,20 +15,43 @@ from zigzag.strengths import check_strength
 
 __all__ = ["check_cached", "check_move", "plan_path", "resolve_path"]
 
+Plan: TypeAlias = tuple[tuple[Move, ...], list[HeldStep]]
+
+_KEPT: WeakKeyDictionary[Solver, dict[object, Plan]] = WeakKeyDictionary()
+_MOST_KEPT = 16  # a sweep over a strength would keep one for each
+
 
 def resolve_path(method: object, solver: Solver) -> tuple[Move, ...]:
     """The moves of a method on the grid of `solver`, or a user's own, checked as in `plan_path`."""
     return plan_path(method, solver)[0]
 
 
-def plan_path(method: object, solver: Solver) -> tuple[tuple[Move, ...], list[HeldStep]]:
+def plan_path(method: object, solver: Solver) -> Plan:
     """The moves of a method on the grid of `solver`, or a user's own, checked move by move, and their steps.
+
+    What was planned for a method of this library is kept for the next walk on the solver: such methods are values, and
+    a grid never changes.
 
     Raises:
         TypeError: for what is neither a method nor moves, and for a method that is steered by its walk.
         ValueError: for a path that is empty, leaves the grid, does not connect, needs a step or an inverse that does
             not exist, or shifts by a gap that nothing has cached.
     """
+    if type(method).__module__ != Method.__module__:
+        return _plan(method, solver)
+    try:
+        kept = _KEPT.setdefault(solver, {})
+        known = kept.get(method)
+    except TypeError:  # a strength or a solver of the user's own, without a hash
+        return _plan(method, solver)
+    if known is None:
+        if len(kept) >= _MOST_KEPT:
+            kept.clear()
+        known = kept[method] = _plan(method, solver)
+    return known
+
+
+def _plan(method: object, solver: Solver) -> Plan:
     if isinstance(method, Method) and not isinstance(method, type):
         path = tuple(method.path(len(solver)))
     elif is_steered(method):
@@ -57,18 +82,27 @@ def check_move(path: Sequence[Move], k: int, move: Move) -> None:
     """
     if not isinstance(move, Move):
         raise TypeError(f"move {k} of the path must be Denoise, Invert, Shift or Renoise, got {move!r}")
-    if not (isinstance(move.start, int) and isinstance(move.end, int)):
+    start = move.start
+    if not (isinstance(start, int) and isinstance(move.end, int)):
         raise TypeError(f"move {k} of the path, {move!r}, must go from knot to knot by integers")
-    if k and move.start != path[k - 1].end:
+    if k and start != path[k - 1].end:
         raise ValueError(
-            f"the path does not connect: move {k}, {move!r}, starts at knot {move.start}, "
+            f"the path does not connect: move {k}, {move!r}, starts at knot {start}, "
             f"but {path[k - 1]!r} before it ends at knot {path[k - 1].end}"
         )
-    if isinstance(move, Invert) and not isinstance(n := move.refine, Tol) and not (isinstance(n, int) and n >= 0):
+    if isinstance(move, Shift):
+        check_strength(move.strength, "move {} of the path, {!r}", k, move)
+    elif isinstance(move, Invert):
+        _check_inversion(path, k, move)
+
+
+def _check_inversion(path: Sequence[Move], k: int, move: Invert) -> None:
+    n = move.refine
+    if not isinstance(n, Tol) and not (isinstance(n, int) and n >= 0):
         raise ValueError(
             f"move {k} of the path, {move!r}: refine must be an integer of at least 0, or Tol(1e-4), got {n!r}"
         )
-    if isinstance(move, Invert) and move.strength != 1:
+    if move.strength != 1:
         finite(f"move {k} of the path, {move!r}: strength", move.strength)
         since = [m for m in path[:k] if isinstance(m, Denoise | Invert) and move.end in (m.start, m.end)]
         if not any(isinstance(m, Denoise) and m.start == move.end for m in since[-1:]):
@@ -76,8 +110,6 @@ def check_move(path: Sequence[Move], k: int, move: Move) -> None:
                 f"move {k} of the path, {move!r}: a strength other than 1 is of what a zigzag moves the state by, "
                 f"and no Denoise from knot {move.end} begins one"
             )
-    if isinstance(move, Shift):
-        check_strength(move.strength, "move {} of the path, {!r}", k, move)
 
 
 def check_cached(k: int, move: Move) -> None:

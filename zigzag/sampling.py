@@ -222,6 +222,7 @@ def traverse(
         match move:
             case Denoise(i, j):
                 at, asked = solver.info(i, j), roles_asked(move, caches_gap)
+                gaps.forget()
                 es = yield from guided.ask(x, at, asked)
                 e = es[0]
                 if held.leaves:
@@ -231,8 +232,6 @@ def traverse(
                     e = torch.lerp(e, es[0], inner.weight)
                 if caches_gap:
                     gaps.cache(*es[-2:])
-                else:
-                    gaps.forget()
                 del es  # or the branches would be held through the next model call
                 r = kept.remainder(held, x)
                 left.leave(i, x)

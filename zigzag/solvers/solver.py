@@ -179,11 +179,12 @@ class Solver(ABC):
     def info(self, i: int, j: int | None = None) -> StepInfo:
         """The step `i → j` as guidance rules see it: host numbers."""
         j = i + 1 if j is None else j
-        if (i, j) not in self._infos:
+        known = self._infos.get((i, j))
+        if known is None:
             self._check_interval(i, j)
             alphas, sigmas, times = self.knots
-            self._infos[i, j] = StepInfo(i, j, times[i], alphas[i], sigmas[i], alphas[j], sigmas[j])
-        return self._infos[i, j]
+            known = self._infos[i, j] = StepInfo(i, j, times[i], alphas[i], sigmas[i], alphas[j], sigmas[j])
+        return known
 
     def noise(
         self,
