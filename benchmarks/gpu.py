@@ -5,7 +5,7 @@
 
 Networks have random weights and run in bfloat16, both branches in one doubled batch: SDXL's U-Net, Hunyuan-DiT v1.2 and
 Flux as published, and some so small that launching their kernels takes longer than running them (`plain` needs no
-diffusers). The figures:
+diffusers). The loops are in `gpu_loops.py`. The figures:
 
 - `speed`: the loop that a diffusers pipeline runs, `sample`, and `capture`, over each other, in turns; how long the
   processor is busy with each, of the time that it takes in all;
@@ -28,111 +28,23 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from common import Loop, arguments, in_turns, median, ratio, write
-from plain import Plain, build_plain
+from common import Loop, arguments, median, ratio, write
+from gpu_loops import SCALE, Case, captured_loop, diffusers_loop, eager_loop, wait
+from plain import build_plain
 from torch import Tensor
 
-import zigzag
-from zigzag import Standard, Z2Sampling, ZSampling, sample
+from zigzag import Standard, Z2Sampling, ZSampling
 
 if TYPE_CHECKING:
-    from models import Network
+    pass
 
-SCALE = 5.5
 METHODS: Final[dict[str, Any]] = {"Standard": Standard(), "Z2Sampling": Z2Sampling(warmup=2), "ZSampling": ZSampling()}
-
-
-class Case(NamedTuple):
-    """What is sampled: a network, a batch, and a number of steps; how often each loop runs.
-
-    dry: on a CPU, whose compiler is not to be waited for.
-    """
-
-    network: Network | Plain
-    batch: int
-    steps: int
-    runs: int = 7
-    dry: bool = False
-
-    def timed(self, loops: Sequence[Loop]) -> list[list[float]]:
-        """Seconds of every run of every loop, in turns."""
-        return in_turns(loops, self.runs, warm=0 if self.dry else 2, synchronize=wait)
-
-    def say(self, text: str) -> str:
-        """Prints a line, and gives it."""
-        text = f"{self.network.name} {self.network.size}², batch {self.batch}: {text}"
-        print(text, flush=True)
-        return text
-
-
-def diffusers_loop(case: Case) -> Callable[[], Tensor]:
-    """The loop of a diffusers pipeline, line by line."""
-    import diffusers
-
-    network: Any = case.network
-    x, cond, uncond = network.inputs(case.batch)
-    both, common, module = _doubled(uncond, cond), network.common(), network.module
-    if network.kind == "flux":
-        flow: Any = diffusers.FlowMatchEulerDiscreteScheduler
-        scheduler = flow()
-    else:
-        make: Any = diffusers.DDIMScheduler
-        scheduler = make(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-            set_alpha_to_one=False, steps_offset=1,
-        )  # fmt: skip
-
-    def predict(latents: Tensor, t: Tensor) -> Any:
-        if network.kind == "flux":
-            told = t.expand(len(latents)).to(latents.dtype) / 1000
-            return module(hidden_states=latents, timestep=told, **both, **common, return_dict=False)[0]
-        latents = scheduler.scale_model_input(latents, t)
-        if network.kind == "hunyuan":
-            t_expand = torch.tensor([t] * len(latents), device=x.device).to(dtype=latents.dtype)
-            return module(latents, t_expand, **both, **common, return_dict=False)[0].chunk(2, dim=1)[0]
-        return module(latents, t, **both, return_dict=False)[0]
-
-    @torch.no_grad()
-    def loop() -> Tensor:
-        if network.kind == "flux":
-            scheduler.set_timesteps(sigmas=[1 - k / case.steps for k in range(case.steps)], device=x.device)
-        else:
-            scheduler.set_timesteps(case.steps, device=x.device)
-        latents: Tensor = x
-        for t in scheduler.timesteps:
-            noise_u, noise_c = predict(torch.cat([latents] * 2), t).chunk(2)
-            noise = noise_u + SCALE * (noise_c - noise_u)
-            latents = scheduler.step(noise, t, latents, return_dict=False)[0]
-        return latents
-
-    return loop
-
-
-def eager_loop(case: Case, method: Any, module: Any = None, *, cloned: bool = False) -> Callable[[], Tensor]:
-    """`zigzag.sample`, of the network or of another form of it; `cloned`: one that writes to its own outputs again."""
-    eps_fn, (x, cond, uncond) = case.network.predictor(module), case.network.inputs(case.batch)
-    solver = case.network.solver(case.steps)
-
-    def predict(x: Tensor, t: Tensor, cond: Any) -> Tensor:
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        return eps_fn(x, t, cond).clone()
-
-    fn = predict if cloned else eps_fn
-    return lambda: sample(fn, x, solver, method, cond=cond, uncond=uncond, strong=SCALE, weak=0.0, batched=True)
-
-
-def captured_loop(case: Case, method: Any, module: Any = None) -> Callable[[], Tensor]:
-    """`zigzag.capture`, of the network or of another form of it."""
-    eps_fn, (x, cond, uncond) = case.network.predictor(module), case.network.inputs(case.batch)
-    solver = case.network.solver(case.steps)
-    run = zigzag.capture(eps_fn, x, solver, method, cond=cond, uncond=uncond, strong=SCALE, weak=0.0, batched=True)
-    return lambda: run(x)
 
 
 def compared(case: Case, loops: dict[str, Callable[[], Tensor]], base: str) -> dict[str, Any]:
@@ -322,11 +234,6 @@ FIGURES: Final[dict[str, Callable[[Case], dict[str, Any]]]] = {
 }  # fmt: skip
 
 
-def wait() -> None:
-    """Until the device is done."""
-    torch.cuda.synchronize()
-
-
 def stub() -> None:
     """CUDA's calls answer on a CPU, and its graphs are emulated."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -383,13 +290,6 @@ def main() -> int:
     result = FIGURES[args.figure](case)
     write(args.json, result, [] if args.network == "plain" else ["diffusers"])
     return 0
-
-
-def _doubled(uncond: dict[str, Any], cond: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: torch.cat([uncond[name], value]) if isinstance(value, Tensor) else _doubled(uncond[name], value)
-        for name, value in cond.items()
-    }
 
 
 if __name__ == "__main__":

@@ -161,7 +161,8 @@ def test_gpu_networks_and_loop() -> None:
     """The published networks have their published sizes, and the plain loop samples what zigzag samples."""
     script = """
 import torch
-from gpu import METHODS, Case, diffusers_loop, eager_loop
+from gpu import METHODS
+from gpu_loops import Case, diffusers_loop, eager_loop
 from models import build, parameters
 for name in ("small-unet", "small-hunyuan"):
     case = Case(build(name, 8), batch=2, steps=5)

@@ -57,7 +57,8 @@ FIGURES = """
 import sys
 sys.path[:0] = {paths!r}
 import torch
-from gpu import FIGURES, Case, stub
+from gpu import FIGURES, stub
+from gpu_loops import Case
 from plain import build_plain
 stub()
 case = Case(build_plain(8, depth=1), 1, steps=3, runs=1, dry=True)
@@ -73,7 +74,8 @@ WITH_DIFFUSERS = """
 import sys
 sys.path[:0] = {paths!r}
 import torch
-from gpu import FIGURES, Case, captured_loop, diffusers_loop, eager_loop, stub
+from gpu import FIGURES, stub
+from gpu_loops import Case, diffusers_loop, eager_loop
 from models import Network, build
 from attach import tiny_sdxl
 from zigzag import Standard
