@@ -122,10 +122,12 @@ def test_another_weak_role_is_sampled_anew_and_found_again(tmp_path: Path) -> No
     plain = Sampler(ZSampling(), T, 2.0)
     texts = [replace(plain, weak=1.0, weak_prompt=text) for text in ("a circle", "a square")]
     made = [replace(plain, weak_fn=lambda model: model.eps_fn), replace(plain, weak_fn=lambda model: opposite(model))]
+    made += [replace(plain, strong_fn=lambda model: opposite(model))]
+    made += [replace(plain, method=ZSampling(plain=True), plain_fn=made[k].weak_fn) for k in (0, 1)]
     for sampler in (plain, *texts, *made):
         assert rows_of(tmp_path, sampler) > 0 and rows_of(tmp_path, sampler) == 0
     assert rows_of(tmp_path, replace(plain, weak_fn=lambda model: model.eps_fn)) == 0
-    assert "weak role" not in Evaluation(moody(), tmp_path).head(plain)["decides"]
+    assert not {"weak role", "networks"} & Evaluation(moody(), tmp_path).head(plain)["decides"].keys()
 
 
 def opposite(model: Any) -> Any:

@@ -11,12 +11,12 @@ from torch import Tensor
 pytest.importorskip("scipy")
 from support.evaluations import asked, moody
 from support.painters import painter
+from support.samplers import METHODS, SCALES, TEXTS, T, X, check_rows, seeded
 from zigzag import (
     EndToEnd,
     ImplicitZ,
     Resampling,
     Standard,
-    Trace,
     Z2Sampling,
     ZSampling,
     matched_cfg,
@@ -25,23 +25,7 @@ from zigzag import (
 from zigzag.evaluation.accuracy import accuracy, noise, prompts
 from zigzag.evaluation.samplers import Sampler, baselines, noisy
 from zigzag.moves import Invert
-from zigzag.sampling import Predictor
-from zigzag.zoo.learned import LearnedModel
 from zigzag.zoo.shapes import CATEGORIES, check
-
-T = 4
-METHODS = [
-    Standard(), Resampling(), Resampling(steps=2, rounds=2), EndToEnd(), EndToEnd(refine=1), ZSampling(),
-    ZSampling(span=2, refine=1, steps=2), ZSampling(rounds=2), ZSampling(released=True), ImplicitZ(),
-    ImplicitZ(start=1, steps=3), Z2Sampling(warmup=1), Z2Sampling(warmup=0, steps=2),
-]  # fmt: skip
-SCALES = [(4.0, 0.0), (1.0, 0.0), (4.0, 1.0), (4.0, 4.0), (2.5, 1.5), (0.0, 0.0), (1.0, 1.0)]
-TEXTS = ["a red circle", "two blue squares", "a triangle"]
-X = noise("position", 0, 3, seed=2)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_standard_sampling_has_the_verdicts_of_accuracy() -> None:
@@ -64,12 +48,6 @@ def test_a_draw_is_that_of_sample(method: ZSampling) -> None:
     )  # fmt: skip
     assert torch.equal(drawn, model.decode(x))
     assert drawn.shape == X.shape and drawn.min() >= 0 and drawn.max() <= 1
-
-
-def check_rows(sampler: Sampler, name: str = "shapes-dit") -> None:
-    model, trace = moody(name), Trace()
-    sampler.draw(model, TEXTS, X, seeded(), trace)
-    assert sampler.rows() == trace.rows == asked(model) / len(TEXTS)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
@@ -217,57 +195,3 @@ def test_same_scale_is_that_of_the_method() -> None:
 
 def test_standard_sampling_is_compared_with_nothing() -> None:
     assert baselines(Sampler(Standard(), T, 4.0)) == {}
-
-
-def half(model: LearnedModel) -> Predictor:
-    """A weaker network: it says half of what the model does."""
-    return lambda x, t, cond: model.eps_fn(x, t, cond) / 2
-
-
-OTHER = ({"weak_prompt": "two circles"}, {"weak_fn": half}, {"weak_prompt": ""})
-
-
-@pytest.mark.parametrize("role", OTHER, ids=["prompt", "network", "empty prompt"])
-@pytest.mark.parametrize("method", [ZSampling(), ImplicitZ(), Z2Sampling(warmup=1)], ids=str)
-def test_a_draw_under_another_weak_role_is_that_of_sample(method: ZSampling, role: dict[str, object]) -> None:
-    model = moody()
-    sampler = Sampler(method, T, 2.5, 0.5, **role)  # type: ignore[arg-type]
-    drawn = sampler.draw(model, TEXTS, X, seeded())
-    given = {"weak_cond": model.encode([role["weak_prompt"]] * 3)} if "weak_prompt" in role else {}  # type: ignore[list-item]
-    x = sample(
-        model.eps_fn, X, model.solver(T), method, cond=model.encode(TEXTS), uncond=model.encode([""] * 3), strong=2.5,
-        weak=0.5, weak_fn=half(model) if "weak_fn" in role else None, **given,
-    )  # fmt: skip
-    assert torch.equal(drawn, model.decode(x))
-    assert not torch.equal(drawn, Sampler(method, T, 2.5, 0.5).draw(model, TEXTS, X, seeded()))
-
-
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_rows_under_another_weak_role_are_those_that_run(method: ZSampling) -> None:
-    for strong, weak in SCALES:
-        if weak:
-            check_rows(Sampler(method, T, strong, weak, weak_prompt="a circle"))
-        check_rows(Sampler(method, T, strong, weak, weak_fn=half))
-
-
-def test_a_weak_role_of_its_own_has_no_matched_scale() -> None:
-    """Its gap is along another direction; what plain guidance as many rows buy is there, of the model as it is."""
-    for role in OTHER:
-        sampler = Sampler(ZSampling(), T, 4.0, 1.0, **role)  # type: ignore[arg-type]
-        found = baselines(sampler)
-        assert [*found] == ["same rows"] and not found["same rows"].other_role
-        with pytest.raises(ValueError, match="a path with a weak role of its own has no matched scale"):
-            replace(sampler, method=Standard(), matched=ZSampling())
-
-
-def test_weak_roles_that_are_none_are_refused() -> None:
-    with pytest.raises(TypeError, match="weak_prompt must be a text, got 3"):
-        Sampler(ZSampling(), T, 4.0, 1.0, weak_prompt=3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="weak_fn must be a function of the model"):
-        Sampler(ZSampling(), T, 4.0, weak_fn="dit")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="error must be alone"):
-        Sampler(ZSampling(), T, 4.0, error=0.5, weak_fn=lambda model: model.eps_fn)
-    with pytest.raises(ValueError, match="weak_prompt is read by no prediction at weak=0"):
-        Sampler(ZSampling(), T, 4.0, weak_prompt="a circle")
-    with pytest.raises(ValueError, match="magenta"):
-        Sampler(ZSampling(), T, 4.0, 1.0, weak_prompt="a red cat").draw(moody(), TEXTS, X)

@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from zigzag import zoo
-from zigzag.zoo.learned import best_scale, recorded
+from zigzag.zoo.learned import best_scale, parse_weights, recorded
 
 pytest.importorskip("diffusers")
 pytest.importorskip("safetensors")
@@ -23,6 +23,17 @@ def test_the_file_is_the_one_on_record_and_at_most_8_mb(name: str) -> None:
     data = files("zigzag.zoo").joinpath(f"data/{name}.safetensors").read_bytes()
     assert len(data) <= 8e6
     assert hashlib.sha256(data).hexdigest() == recorded()[name]["sha256"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_lora_is_the_one_on_record_and_at_most_1_mb(name: str) -> None:
+    data = files("zigzag.zoo").joinpath(f"data/{name}-lora.safetensors").read_bytes()
+    record = recorded()[name]["lora"]
+    assert len(data) <= 1e6
+    assert hashlib.sha256(data).hexdigest() == record["sha256"]
+    state, metadata = parse_weights(data)
+    assert metadata == {"name": name, "step": str(record["training"]["steps"]), "kind": "lora"}
+    assert {min(value.shape) for value in state.values()} == {record["training"]["lora"]}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,10 +16,11 @@ pytest.importorskip("safetensors")
 from zigzag import zoo
 from zigzag.zoo.checkpoints import read_state
 from zigzag.zoo.learned import MODELS
+from zigzag.zoo.objectives import MIX, Settings, batch, loss
 from zigzag.zoo.shapes import CATEGORIES, WORDS, parse
 from zigzag.zoo.states import noise_table, preconditioning
 from zigzag.zoo.train import main, report
-from zigzag.zoo.training import MIX, Settings, Training, batch, loss, rate
+from zigzag.zoo.training import Training, rate
 
 
 def said(tokens: Tensor) -> list[str]:

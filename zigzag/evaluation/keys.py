@@ -36,7 +36,7 @@ def decides(sampler: Sampler, grid: Solver) -> dict[str, Any]:
 
     The moves of the path (of a method that is steered by its walk, its state and code); for each move the coefficients
     of its step (a, b, memory, noise), what it reads and whether its noise is drawn; the solver's levels and times; the
-    strong and the weak guidance at each step of the path, and a weak role of its own. A rule that is linear in the gap
+    strong and the weak guidance at each step of the path, and a role of its own. A rule that is linear in the gap
     is its scale there, any other its state and its code, as a solver or a sampler of one's own is besides. (What such
     code calls elsewhere is not looked into.)
 
@@ -70,6 +70,8 @@ def decides(sampler: Sampler, grid: Solver) -> dict[str, Any]:
     }
     if sampler.other_role:
         found["weak role"] = _digest(sampler.weak_prompt, sampler.weak_fn)
+    if not (sampler.strong_fn is sampler.plain_fn is None):
+        found["networks"] = _digest(sampler.strong_fn, sampler.plain_fn)
     own = {} if type(sampler) is Sampler else {"sampler": _digest(_kind(type(sampler)), _others(sampler))}
     return {**found, **own}
 

@@ -38,12 +38,14 @@ class Sampler:
         error: size s of a Gaussian error in the weak prediction, `noisy`.
         weak_prompt: the prompt of the weak predictions' conditional branch, in place of each sample's own.
         weak_fn: a function of the model that makes another predictor, for the weak predictions.
+        strong_fn: the same in place of the model's own predictor, `eps_fn` of `sample`. plain_fn: the same for the
+            Denoise moves that are plain.
         solver: by name, on the grid of the model's own (`zigzag.evaluation.solvers`); a function of the model's own; or
             one that has `steps` steps and predicts what the model does.
 
     Raises:
         TypeError: for a guidance that is neither a number nor a rule, and for another role that is none.
-        ValueError: for `matched` beside `error` or another weak role, or `error` beside `weak_fn`.
+        ValueError: for `matched` beside `error` or another role, or `error` beside another predictor.
     """
 
     method: Method | Steered
@@ -55,19 +57,23 @@ class Sampler:
     solver: Made = "ddim"
     weak_prompt: str | None = None
     weak_fn: Callable[[LearnedModel], Predictor] | None = None
+    strong_fn: Callable[[LearnedModel], Predictor] | None = None
+    plain_fn: Callable[[LearnedModel], Predictor] | None = None
 
     def __post_init__(self) -> None:
         if self.matched is not None and (self.error or self.other_role):
-            what = "a weak role of its own" if self.other_role else "an error"
+            what = "another role" if self.other_role else "an error"
             raise ValueError(f"matched must be alone: a path with {what} has no matched scale")
-        if self.error and self.weak_fn is not None:
-            raise ValueError("error must be alone: it is an error in the model's own prediction, not in weak_fn's")
+        fns = {name: getattr(self, name) for name in ("strong_fn", "weak_fn", "plain_fn")}
+        if self.error and any(fns.values()):
+            raise ValueError("error must be alone: it is an error in the model's own prediction, not in another's")
         if not isinstance(self.weak_prompt, str | None):
             raise TypeError(f"weak_prompt must be a text, got {self.weak_prompt!r}")
         if self.weak_prompt is not None and self.weak == 0:
             raise ValueError("weak_prompt is read by no prediction at weak=0, which is unconditional; pass weak=1.0")
-        if self.weak_fn is not None and (isinstance(self.weak_fn, type) or not callable(self.weak_fn)):
-            raise TypeError(f"weak_fn must be a function of the model, got {self.weak_fn!r}")
+        for name, fn in fns.items():
+            if fn is not None and (isinstance(fn, type) or not callable(fn)):
+                raise TypeError(f"{name} must be a function of the model, got {fn!r}")
         # Equal samplers are written alike: 4 == 4.0, but not on disk.
         for name in ("strong", "weak", "error"):
             value = getattr(self, name)
@@ -83,13 +89,14 @@ class Sampler:
 
     @property
     def other_role(self) -> bool:
-        """Whether weak predictions are of another prompt or network, and so no scale of the same gap."""
-        return self.weak_prompt is not None or self.weak_fn is not None
+        """Whether weak or plain predictions are of another prompt or network, and so no scale of the same gap."""
+        return any(own is not None for own in (self.weak_prompt, self.weak_fn, self.plain_fn))
 
     @property
     def plain(self) -> Sampler:
-        """Standard sampling with the same steps and scales, and nothing else of it."""
-        return replace(self, method=Standard(), matched=None, error=0.0, weak_prompt=None, weak_fn=None)
+        """Standard sampling with the same steps, scales and strong network, and nothing else of it."""
+        own: dict[str, Any] = {"matched": None, "error": 0.0, "weak_prompt": None, "weak_fn": None, "plain_fn": None}
+        return replace(self, method=Standard(), **own)
 
     def guidance(self, solver: Solver) -> float | Guidance:
         """The strong guidance.
@@ -117,7 +124,8 @@ class Sampler:
         own_weak: bool | tuple[str, ...] = self.error != 0 or self.weak_fn is not None
         if not own_weak and self.weak_prompt is not None:
             own_weak = ("cond",)
-        return count_rows(self.method, solver, _Branches(strong), _Branches(weak), own_weak=own_weak)
+        own_plain = self.plain_fn is not None
+        return count_rows(self.method, solver, _Branches(strong), _Branches(weak), own_weak, own_plain=own_plain)
 
     def expected_rows(self, own: Callable[[int], Solver] | None = None) -> int:
         """`rows`; of a method that is steered by its walk, for want of better, those of standard sampling."""
@@ -162,13 +170,13 @@ class Sampler:
         solver = self.solver_of(model)
         count = len(prompts)
         cond, uncond = model.encode(prompts), model.encode([""] * count)
-        weak_fn = None if self.weak_fn is None else self.weak_fn(model)
+        weak_fn, plain_fn = (None if fn is None else fn(model) for fn in (self.weak_fn, self.plain_fn))
         x = sample(
-            model.eps_fn, x, solver, self.method, cond=cond, uncond=uncond,
-            strong=self.guidance(solver), weak=self.weak,
+            model.eps_fn if self.strong_fn is None else self.strong_fn(model), x, solver, self.method,
+            cond=cond, uncond=uncond, strong=self.guidance(solver), weak=self.weak,
             weak_fn=noisy(model.eps_fn, self.error, generator, count) if self.error else weak_fn,
             weak_cond=MISSING if self.weak_prompt is None else model.encode([self.weak_prompt] * count),
-            generator=generator, trace=trace,
+            plain_fn=plain_fn, generator=generator, trace=trace,
         )  # fmt: skip
         return model.decode(x)
 
@@ -200,8 +208,8 @@ def baselines(
     """What a method is compared with, besides standard sampling: plain CFG at the matched scale, step by step
     ("matched scale"), and plain CFG with at least as many rows, that is, with more steps ("same rows"); without those
     that are standard sampling, that a method which is steered by its walk, whose rows and scale are not known
-    beforehand, that a rule which is not linear in the gap, or a weak role of its own, does not have, or
-    that a solver of one's own has no grid for.
+    beforehand, that a rule which is not linear in the gap, or another role, does not have, or that a solver of one's
+    own has no grid for.
 
     Args:
         own: as in `Sampler.rows`.
@@ -213,7 +221,9 @@ def baselines(
     found: dict[str, Sampler] = {}
     if isinstance(method, Standard) or not isinstance(method, Method):
         return found
-    scaled = not isinstance(method, Resampling) and not (isinstance(method, ZSampling) and method.released)
+    scaled = not isinstance(method, Resampling) and not (
+        isinstance(method, ZSampling) and (method.released or method.plain)
+    )
     if scaled and sampler.strong != sampler.weak and not sampler.other_role:
         try:
             matched = replace(plain, matched=method)

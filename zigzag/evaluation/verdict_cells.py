@@ -171,7 +171,8 @@ class VerdictCell:
         delta, tau1, tau2 = (_sums([getattr(r, name) for r in _tops(trace)]) for name in ("delta", "tau1", "tau2"))
         # By the calls that ran: a sampler of one's own need not fill the trace. Those of another network it tells.
         rows = sum(asked) // len(texts) if sum(asked) % len(texts) == 0 else sum(asked) / len(texts)
-        rows = rows if self.sampler.weak_fn is None else trace.rows
+        others = (self.sampler.strong_fn, self.sampler.weak_fn, self.sampler.plain_fn)
+        rows = rows if all(fn is None for fn in others) else trace.rows
         betas, found = known_betas(trace, len(texts)), []
         for k, (text, things) in enumerate(zip(texts, detect(images.cpu()), strict=True)):
             seen = [f"{thing.colour} {thing.shape}" for thing in things]

@@ -33,10 +33,10 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(metadata["settings"])
 
 
-def write_weights(path: Path, name: str, step: int, tensors: Mapping[str, Tensor]) -> None:
-    """Writes weights to sample with, in float16."""
+def write_weights(path: Path, name: str, step: int, tensors: Mapping[str, Tensor], kind: str = "weights") -> None:
+    """Writes weights to sample with, or a LoRA, in float16."""
     halves = {key: value.to(torch.float16) for key, value in tensors.items()}
-    _write(path, halves, {"name": name, "step": str(step)})
+    _write(path, halves, {"name": name, "step": str(step), "kind": kind})
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

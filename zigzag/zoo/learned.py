@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zigzag.guidance.base import finite
 from zigzag.solvers import DDIM, FlowEuler, Solver, convert
 from zigzag.solvers.predictions import MadeFor
 from zigzag.support.extras import require
+from zigzag.zoo.lora import applied
 from zigzag.zoo.shapes.grammar import tokenize
 from zigzag.zoo.shapes.scenes import SIDE
 from zigzag.zoo.states import noise_table, to_image, to_state
@@ -97,6 +99,27 @@ class LearnedModel:
             return DDIM.stable_diffusion(steps, spacing="trailing", final_alpha_cumprod=1.0)
         return FlowEuler.uniform(steps, time_scale=1000.0)
 
+    def with_lora(self, strength: float, lora: str | Path | None = None) -> LearnedModel:
+        """The same model with a LoRA at a strength: `W + strength·UD`. 0 is the model itself, below 0 what it unlearns.
+
+        Args:
+            strength: any finite number.
+            lora: a `lora.safetensors` that `python -m zigzag.zoo.train NAME --lora RANK` wrote; by default the file in
+                the package, whose SHA-256 is verified.
+
+        Raises:
+            ValueError: for a strength that is not finite, and a file that is no LoRA of this model.
+        """
+        strength = finite("strength", strength)
+        state, metadata = parse_weights(
+            _verified(f"{self.name}-lora", recorded()[self.name]["lora"]) if lora is None else Path(lora).read_bytes()
+        )
+        if metadata.get("name") != self.name or metadata.get("kind") != "lora":
+            kind = f"{metadata.get('kind', 'weights')} of {metadata.get('name')}"
+            raise ValueError(f"lora must be a LoRA of {self.name}, got {kind}")
+        with torch.inference_mode(False):  # the same network, whatever mode it is made in
+            return LearnedModel(self.name, applied(self.network, state, strength))
+
     def encode(self, prompt: str | Sequence[str]) -> Tensor:
         """Captions as conditions, int64 `(B, 8)` on the network's device; `""` is the unconditional one.
 
@@ -131,8 +154,9 @@ def load(name: str, weights: str | Path | None = None, device: torch.device | st
         network = create(name).float()
     data = _shipped(name) if weights is None else Path(weights).read_bytes()
     state, metadata = parse_weights(data)
-    if metadata.get("name") != name:
-        raise ValueError(f"weights must be of {name}, got those of {metadata.get('name')!r}")
+    if metadata.get("name") != name or metadata.get("kind") == "lora":
+        what = "a LoRA" if metadata.get("kind") == "lora" else "those"
+        raise ValueError(f"weights must be of {name}, got {what} of {metadata.get('name')!r}")
     network.load_state_dict({key: value.float() for key, value in state.items()})
     return LearnedModel(name, network.to(device).eval().requires_grad_(False))
 
@@ -186,6 +210,10 @@ def _shipped(name: str) -> bytes:
             f"no weights of {name} come with zigzag yet: train them with `python -m zigzag.zoo.train {name} --out DIR` "
             f"and load them with zoo.load({name!r}, 'DIR/weights.safetensors')"
         )
+    return _verified(name, record)
+
+
+def _verified(name: str, record: dict[str, Any]) -> bytes:
     data = files("zigzag.zoo").joinpath(f"data/{name}.safetensors").read_bytes()
     if hashlib.sha256(data).hexdigest() != record["sha256"]:
         raise ValueError(f"the weights of {name} in the package are damaged: their SHA-256 is not the one recorded")

@@ -16,7 +16,8 @@ from torch import distributed
 from zigzag.support.commands import Parser, ending
 from zigzag.support.progress import on_terminal, steps_bar
 from zigzag.zoo.learned import MODELS
-from zigzag.zoo.training import Settings, Training
+from zigzag.zoo.objectives import Settings
+from zigzag.zoo.training import Training
 
 __all__ = ["main", "report", "run"]
 
@@ -36,6 +37,13 @@ def _parser() -> Parser:
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, scenes and noise")
     parser.add_argument("--weights", type=Path, help="a weights.safetensors to begin with (default: random weights)")
+    parser.add_argument(
+        "--lora",
+        type=int,
+        default=0,
+        metavar="RANK",
+        help="train a LoRA of this rank beside --weights, or those in the package, by preference for true captions",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to train")
     parser.add_argument("--amp", action="store_true", help="matrix products in bfloat16")
     parser.add_argument("--threads", type=int, help="threads on the CPU (default: torch's)")
@@ -47,7 +55,7 @@ def main() -> None:
     """The command line; exits with 2 and one line on bad input, with 130 when interrupted."""
     parser = _parser()
     args = parser.parse_args()
-    folder: Path = args.out or Path("out") / args.name
+    folder: Path = args.out or Path("out") / (f"{args.name}-lora" if args.lora else args.name)
     if args.threads:
         torch.set_num_threads(args.threads)
     with (
@@ -55,13 +63,13 @@ def main() -> None:
         _joined(),
     ):
         start = hashlib.sha256(args.weights.read_bytes()).hexdigest() if args.weights else ""
-        settings = Settings(args.name, args.steps, args.batch, args.rate, args.seed, start)
-        training = Training(settings, args.device, args.amp)
+        settings = Settings(args.name, args.steps, args.batch, args.rate, args.seed, start, args.lora)
+        training = Training(settings, args.device, args.amp, args.weights)
         if (folder / "checkpoint.safetensors").exists():
             training.resume(folder)
             if not training.rank:
                 print(f"going on from step {training.step} of {folder}", flush=True)
-        elif args.weights:
+        elif args.weights and not args.lora:
             training.begin(args.weights)
         run(training, folder, args.save_every)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from zigzag.evaluation.evaluation import Evaluation, Result
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.studies import __main__ as command
 from zigzag.evaluation.studies.picture import draw_study
+from zigzag.evaluation.studies.study import STRONG
 from zigzag.evaluation.studies.sweeps import HEADLINE, STUDIES, Study
 from zigzag.zoo import learned
 from zigzag.zoo.learned import MODELS, LearnedModel
@@ -36,6 +38,7 @@ WANTED = {
     "budget",
     "strengths",
     "weak-scales",
+    "w2sd",
 }
 WANTED |= {f"{kind}{steps}" for kind in ("solvers", "methods", "matched") for steps in ("", "-20")}
 BUILT = {name: make() for name, make in STUDIES.items()}
@@ -74,6 +77,17 @@ def test_points_and_rivals_are_in_the_table(study: Study) -> None:
     if study.points:
         assert known == {point.sampler for point in study.points} | {study.lines[0].sampler}
         assert len({point[:2] for point in study.points}) == len(study.points)
+
+
+def test_w2sd_has_the_published_networks_and_as_many_rows_beside_it() -> None:
+    """Rows of a step: 2 of the strong network, 1 of the weak, 2 of the plain one; of the last one 2."""
+    *_, longer, zigzag, roles = (line.sampler for line in BUILT["w2sd"].lines)
+    strengths = [getattr(roles, f"{role}_fn").strength for role in ("strong", "weak", "plain")]
+    assert strengths == [1.5, -1.5, 0.8] and (roles.strong, roles.weak) == (STRONG, 1.0)
+    assert roles.method == zigzag.method == ZSampling(plain=True)
+    assert zigzag == replace(roles, strong_fn=longer.strong_fn, weak_fn=None, plain_fn=None)
+    assert roles.rows() == zigzag.rows() == 9 * 5 + 2 <= longer.rows() < roles.rows() + 2
+    assert longer == replace(longer.plain, steps=24) and longer.strong_fn == roles.plain_fn
 
 
 @studies

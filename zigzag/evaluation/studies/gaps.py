@@ -1,9 +1,9 @@
-"""What the studies of the gap sample: how much of it a Shift applies, and against which weak scale it is taken."""
+"""What the studies of the gap sample: how much of it a Shift applies, against which weak scale and which network."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from zigzag.evaluation.compare import Line
 from zigzag.evaluation.named import label
@@ -12,10 +12,13 @@ from zigzag.evaluation.solvers import solver_label
 from zigzag.evaluation.studies.study import STEPS, STRONG, Study
 from zigzag.guidance import CFG, Guidance, Polaris
 from zigzag.methods import ImplicitZ, Method, Standard, Z2Sampling, ZSampling
+from zigzag.presets import w2sd
+from zigzag.sampling import Predictor
 from zigzag.solvers import StepInfo
 from zigzag.strengths import CosineStrength, NormStrength, ShareStrength
+from zigzag.zoo.learned import LearnedModel
 
-__all__ = ["strengths", "weak_scales"]
+__all__ = ["WithLora", "lora_roles", "strengths", "weak_scales"]
 
 WARMUP = 2
 
@@ -72,3 +75,37 @@ def weak_scales(strong: float = STRONG, steps: int = STEPS) -> Study:
                 every.append(Line(f"{solver_label(solver)}: {label(method)}, w = {name}", sampler, tuple(rivals)))
         every += [Line(name, sampler, (first,)) for name, sampler in longer.items()]
     return Study("The weak scale", "Z-Sampling, open question 2", "", [], every)
+
+
+@dataclass(frozen=True)
+class WithLora:
+    """The predictor of a model with the LoRA in the package, at a strength."""
+
+    strength: float
+
+    def __call__(self, model: LearnedModel) -> Predictor:
+        """`eps_fn` of the changed model."""
+        return model.with_lora(self.strength).eps_fn
+
+
+def lora_roles(strong: float = STRONG, steps: int = STEPS) -> Study:
+    """W2SD: strong, weak and plain networks are one LoRA at 1.5, −1.5 and 0.8, at the scales `strong`, 1 and `strong`.
+
+    Beside it the plain network alone, with as many steps and with as many rows, and zigzags within that network.
+    """
+    first = Sampler(Standard(), steps, strong)
+    plain, most = (replace(first, strong_fn=WithLora(strength)) for strength in (0.8, 1.5))
+    preset = w2sd()
+    method, weak = preset["method"], preset["weak"]
+    zigzag = replace(plain, method=method, weak=weak)
+    roles = replace(zigzag, strong_fn=WithLora(1.5), weak_fn=WithLora(-1.5), plain_fn=WithLora(0.8))
+    longer = replace(baselines(zigzag)["same rows"], weak=0.0)
+    every = [
+        Line("Standard", first),
+        Line("LoRA 0.8: Standard", plain, (first,)),
+        Line("LoRA 1.5: Standard", most, (first, plain)),
+        Line(f"LoRA 0.8: CFG, {longer.steps} steps", longer, (first, plain)),
+        Line("LoRA 0.8: zigzags with a plain step", zigzag, (first, plain, longer)),
+        Line("LoRA 1.5, −1.5, 0.8: W2SD", roles, (first, plain, zigzag, longer)),
+    ]
+    return Study("Strong, weak and plain networks", "W2SD, 2502.00473", "", [], every)

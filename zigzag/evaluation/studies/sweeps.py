@@ -9,7 +9,7 @@ from functools import partial
 from zigzag.evaluation.compare import Line, lines
 from zigzag.evaluation.named import label
 from zigzag.evaluation.samplers import Sampler
-from zigzag.evaluation.studies.gaps import strengths, weak_scales
+from zigzag.evaluation.studies.gaps import lora_roles, strengths, weak_scales
 from zigzag.evaluation.studies.solvers import ancestral, budget, matched, methods, solvers
 from zigzag.evaluation.studies.study import STEPS, STRONG, Point, Study
 from zigzag.guidance import Guidance
@@ -190,4 +190,5 @@ STUDIES: dict[str, Callable[..., Study]] = {
     "budget": budget,
     "strengths": strengths,
     "weak-scales": weak_scales,
+    "w2sd": lora_roles,
 }
