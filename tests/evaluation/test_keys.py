@@ -15,7 +15,9 @@ pytest.importorskip("scipy")
 from support.evaluations import asked, moody
 from zigzag import Denoise, Invert, Polaris, Standard, Z2Sampling, ZSampling
 from zigzag.evaluation.evaluation import Evaluation, Trial
+from zigzag.evaluation.keys import decides
 from zigzag.evaluation.samplers import Sampler
+from zigzag.evaluation.studies.gaps import WithLora
 from zigzag.moves import Move
 from zigzag.zoo.shapes import CATEGORIES
 
@@ -128,6 +130,15 @@ def test_another_weak_role_is_sampled_anew_and_found_again(tmp_path: Path) -> No
         assert rows_of(tmp_path, sampler) > 0 and rows_of(tmp_path, sampler) == 0
     assert rows_of(tmp_path, replace(plain, weak_fn=lambda model: model.eps_fn)) == 0
     assert not {"weak role", "networks"} & Evaluation(moody(), tmp_path).head(plain)["decides"].keys()
+
+
+def test_a_network_with_another_lora_is_another(tmp_path: Path) -> None:
+    """By strength, and by file."""
+    plain = Sampler(Standard(), T, 2.0, strong_fn=WithLora(0.8))
+    others = [plain, replace(plain, strong_fn=WithLora(1.5)), replace(plain, strong_fn=WithLora(0.8, ("new", "new")))]
+    grid = moody().solver(T)
+    assert len({json.dumps(decides(sampler, grid), sort_keys=True) for sampler in others}) == 3
+    assert decides(replace(plain, strong_fn=WithLora(0.8)), grid) == decides(plain, grid)
 
 
 def opposite(model: Any) -> Any:

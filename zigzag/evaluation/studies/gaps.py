@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from zigzag.evaluation.compare import Line
 from zigzag.evaluation.named import label
@@ -16,7 +16,7 @@ from zigzag.presets import w2sd
 from zigzag.sampling import Predictor
 from zigzag.solvers import StepInfo
 from zigzag.strengths import CosineStrength, NormStrength, ShareStrength
-from zigzag.zoo.learned import LearnedModel
+from zigzag.zoo.learned import MODELS, LearnedModel, recorded
 
 __all__ = ["WithLora", "lora_roles", "strengths", "weak_scales"]
 
@@ -77,11 +77,20 @@ def weak_scales(strong: float = STRONG, steps: int = STEPS) -> Study:
     return Study("The weak scale", "Z-Sampling, open question 2", "", [], every)
 
 
+def _loras() -> tuple[str, ...]:
+    return tuple(recorded()[name]["lora"]["sha256"] for name in MODELS)
+
+
 @dataclass(frozen=True)
 class WithLora:
-    """The predictor of a model with the LoRA in the package, at a strength."""
+    """The predictor of a model with the LoRA in the package, at a strength.
+
+    Attributes:
+        files: the SHA-256 of the LoRAs: verdicts are kept by what decides them.
+    """
 
     strength: float
+    files: tuple[str, ...] = field(default_factory=_loras, repr=False)
 
     def __call__(self, model: LearnedModel) -> Predictor:
         """`eps_fn` of the changed model."""
