@@ -31,7 +31,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 from common import Loop, arguments, median, ratio, write
@@ -40,9 +40,6 @@ from plain import build_plain
 from torch import Tensor
 
 from zigzag import Standard, Z2Sampling, ZSampling
-
-if TYPE_CHECKING:
-    pass
 
 METHODS: Final[dict[str, Any]] = {"Standard": Standard(), "Z2Sampling": Z2Sampling(warmup=2), "ZSampling": ZSampling()}
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,12 +15,16 @@ from support.sampling import COND, UNCOND, X
 from zigzag import DDIM, EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling, sample, walk
 from zigzag.held import steps_of
 from zigzag.moves import Move
-from zigzag.paths import _KEPT, _MOST_KEPT, plan_path
-from zigzag.solvers import DPMSolver, StepInfo
+from zigzag.paths import MOST_KEPT, plan_path
+from zigzag.solvers import AffineStep, DPMSolver, StepInfo
 from zigzag.visits import Visit
 
 T = 6
 GIVEN: dict[str, Any] = {"cond": COND, "uncond": UNCOND, "strong": 3.0}
+
+
+def model(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    return 0.3 * torch.sin(x) * cond[:, None]
 
 
 @pytest.mark.parametrize("order", [1, 3])
@@ -74,52 +77,77 @@ def test_a_users_method_is_asked_for_its_path_each_time() -> None:
     assert reversing.calls == [T, T]
 
 
-class Half:
-    """A rule without a hash."""
+@dataclass(frozen=True)
+class Named:
+    """A rule whose equality is that of its name."""
 
-    reads_state = False
-    __hash__ = None  # type: ignore[assignment]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Half)
+    name: str
+    values: Tensor = field(compare=False)
+    reads_state: ClassVar[bool] = False
 
     def __call__(self, gap: Tensor, cached: Tensor, step: StepInfo, *seen: Any) -> Tensor:
-        return torch.full_like(gap[:, 0], 0.5)
+        return self.values
 
 
-def test_a_strength_without_a_hash_is_walked_all_the_same() -> None:
+def test_rules_that_are_equal_and_act_otherwise_are_two() -> None:
     solver = DDIM.stable_diffusion(T)
-    ruled, plain = (
-        sample(lambda x, t, c: 0.1 * x * c[:, None], X, solver, Z2Sampling(strength=strength), **GIVEN)
-        for strength in (Half(), 0.5)
-    )
-    torch.testing.assert_close(ruled, plain)
+    ruled = [
+        sample(model, X, solver, Z2Sampling(strength=strength), **GIVEN)
+        for half in (0.5, 1.0)
+        for strength in (Named("mine", torch.full((2,), half, dtype=torch.float64)), half)
+    ]
+    torch.testing.assert_close(ruled[0], ruled[1])
+    torch.testing.assert_close(ruled[2], ruled[3])
+    assert (ruled[0] - ruled[2]).abs().max() > 1e-3
 
 
-def test_a_sweep_keeps_a_bounded_number_of_plans_and_no_solver() -> None:
+class Same(DDIM):
+    """Solvers that say that they are equal."""
+
+    gain = 1.0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def coefficients(self, i: int, j: int, remembered: tuple[int, ...]) -> AffineStep:
+        step = super().coefficients(i, j, remembered)
+        return AffineStep(step.a, self.gain * step.b)
+
+
+def test_a_plan_is_of_the_solver_itself_and_of_what_it_is_set_to() -> None:
+    grid = DDIM.stable_diffusion(T)
+    one, other = (Same(grid.alphas, grid.sigmas, grid.times) for _ in range(2))
+    other.gain = 0.5
+    assert plan_path(Standard(), one)[1][0].step.b == 2 * plan_path(Standard(), other)[1][0].step.b
+    noisy = DDIM(grid.alphas, grid.sigmas, grid.times, eta=1.0)
+    held = plan_path(ZSampling(), noisy)[1]
+    noisy.fresh_noise = True
+    assert [h.draws for h in plan_path(ZSampling(), noisy)[1]] != [h.draws for h in held]
+
+
+def test_a_sweep_keeps_a_bounded_number_of_plans() -> None:
     solver = DDIM.stable_diffusion(T)
-    for k in range(3 * _MOST_KEPT):
+    for k in range(3 * MOST_KEPT):
         plan_path(Z2Sampling(strength=k / 7), solver)
-        assert 1 <= len(_KEPT[solver]) <= _MOST_KEPT
-    gone = weakref.ref(solver)
-    del solver
-    gc.collect()
-    assert gone() is None
+        assert 1 <= len(solver.plans) <= MOST_KEPT
 
 
 def test_a_gap_is_let_go_before_the_next_evaluation() -> None:
     gaps: list[weakref.ref[Tensor]] = []
     alive: list[bool] = []
 
-    def model(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    def watching(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         alive.append(any(gap() is not None for gap in gaps))
-        return 0.3 * torch.sin(x) * cond[:, None]
+        return model(x, t, cond)
 
     def noting(visit: Visit) -> None:
         if visit.gap is not None and not any(gap() is visit.gap for gap in gaps):
             gaps.append(weakref.ref(visit.gap))
 
-    for visit in walk(model, X, DDIM.stable_diffusion(T), Z2Sampling(warmup=1), callback=noting, **GIVEN):
+    for visit in walk(watching, X, DDIM.stable_diffusion(T), Z2Sampling(warmup=1), callback=noting, **GIVEN):
         del visit
     assert len(gaps) >= T - 2
     assert not any(alive)

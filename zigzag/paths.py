@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
-from weakref import WeakKeyDictionary
 
 from zigzag.guidance.base import finite
 from zigzag.held import HeldStep, steps_of
 from zigzag.methods import Method, is_steered
 from zigzag.moves import Denoise, Invert, Move, Shift, Tol
 from zigzag.solvers import Solver
-from zigzag.strengths import check_strength
+from zigzag.strengths import NUMBER, check_strength
 
 __all__ = ["check_cached", "check_move", "plan_path", "resolve_path"]
 
 Plan: TypeAlias = tuple[tuple[Move, ...], list[HeldStep]]
 
-_KEPT: WeakKeyDictionary[Solver, dict[object, Plan]] = WeakKeyDictionary()
-_MOST_KEPT = 16  # a sweep over a strength would keep one for each
+MOST_KEPT = 16  # a sweep over a strength would keep one for each
 
 
 def resolve_path(method: object, solver: Solver) -> tuple[Move, ...]:
@@ -30,24 +28,22 @@ def plan_path(method: object, solver: Solver) -> Plan:
     """The moves of a method on the grid of `solver`, or a user's own, checked move by move, and their steps.
 
     What was planned for a method of this library is kept for the next walk on the solver: such methods are values, and
-    a grid never changes.
+    a grid never changes. One with a rule in it is no value: rules that are equal need not act alike.
 
     Raises:
         TypeError: for what is neither a method nor moves, and for a method that is steered by its walk.
         ValueError: for a path that is empty, leaves the grid, does not connect, needs a step or an inverse that does
             not exist, or shifts by a gap that nothing has cached.
     """
-    if type(method).__module__ != Method.__module__:
+    if type(method).__module__ != Method.__module__ or not isinstance(getattr(method, "strength", 1.0), NUMBER):
         return _plan(method, solver)
-    try:
-        kept = _KEPT.setdefault(solver, {})
-        known = kept.get(method)
-    except TypeError:  # a strength or a solver of the user's own, without a hash
-        return _plan(method, solver)
+    kept, key = solver.plans, (method, solver.fresh_noise)
+    known: Plan | None = kept.get(key)
     if known is None:
-        if len(kept) >= _MOST_KEPT:
+        known = _plan(method, solver)
+        if len(kept) >= MOST_KEPT:
             kept.clear()
-        known = kept[method] = _plan(method, solver)
+        kept[key] = known
     return known
 
 

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,19 @@ def test_a_network_with_another_lora_is_another(tmp_path: Path) -> None:
     grid = moody().solver(T)
     assert len({json.dumps(decides(sampler, grid), sort_keys=True) for sampler in others}) == 3
     assert decides(replace(plain, strong_fn=WithLora(0.8)), grid) == decides(plain, grid)
+
+
+@pytest.mark.parametrize("role", ["strong_fn", "weak_fn", "plain_fn"])
+def test_functions_with_arguments_filled_in_are_known_by_them(role: str) -> None:
+    """By function, place and name: what `functools.partial` holds is nowhere else."""
+    grid, plain = moody().solver(T), Sampler(ZSampling(plain=True), T, 2.0)
+    made = [partial(at, 1.5), partial(at, -1.5), partial(at, strength=1.5), partial(opposite), partial(at, 1.5)]
+    keys = [json.dumps(decides(replace(plain, **{role: fn}), grid), sort_keys=True) for fn in made]  # type: ignore[arg-type]
+    assert len(set(keys)) == 4 and keys[0] == keys[4]
+
+
+def at(strength: float, model: Any = None) -> Any:
+    return lambda x, t, cond: strength * model.eps_fn(x, t, cond)
 
 
 def opposite(model: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("scipy")
 from support.evaluations import moody
 from support.samplers import METHODS, SCALES, TEXTS, T, X, check_rows, seeded
-from zigzag import ImplicitZ, Standard, Z2Sampling, ZSampling, sample
+from zigzag import ImplicitZ, Move, Standard, Z2Sampling, ZSampling, sample
 from zigzag.evaluation.samplers import Sampler, baselines
 from zigzag.sampling import Predictor
 from zigzag.zoo.learned import LearnedModel
@@ -68,13 +68,31 @@ def test_a_draw_of_three_networks_is_that_of_sample() -> None:
     check_rows(sampler)
 
 
+class Mine:
+    """A path with plain steps of one's own."""
+
+    def path(self, T: int) -> tuple[Move, ...]:
+        return ZSampling(plain=True).path(T)
+
+
+class Empty:
+    """A function of the model that is nothing, if it is asked for its truth."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __call__(self, model: LearnedModel) -> Predictor:
+        return half(model)
+
+
 def test_a_strong_network_alone_is_a_model_of_its_own() -> None:
     """Its standard sampling is its own too; a plain network has no matched scale, and what it is compared with."""
     method = ZSampling(plain=True)
     alone = Sampler(Standard(), T, 4.0, strong_fn=twice)
     assert not alone.other_role and replace(alone, method=ZSampling()).plain == alone
     assert "matched scale" in baselines(replace(alone, method=ZSampling()))
-    for sampler in (replace(alone, method=method), replace(alone, method=method, plain_fn=half)):
+    mine = Mine()
+    for sampler in (*(replace(alone, method=m) for m in (method, mine)), replace(alone, method=method, plain_fn=half)):
         found = baselines(sampler)
         assert [*found] == ["same rows"] and found["same rows"].strong_fn is twice
         assert found["same rows"].plain_fn is None
@@ -99,7 +117,7 @@ def test_weak_roles_that_are_none_are_refused() -> None:
         with pytest.raises(TypeError, match=f"{name} must be a function of the model, got 3"):
             Sampler(ZSampling(), T, 4.0, **{name: 3})  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="error must be alone"):
-            Sampler(ZSampling(), T, 4.0, error=0.5, **{name: half})  # type: ignore[arg-type]
+            Sampler(ZSampling(), T, 4.0, error=0.5, **{name: Empty()})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="weak_prompt is read by no prediction at weak=0"):
         Sampler(ZSampling(), T, 4.0, weak_prompt="a circle")
     with pytest.raises(ValueError, match="magenta"):

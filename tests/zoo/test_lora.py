@@ -155,13 +155,30 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
         zoo.load("shapes-dit").with_lora(1.0, lora)
     with pytest.raises(ValueError, match="strength must be finite"):
         zoo.load("shapes-unet").with_lora(math.nan, lora)
-    other = {"nowhere.up": torch.zeros(4, 2), "nowhere.down": torch.zeros(2, 4)}
-    with pytest.raises(ValueError, match="of another network: it changes 'nowhere' by 4 x 4"):
-        applied(nn.Linear(4, 4), other, 1.0)
-    with pytest.raises(ValueError, match="batch must be a multiple of the pairs in each of the 1 processes, got 3"):
-        Training(Settings("shapes-unet", 1, batch=3, lora=RANK))
+    with pytest.raises(TypeError, match="strength must be a real number"):
+        zoo.load("shapes-unet").with_lora("most", lora)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="batch must be even, for a LoRA learns from pairs, got 3"):
+        Settings("shapes-unet", 1, batch=3, lora=RANK)
     with pytest.raises(ValueError, match="lora must be a rank of at least 0, got -1"):
         Settings("shapes-unet", 1, lora=-1)
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"nowhere.up": torch.zeros(4, 2), "nowhere.down": torch.zeros(2, 6)},
+        {"0.up": torch.zeros(6, 2), "0.down": torch.zeros(2, 4)},  # as many numbers, in another shape
+        {"0.up": torch.zeros(4, 2), "0.down": torch.zeros(3, 6)},
+        {"0.up": torch.zeros(4, 2)},
+        {"0.down": torch.zeros(2, 6)},
+        {},
+    ],
+)
+def test_a_lora_of_another_network_is_refused(lora: dict[str, Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"the LoRA is of another network: '(0|nowhere)' has|it has no layer"):
+        applied(nn.Sequential(nn.Linear(6, 4)), lora, 1.0)
+    with pytest.raises(ValueError, match="no layer of the network is larger than a LoRA of rank 4"):
+        adapt(nn.Sequential(nn.Linear(6, 4)), 4)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -7,6 +7,7 @@ import json
 import pickle
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from functools import partial
 from pathlib import PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
@@ -36,9 +37,9 @@ def decides(sampler: Sampler, grid: Solver) -> dict[str, Any]:
 
     The moves of the path (of a method that is steered by its walk, its state and code); for each move the coefficients
     of its step (a, b, memory, noise), what it reads and whether its noise is drawn; the solver's levels and times; the
-    strong and the weak guidance at each step of the path, and a role of its own. A rule that is linear in the gap
-    is its scale there, any other its state and its code, as a solver or a sampler of one's own is besides. (What such
-    code calls elsewhere is not looked into.)
+    strong and the weak guidance at each step of the path; the prompts and networks that are not the model's own. A rule
+    that is linear in the gap is its scale there, any other its state and its code, as a solver or a sampler of one's
+    own is besides. (What such code calls elsewhere is not looked into.)
 
     Args:
         grid: the model's own solver of `sampler.steps` steps.
@@ -68,9 +69,9 @@ def decides(sampler: Sampler, grid: Solver) -> dict[str, Any]:
         "weak": _rule("weak", as_guidance("weak", sampler.weak), infos),
         "error": sampler.error + 0.0,
     }
-    if sampler.other_role:
+    if not (sampler.weak_prompt is None and sampler.weak_fn is None):
         found["weak role"] = _digest(sampler.weak_prompt, sampler.weak_fn)
-    if not (sampler.strong_fn is sampler.plain_fn is None):
+    if not (sampler.strong_fn is None and sampler.plain_fn is None):
         found["networks"] = _digest(sampler.strong_fn, sampler.plain_fn)
     own = {} if type(sampler) is Sampler else {"sampler": _digest(_kind(type(sampler)), _others(sampler))}
     return {**found, **own}
@@ -145,6 +146,8 @@ def _of_object(value: Any, inside: tuple[int, ...]) -> Any:
         # A cell is empty where a function is asked for before the variable that it names is bound.
         cells = [_cell(cell) for cell in value.__closure__ or ()]
         return ["def", _plain([value.__code__, value.__defaults__, value.__kwdefaults__, cells], inside)]
+    if isinstance(value, partial):
+        return ["partial", _plain([value.func, value.args, value.keywords], inside)]
     if isinstance(value, MethodType):
         return ["method", _plain(value.__func__, inside), _plain(value.__self__, inside)]
     if isinstance(value, type):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -38,8 +39,8 @@ class Sampler:
         error: size s of a Gaussian error in the weak prediction, `noisy`.
         weak_prompt: the prompt of the weak predictions' conditional branch, in place of each sample's own.
         weak_fn: a function of the model that makes another predictor, for the weak predictions.
-        strong_fn: the same in place of the model's own predictor, `eps_fn` of `sample`. plain_fn: the same for the
-            Denoise moves that are plain.
+        strong_fn: the same in place of the model's own predictor, for all predictions of which nothing else is said.
+        plain_fn: the same for the Denoise moves that are plain, of a method that has any.
         solver: by name, on the grid of the model's own (`zigzag.evaluation.solvers`); a function of the model's own; or
             one that has `steps` steps and predicts what the model does.
 
@@ -65,7 +66,7 @@ class Sampler:
             what = "another role" if self.other_role else "an error"
             raise ValueError(f"matched must be alone: a path with {what} has no matched scale")
         fns = {name: getattr(self, name) for name in ("strong_fn", "weak_fn", "plain_fn")}
-        if self.error and any(fns.values()):
+        if self.error and any(fn is not None for fn in fns.values()):
             raise ValueError("error must be alone: it is an error in the model's own prediction, not in another's")
         if not isinstance(self.weak_prompt, str | None):
             raise TypeError(f"weak_prompt must be a text, got {self.weak_prompt!r}")
@@ -208,8 +209,8 @@ def baselines(
     """What a method is compared with, besides standard sampling: plain CFG at the matched scale, step by step
     ("matched scale"), and plain CFG with at least as many rows, that is, with more steps ("same rows"); without those
     that are standard sampling, that a method which is steered by its walk, whose rows and scale are not known
-    beforehand, that a rule which is not linear in the gap, or another role, does not have, or that a solver of one's
-    own has no grid for.
+    beforehand, that a plain step, a rule which is not linear in the gap, or another role does not have, or that a
+    solver of one's own has no grid for.
 
     Args:
         own: as in `Sampler.rows`.
@@ -221,17 +222,12 @@ def baselines(
     found: dict[str, Sampler] = {}
     if isinstance(method, Standard) or not isinstance(method, Method):
         return found
-    scaled = not isinstance(method, Resampling) and not (
-        isinstance(method, ZSampling) and (method.released or method.plain)
-    )
+    scaled = not isinstance(method, Resampling) and not (isinstance(method, ZSampling) and method.released)
     if scaled and sampler.strong != sampler.weak and not sampler.other_role:
-        try:
-            matched = replace(plain, matched=method)
+        matched = replace(plain, matched=method)
+        with suppress(TypeError):  # of a path, or of a rule, that has none
             matched.rows(own)
             found["matched scale"] = matched
-        except TypeError:
-            if isinstance(sampler.strong, float) and isinstance(sampler.weak, float):
-                raise
     longer = math.ceil(steps * count(sampler) / count(plain))
     if longer != steps and not isinstance(sampler.solver, Solver):
         found["same rows"] = replace(plain, steps=longer)

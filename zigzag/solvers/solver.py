@@ -109,6 +109,11 @@ class Solver(ABC):
         """The times of the knots, and behind them those of evaluations between knots, as host numbers."""
         return [*self.times.tolist(), *self.inner_times.tolist()]
 
+    @cached_property
+    def plans(self) -> dict[Any, Any]:
+        """What `zigzag.paths` has planned on this grid."""
+        return {}
+
     def step(
         self,
         i: int | Tensor,

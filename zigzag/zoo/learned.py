@@ -105,10 +105,13 @@ class LearnedModel:
         Args:
             strength: any finite number.
             lora: a `lora.safetensors` that `python -m zigzag.zoo.train NAME --lora RANK` wrote; by default the file in
-                the package, whose SHA-256 is verified.
+                the package, whose SHA-256 is verified. Whether the model has the weights that it was trained beside is
+                not known, and not asked.
 
         Raises:
-            ValueError: for a strength that is not finite, and a file that is no LoRA of this model.
+            TypeError, ValueError: for a strength that is no finite number, and a file that is no LoRA of this model.
+            FileNotFoundError: for a file that is not there.
+            ImportError: without safetensors, naming the extra that brings it.
         """
         strength = finite("strength", strength)
         state, metadata = parse_weights(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,14 @@ class LowRank(nn.Module):
 def adapt(network: nn.Module, rank: int) -> dict[str, nn.Parameter]:
     """Freezes a network, and adds a LoRA to each of its linear layers and convolutions that are larger than the rank.
 
+    Args:
+        network: is changed. rank: `r`, of every layer.
+
     Returns:
         What is left to learn, by name: `LAYER.up`, `LAYER.down`.
+
+    Raises:
+        ValueError: if no layer is larger than the rank.
     """
     network.requires_grad_(False)
     found: dict[str, nn.Parameter] = {}
@@ -49,6 +56,8 @@ def adapt(network: nn.Module, rank: int) -> dict[str, nn.Parameter]:
             change = LowRank(layer.weight, rank)
             register_parametrization(layer, "weight", change)
             found |= {f"{name}.up": change.up, f"{name}.down": change.down}
+    if not found:
+        raise ValueError(f"no layer of the network is larger than a LoRA of rank {rank}")
     return found
 
 
@@ -56,18 +65,24 @@ def applied(network: nn.Module, lora: Mapping[str, Tensor], strength: float) -> 
     """A copy of a network with `W + strength·UD` for the weights that a LoRA changes.
 
     Args:
+        network: whose weights are changed in the copy. strength: any number.
         lora: `U` and `D` by name, as `adapt` gives them.
 
     Raises:
-        ValueError: for a LoRA of another network, naming a layer.
+        ValueError: for a LoRA of another network, or with nothing in it, naming a layer.
     """
     network = copy.deepcopy(network)
     layers = dict(network.named_modules())
-    for name in sorted({key.rpartition(".")[0] for key in lora}):
-        up, down = (lora[f"{name}.{part}"].float() for part in ("up", "down"))
-        weight = getattr(layers.get(name), "weight", None)
-        if weight is None or weight.numel() != len(up) * down.shape[1]:
-            raise ValueError(f"the LoRA is of another network: it changes {name!r} by {len(up)} x {down.shape[1]}")
+    names = sorted({key.rpartition(".")[0] for key in lora})
+    if not names:
+        raise ValueError("the LoRA changes nothing: it has no layer")
+    for name in names:
+        up, down = (lora.get(f"{name}.{part}") for part in ("up", "down"))
+        weight: Any = getattr(layers.get(name), "weight", None)
+        sides = None if weight is None else (len(weight), weight[0].numel())
+        if up is None or down is None or up.shape[1:] != down.shape[:1] or (len(up), *down.shape[1:]) != sides:
+            found = [None if part is None else tuple(part.shape) for part in (up, down)]
+            raise ValueError(f"the LoRA is of another network: {name!r} has up and down of {found}, the layer {sides}")
         with torch.no_grad():
-            weight += (strength * (up @ down)).view_as(weight).to(weight)
+            weight += (strength * (up.float() @ down.float())).view_as(weight).to(weight)
     return network

@@ -38,12 +38,14 @@ class Settings:
     batch: int = 48
     rate: float = 2e-3
     seed: int = 0
-    start: str = ""  # the SHA-256 of the weights it begins with, or nothing for random ones
+    start: str = ""  # the SHA-256 of the weights that it begins with, or beside; nothing for random ones
     lora: int = 0  # the rank of a LoRA, which alone is trained then, beside the weights that it begins with
 
     def __post_init__(self) -> None:
         if not self.lora >= 0:
             raise ValueError(f"lora must be a rank of at least 0, got {self.lora}")
+        if self.lora and self.batch % 2:
+            raise ValueError(f"batch must be even, for a LoRA learns from pairs, got {self.batch}")
         for name in ("steps", "batch", "rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -100,7 +102,12 @@ def preference_loss(
         - (d - d_{\mathrm{base}})(x^{-})}{\overline{d_{\mathrm{base}}}}\Big)
 
     `d` is the squared error of a prediction, as in `errors`; over its mean in the batch, so that one β suits both
-    models. Source: Wallace et al. 2023 (Diffusion-DPO), where β is a number alone.
+    models.
+
+    Args:
+        network: what learns. base: what it began as. name: of the model. x0, tokens, noise, u: a batch of pairs.
+
+    Source: Wallace et al. 2023 (Diffusion-DPO), where β is a number alone.
     """
     with torch.no_grad():
         before = errors(base, name, x0, tokens, noise, u)
@@ -109,11 +116,14 @@ def preference_loss(
 
 
 def errors(network: nn.Module, name: str, x0: Tensor, tokens: Tensor, noise: Tensor, u: Tensor) -> Tensor:
-    r"""The mean squared error of the prediction at `x = α·x₀ + σ·ε`, of each sample.
+    r"""The mean squared error of the prediction at `x = α·x₀ + σ·ε`, of each sample: `(B,)`.
 
     "shapes-unet": of `v = α·ε − σ·x₀` on Stable Diffusion's schedule, with half of the times above 630, where it is
     settled what is drawn. "shapes-dit": of `u = ε − x₀` on `α = 1 − σ`, divided by c_out of `preconditioning`, with σ
     logit-normal (Esser et al. 2024, eq. 19) around 0.73, for the same reason.
+
+    Args:
+        network: predicts v, or u. name: of the model. x0, tokens, noise, u: of `batch` or `preferences`.
     """
     if name == "shapes-unet":
         t = (1000 * u ** (2 / 3)).long().clamp(max=999)  # u may have been rounded up to 1

@@ -15,7 +15,7 @@ from torch import distributed
 
 from zigzag.support.commands import Parser, ending
 from zigzag.support.progress import on_terminal, steps_bar
-from zigzag.zoo.learned import MODELS
+from zigzag.zoo.learned import MODELS, recorded
 from zigzag.zoo.objectives import Settings
 from zigzag.zoo.training import Training
 
@@ -31,7 +31,7 @@ def _parser() -> Parser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("name", choices=MODELS, help="the model")
-    parser.add_argument("--out", type=Path, help="folder of the run (default: out/NAME)")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: out/NAME, or out/NAME-lora)")
     parser.add_argument("--steps", type=int, default=6000, help="steps in all")
     parser.add_argument("--batch", type=int, default=48, help="images a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
@@ -62,7 +62,9 @@ def main() -> None:
         ending(parser.prog, f"the same command goes on from the last checkpoint in {folder}, if there is one"),
         _joined(),
     ):
-        start = hashlib.sha256(args.weights.read_bytes()).hexdigest() if args.weights else ""
+        start = recorded()[args.name]["sha256"] if args.lora else ""
+        if args.weights:
+            start = hashlib.sha256(args.weights.read_bytes()).hexdigest()
         settings = Settings(args.name, args.steps, args.batch, args.rate, args.seed, start, args.lora)
         training = Training(settings, args.device, args.amp, args.weights)
         if (folder / "checkpoint.safetensors").exists():

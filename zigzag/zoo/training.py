@@ -43,7 +43,8 @@ class Training:
         step: steps done. losses: one per step done. parameters: what is trained, by name.
 
     Raises:
-        ValueError: if the processes cannot share a batch evenly.
+        ValueError: if the processes cannot share a batch evenly; as `load`, for `base`.
+        FileNotFoundError, ImportError: as `load`.
     """
 
     def __init__(
@@ -54,8 +55,8 @@ class Training:
         self.rank, self.world = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
         self._alike = 2 if settings.lora else 1  # rows of a batch that stay together
         if settings.batch % (self.world * self._alike):
-            pairs = "pairs in each of the " if settings.lora else ""
-            raise ValueError(f"batch must be a multiple of the {pairs}{self.world} processes, got {settings.batch}")
+            least = f"{2 * self.world}, pairs for each of" if settings.lora else "the"
+            raise ValueError(f"batch must be a multiple of {least} {self.world} processes, got {settings.batch}")
         torch.manual_seed(settings.seed)
         self.base = load(settings.name, base, self.device).network if settings.lora else None
         if self.base is not None:
