@@ -37,6 +37,7 @@ WANTED = {
     "headline",
     "budget",
     "strengths",
+    "partial",
     "weak-scales",
     "w2sd",
 }

@@ -23,13 +23,14 @@ from zigzag.zoo.learned import MODELS, best_scale
 __all__ = ["main"]
 
 # 1,800 pairs for what is claimed: 600 resolve about 3 points.
-SEEDS = dict.fromkeys(("headline", "solvers", "strengths", "w2sd"), (0, 1, 2))
+SEEDS = dict.fromkeys(("headline", "solvers", "strengths", "partial", "w2sd"), (0, 1, 2))
 # Those of both models: their scale is the one on record.
 BY_MODEL = (
     "headline",
     "ancestral",
     "budget",
     "strengths",
+    "partial",
     "weak-scales",
     "w2sd",
     *(f"{kind}{T}" for kind in ("solvers", "methods", "matched") for T in ("", "-20")),

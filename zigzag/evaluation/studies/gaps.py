@@ -18,7 +18,7 @@ from zigzag.solvers import StepInfo
 from zigzag.strengths import CosineStrength, NormStrength, ShareStrength
 from zigzag.zoo.learned import MODELS, LearnedModel, recorded
 
-__all__ = ["WithLora", "lora_roles", "strengths", "weak_scales"]
+__all__ = ["WithLora", "lora_roles", "partial", "strengths", "weak_scales"]
 
 WARMUP = 2
 
@@ -41,6 +41,18 @@ def strengths(strong: float = STRONG, steps: int = STEPS) -> Study:
         every.append(Line(label(whole), full, (first,)))
         every += [Line(label(method), replace(first, method=method), (first, full)) for method in its]
     return Study("The strength of a shift", "Z², Appendices E and I", "", [], every)
+
+
+def partial(strong: float = STRONG, steps: int = STEPS) -> Study:
+    """Z-Sampling, of which all or a part is kept; against standard sampling, and the whole."""
+    first, whole = (Sampler(method, steps, strong) for method in (Standard(), ZSampling()))
+    part = replace(whole, method=ZSampling(strength=0.3))
+    every = [
+        Line("Standard", first),
+        Line(label(whole.method), whole, (first,)),
+        Line(label(part.method), part, (first, whole)),
+    ]
+    return Study("A part of a zigzag", "Z-Sampling, Algorithm 1; W2SD", "", [], every)
 
 
 def _falling(step: StepInfo) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 from zigzag.evaluation.compare import Line, lines
 from zigzag.evaluation.named import label
 from zigzag.evaluation.samplers import Sampler
-from zigzag.evaluation.studies.gaps import lora_roles, strengths, weak_scales
+from zigzag.evaluation.studies.gaps import lora_roles, partial, strengths, weak_scales
 from zigzag.evaluation.studies.solvers import ancestral, budget, matched, methods, solvers
 from zigzag.evaluation.studies.study import STEPS, STRONG, Point, Study
 from zigzag.guidance import Guidance
@@ -182,13 +182,14 @@ STUDIES: dict[str, Callable[..., Study]] = {
     "ancestral": ancestral,
     "released": released,
     "solvers": solvers,
-    "solvers-20": partial(solvers, steps=20),
+    "solvers-20": functools.partial(solvers, steps=20),
     "methods": methods,
-    "methods-20": partial(methods, steps=20),
+    "methods-20": functools.partial(methods, steps=20),
     "matched": matched,
-    "matched-20": partial(matched, steps=20),
+    "matched-20": functools.partial(matched, steps=20),
     "budget": budget,
     "strengths": strengths,
+    "partial": partial,
     "weak-scales": weak_scales,
     "w2sd": lora_roles,
 }
