@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
 from support.predictors import field
 from support.sampling import COND, FLOAT, UNCOND, B, T, X, both, each_method, each_solver, seed
-from zigzag import Standard, sample
+from zigzag import Standard, ZSampling, sample
 
 
 def tree(k: float) -> dict[str, object]:
@@ -124,6 +126,70 @@ def test_what_auto_decides(cond: object, uncond: object, want: bool) -> None:
     """Pytrees of one structure whose every leaf is a tensor, the batch first, of equal shapes."""
     assert batch_sizes(cond, uncond, "auto") == ({2 * B} if want else {B})
     assert batch_sizes(cond, uncond, False) == {B}
+
+
+ROW = LONG[:1]
+ROWS = "leaf 0 of uncond and cond has shapes "
+SAID = [
+    (LONG, ROW, rf"{ROWS}\(1, 5, 3\) and \({B}, 5, 3\), .* pass uncond\.expand\({B}, -1, -1\), or pass batched=False"),
+    (ROW, LONG, rf"pass cond\.expand\({B}, -1, -1\), or"),
+    (torch.zeros(B, 5), torch.zeros(1, 5), rf"pass uncond\.expand\({B}, -1\), or"),
+    (torch.arange(B), torch.tensor([-1]), rf"{ROWS}\(1,\) and \({B},\), .* pass uncond\.expand\({B}\), or"),
+    (
+        {"a": LONG, "b": [LONG]}, {"a": LONG, "b": [ROW]},
+        rf"leaf 1 of .* pass leaf\.expand\({B}, -1, -1\) as leaf 1 of uncond",
+    ),
+    (ROW, ROW, rf"leaf 0 of uncond and cond has shape \(1, 5, 3\), .* not the batch of {B}; expand it, or pass"),
+]  # fmt: skip
+
+
+def told(cond: object, uncond: object, batched: Any = "auto", **roles: Any) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sample(lambda x, t, c: x, X, FLOAT, ZSampling(), cond=cond, uncond=uncond, strong=2.0, batched=batched, **roles)
+    return [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize(("cond", "uncond", "says"), SAID, ids=range(len(SAID)))
+def test_a_batch_that_does_not_fit_is_said_once_with_what_to_pass(cond: object, uncond: object, says: str) -> None:
+    with pytest.warns(UserWarning, match=f"the branches run as two calls: .*{says}"):
+        assert batch_sizes(cond, uncond, "auto") == {B}
+    assert len(told(cond, uncond)) == 1 and told(cond, uncond, False) == []
+
+
+def test_what_is_said_to_pass_is_one_call() -> None:
+    assert told(LONG, ROW.expand(B, -1, -1)) == [] and batch_sizes(LONG, ROW.expand(B, -1, -1), "auto") == {2 * B}
+
+
+def test_of_several_roles_it_is_said_once() -> None:
+    (says,) = told(LONG, ROW, weak=0.5, weak_cond=LONG + 1, weak_uncond=ROW + 1)
+    assert "uncond.expand" in says
+    (says,) = told(LONG, ROW, weak=0.5, weak_cond=SHORT, weak_uncond=SHORT[:1])
+    assert "uncond.expand" in says and "two calls" in says
+
+
+APART: list[Any] = [
+    (LONG, SHORT),
+    (LONG, SHORT[:1]),
+    (LONG, None),
+    (LONG, torch.zeros(5, 3)),
+    (torch.zeros(7, 3), torch.zeros(4, 3)),
+    (torch.zeros(B + 1, 3), torch.zeros(1, 3)),
+    (torch.zeros(B, 3), torch.zeros(B + 1, 3)),
+    (torch.zeros(B, 3), torch.zeros(1, 3, dtype=torch.float64)),
+    (torch.tensor(1), torch.tensor(0)),
+    (LONG, {"a": ROW}),
+    ([LONG], [ROW, ROW]),
+    ({"a": LONG, "b": 1}, {"a": ROW, "b": 1}),
+    ({"pooled": LONG, "text": LONG}, {"pooled": ROW, "text": SHORT[:1]}),
+    ({"pooled": ROW, "text": LONG}, {"pooled": ROW, "text": SHORT}),
+]
+
+
+@pytest.mark.parametrize(("cond", "uncond"), APART, ids=range(len(APART)))
+def test_conditions_that_are_meant_to_be_apart_are_so_without_a_word(cond: object, uncond: object) -> None:
+    """Of other structures, lengths, dtypes or numbers: no expansion would join them."""
+    assert told(cond, uncond) == [] and batch_sizes(cond, uncond, "auto") == {B}
 
 
 def test_none_is_a_condition_and_not_a_missing_one() -> None:

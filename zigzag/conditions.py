@@ -48,20 +48,25 @@ def share_calls(
     Args:
         each: the conditions by branch. asked: the sets of branches that are asked for. batch, batched: as in `walk`.
 
+    With "auto" it warns, once, where expanding conditions to the batch would join them.
+
     Raises:
         ValueError: for `batched=True` and conditions that cannot be joined, saying which leaf.
     """
     calls: dict[tuple[str, ...], Sequence[tuple[str, ...]]] = {(): ()}  # a rule may need none of its branches
     joined: dict[tuple[str, ...], Any] = {}
+    said = False
 
     def join(branches: tuple[str, ...]) -> bool:
+        nonlocal said
         if branches not in joined and len(branches) > 1 and batched is not False:
             try:
                 joined[branches] = _concatenate(_named(each, branches), batch if batched == "auto" else None)
             except ValueError as error:
                 if batched != "auto":
                     raise ValueError(f"batched=True, but {error}; use batched=False or 'auto'") from None
-                if isinstance(error, _OtherBatch):
+                if isinstance(error, _OtherBatch) and not said:
+                    said = True
                     calls_made = "two calls" if len(branches) == 2 else "calls of their own"
                     warnings.warn(f"the branches run as {calls_made}: {error}", stacklevel=6)
         return branches in joined
@@ -89,20 +94,20 @@ def _concatenate(conditions: Mapping[str, Any], batch: int | None) -> Any:
         raise ValueError(f"{names} differ in structure: {' and '.join(map(str, (tree, *trees)))}")
     if batch is not None and not leaves:
         raise ValueError("the conditions hold no tensors")
-    return pytree.tree_unflatten(
-        [_joined(k, names, each, batch) for k, each in enumerate(zip(leaves, *others, strict=True))], tree
-    )
+    joined, unfit = [], None
+    for k, each in enumerate(zip(leaves, *others, strict=True)):
+        if batch is not None and (told := _other_batch(k, conditions, each, batch)) is not None:
+            unfit = unfit or told  # raised at the end: another leaf may keep them apart all the same
+        else:
+            joined.append(_joined(k, names, each, batch))
+    if unfit is not None:
+        raise _OtherBatch(f"{unfit}, or pass batched=False")
+    return pytree.tree_unflatten(joined, tree)
 
 
 def _joined(k: int, names: str, each: Sequence[Any], batch: int | None) -> Any:
     if all(isinstance(leaf, Tensor) for leaf in each):
-        first, shapes = each[0], {leaf.shape for leaf in each}
-        if batch is not None and len(shapes) == 1 and first.ndim and first.shape[0] != batch:
-            raise _OtherBatch(
-                f"leaf {k} of {names} has shape {tuple(first.shape)}, whose first dimension is not the batch "
-                f"of {batch}; expand it, or pass batched=False"
-            )
-        if len(shapes) > 1 or first.ndim == 0:
+        if len({leaf.shape for leaf in each}) > 1 or each[0].ndim == 0:
             raise ValueError(f"leaf {k} of {names} has shapes {' and '.join(str(tuple(leaf.shape)) for leaf in each)}")
         if len({(leaf.dtype, leaf.device) for leaf in each}) > 1:
             kinds = " and ".join(f"{leaf.dtype} on {leaf.device}" for leaf in each)
@@ -111,6 +116,34 @@ def _joined(k: int, names: str, each: Sequence[Any], batch: int | None) -> Any:
     if batch is None and all(same_leaf(each[0], leaf) for leaf in each):
         return each[-1]
     raise ValueError(f"leaf {k} of {names} is {' and '.join(map(repr, each))}, which are not tensors to concatenate")
+
+
+def _other_batch(k: int, conditions: Mapping[str, Any], each: Sequence[Any], batch: int) -> str | None:
+    """What to say of leaves that could be joined, were they of the batch; None for others.
+
+    That is leaves of one shape, or single rows beside others that have the batch. What differs elsewhere (in the length
+    of a text, say), or in other numbers, is meant to be evaluated apart.
+    """
+    if not all(isinstance(leaf, Tensor) and leaf.ndim for leaf in each):
+        return None
+    if len({(leaf.dtype, leaf.device, leaf.shape[1:]) for leaf in each}) > 1:
+        return None
+    shapes, sizes = [tuple(leaf.shape) for leaf in each], {leaf.shape[0] for leaf in each}
+    of = f"leaf {k} of {' and '.join(conditions)}"
+    if sizes == {batch}:
+        return None
+    if len(sizes) == 1:
+        return f"{of} has shape {shapes[0]}, whose first dimension is not the batch of {batch}; expand it"
+    if sizes != {1, batch}:
+        return None
+    to = f".expand({', '.join([str(batch), *('-1' for _ in shapes[0][1:])])})"
+    wanted = [
+        f"{name}{to}" if isinstance(condition, Tensor) else f"leaf{to} as leaf {k} of {name}"
+        for (name, condition), shape in zip(conditions.items(), shapes, strict=True)
+        if shape[0] == 1
+    ]
+    told = " and ".join(map(str, shapes))
+    return f"{of} has shapes {told}, and not the batch of {batch} first in each; pass {' and '.join(wanted)}"
 
 
 class _OtherBatch(ValueError):

@@ -14,7 +14,7 @@ from zigzag.guided import Answer, Query
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
 
-__all__ = ["Model", "Models", "Predictor"]
+__all__ = ["Model", "Models", "Predictor", "mark"]
 
 Predictor: TypeAlias = Callable[[Tensor, Tensor, Any], Tensor]
 
@@ -112,7 +112,7 @@ class Model:
 
     def _mark(self) -> object:
         """What changes when a tensor of the conditions is written to, or another takes its place."""
-        return [c._version for c in self._counted] + [_mark(c) for c in self._others]
+        return [c._version for c in self._counted] + [mark(c) for c in self._others]
 
     def _predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         if self.checkpoint and torch.is_grad_enabled():
@@ -137,9 +137,10 @@ class Model:
         return says
 
 
-def _mark(tree: Any) -> object:
+def mark(tree: Any) -> object:
+    """What is another one where a tensor of a pytree was written to, or another leaf took its place."""
     if isinstance(tree, Tensor):
         # What is made under inference mode keeps no count of writes: taken for written to, every time.
         return object() if tree.is_inference() else (id(tree), tree._version)
     leaves = pytree.tree_leaves(tree)
-    return tuple(_mark(leaf) if isinstance(leaf, Tensor) else id(leaf) for leaf in leaves)
+    return tuple(mark(leaf) if isinstance(leaf, Tensor) else id(leaf) for leaf in leaves)

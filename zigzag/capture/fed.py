@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from zigzag.checks import Given, Settled, settle
 from zigzag.conditions import MISSING, Conditions, same_leaf
+from zigzag.solvers import Solver
 
-__all__ = ["buffered", "check_device", "cloned", "fed", "pairs", "sources"]
+__all__ = ["buffered", "check_device", "cloned", "fed", "pairs", "resettling", "sources"]
 
 
 def buffered(conditions: Conditions) -> Conditions:
@@ -48,8 +51,8 @@ def sources(own: Mapping[str, Any]) -> dict[str, str]:
 
 def fed(
     conditions: Iterable[Conditions], fed_by: Mapping[str, str], given: Mapping[str, Any]
-) -> list[tuple[Tensor, Tensor]]:
-    """Each buffer that new conditions go to, with what is to be copied into it; nothing is copied yet.
+) -> dict[str, list[tuple[Tensor, Tensor]]]:
+    """By name each buffer that new conditions go to, with what is to be copied into it; nothing is copied yet.
 
     Args:
         conditions: of each predictor, in buffers. fed_by: the `sources` of branches.
@@ -58,18 +61,19 @@ def fed(
     Raises:
         ValueError: for conditions of another structure, shape or dtype, and for those of a branch that has none.
     """
-    found: list[tuple[Tensor, Tensor]] = []
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for name, new in given.items():
         if new is MISSING:
             continue
         of = [(its, branch) for its in conditions for branch in its.each if fed_by.get(branch, branch) == name]
         if not of:
             raise ValueError(f"{name} was not passed when this loop was made; make a new loop for it")
+        found[name] = []
         for its, branch in of:
-            found += pairs(name, its.each[branch], new)
+            found[name] += pairs(name, its.each[branch], new)
             for call, joined in its.joined.items():
                 if branch in call:
-                    found += pairs(name, _part(joined, call.index(branch), len(call)), new)
+                    found[name] += pairs(name, _part(joined, call.index(branch), len(call)), new)
     return found
 
 
@@ -98,3 +102,18 @@ def pairs(name: str, old: Any, new: Any) -> Iterator[tuple[Tensor, Tensor]]:
 def _part(tree: Any, k: int, parts: int) -> Any:
     """The `k`-th of the conditions that were joined, as views."""
     return pytree.tree_map(lambda leaf: leaf.chunk(parts)[k] if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def resettling(
+    x: Tensor, solver: Solver, method: Any, given: tuple[Given, Given], plain: Given
+) -> tuple[Callable[[Given, Given], Settled], tuple[Given, Given]]:
+    """`settle` for new scales, and what it is given: the conditions by marks in their place, which hold no memory."""
+    marks: dict[int, object] = {id(MISSING): MISSING}
+
+    def marked(role: Given) -> Given:
+        cond, uncond = (marks.setdefault(id(value), object()) for value in (role.cond, role.uncond))
+        return role._replace(cond=cond, uncond=uncond)
+
+    strong, weak = given
+    again = partial(settle, x.to("meta"), solver, method, plain=marked(plain), batched=False)
+    return again, (marked(strong), marked(weak))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from zigzag.capture.cuda import Recording, can_record
-from zigzag.capture.fed import buffered, check_device, fed, sources
+from zigzag.capture.fed import buffered, check_device, fed, resettling, sources
+from zigzag.capture.followed import Followed
 from zigzag.capture.kernels import combine, compiled_combine
 from zigzag.capture.rows import plan_rows
 from zigzag.capture.table import Carry, Kind, Plan, step_function
@@ -33,6 +34,10 @@ class TableLoop:
 
     It is what `CapturedLoop` captures, and gives the same bits. State, conditions, coefficients and what a solver
     remembers live in buffers of its own; a run writes its inputs into them, and begins with nothing remembered.
+
+    A run begins with what the caller's conditions hold then: tensors of them that were written to are copied anew. They
+    are held weakly, and so is what they are views of. What is written during a run is of the next one, and another
+    tensor in a container is not seen before the container is passed again.
 
     Args:
         compiled: combine predictions and state by `zigzag.capture.kernels.compiled_combine`, the same to rounding,
@@ -72,10 +77,16 @@ class TableLoop:
             "plain_uncond": plain_uncond,
         }
         self._sources = sources(own)
-        self._settle, self._given = _resettling(x, solver, method, given, plainly)
+        self._settle, self._given = resettling(x, solver, method, given, plainly)
         self.shape, self.dtype, self.device, self.solver = x.shape, x.dtype, x.device, solver
         with torch.inference_mode(False), torch.no_grad():  # what is made in that mode cannot be written to outside it
             self._allocate(x, settled, compiled_combine if compiled else combine)
+            has = {branch for its in self.conditions for branch in its.each}
+            passed = {"cond": cond, "uncond": uncond, **own}
+            self._followed = Followed()
+            self._followed.copy(
+                fed(self.conditions, self._sources, {name: passed[name] for name in passed if name in has})
+            )
 
     def _allocate(self, x: Tensor, settled: Settled, how: Callable[..., Tensor]) -> None:
         self.plan = self._planned(settled)
@@ -118,7 +129,7 @@ class TableLoop:
         weak: float | Guidance | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The state at the end of the path from `x`; what is not passed is as it was in the last run.
+        """The state at the end of the path from `x`; what is not passed is what was passed last, as it is by now.
 
         Args:
             x: the shape, dtype and device of the `x` that the loop was made with.
@@ -142,8 +153,7 @@ class TableLoop:
         }
         new = fed(self.conditions, self._sources, given)
         self._rescale(strong, weak)
-        for buffer, value in new:
-            buffer.copy_(value)
+        self._followed.copy(new)
         self.carry.x.copy_(x)
         if self.plan.depth:
             self.carry.memory.zero_()  # what a step does not read it multiplies by 0, and that must be a number
@@ -181,21 +191,6 @@ class TableLoop:
         self.plan.check(new)
         self.plan.refill(new)
         self._given = given
-
-
-def _resettling(
-    x: Tensor, solver: Solver, method: Any, given: tuple[Given, Given], plain: Given
-) -> tuple[Callable[[Given, Given], Settled], tuple[Given, Given]]:
-    """`settle` for new scales, and what it is given: the conditions by marks in their place, which hold no memory."""
-    marks: dict[int, object] = {id(MISSING): MISSING}
-
-    def marked(role: Given) -> Given:
-        cond, uncond = (marks.setdefault(id(value), object()) for value in (role.cond, role.uncond))
-        return role._replace(cond=cond, uncond=uncond)
-
-    strong, weak = given
-    again = partial(settle, x.to("meta"), solver, method, plain=marked(plain), batched=False)
-    return again, (marked(strong), marked(weak))
 
 
 class CapturedLoop(TableLoop):
@@ -250,6 +245,10 @@ def capture(
     coefficients, times and the step counter live on the device. Z²-Sampling needs a single one, on solvers with memory
     and noise too, whatever the order of a step, and two where a step makes two evaluations. New states, conditions of
     the same shapes and scales that need the same branches are fed without a new capture. Outputs are copies.
+
+    Conditions that were written to since the last run (in place; as long as you hold the tensors, which are held weakly
+    here) are copied again before the first step. A graph sees nothing of what is written during a run: that is of the
+    next one. Another tensor that was put into a container is seen where the container is passed again.
 
     What a multistep solver remembers lies in slots of one buffer on the device, as many as the path needs at once; the
     graphs read and write it. The noise of a stochastic step is drawn outside them and held beside them for the moves
