@@ -12,7 +12,7 @@ from swept import Swept
 from swept_parts import PAG, of_family, pil, wider
 from tiny_dits import cogvideox, flow, wan
 from tiny_more import ltx
-from tiny_sound import ltx2
+from tiny_sound import GIVEN, ltx2, ltx2_form
 from tiny_unets import animatediff, modelscope
 from torch import Tensor
 
@@ -32,9 +32,9 @@ def unipc() -> Any:
     return diffusers.UniPCMultistepScheduler(**config)
 
 
-def sound() -> Swept:
-    """Two states at two scales: its own test is in test_attach_seconds.py."""
-    pipe, call = ltx2()
+def sound(name: str = "", *, given: bool = True) -> Swept:
+    """Two states at two scales: tests of their own are in test_attach_sound.py."""
+    pipe, call = ltx2_form(name, given) if name else ltx2()
     return Swept(pipe, {**call, "num_inference_steps": 3}, scale=None)
 
 
@@ -119,3 +119,5 @@ CLASSES: dict[str, Callable[[], Swept]] = {
     name: partial(of_family, name, family, call, parts, **known) for name, family, call, parts, known in ROWS
 }
 CLASSES["LTX2Pipeline"] = sound
+CLASSES |= {name: partial(sound, name) for name in GIVEN}
+CLASSES["LTX2ConditionPipeline, without"] = partial(sound, "LTX2ConditionPipeline", given=False)
