@@ -13,7 +13,7 @@ from swept_parts import PAG, of_family, pil, wider
 from tiny_dits import cogvideox, flow, wan
 from tiny_more import ltx
 from tiny_sound import GIVEN, ltx2, ltx2_form
-from tiny_unets import animatediff, modelscope
+from tiny_unets import Case, animatediff, modelscope
 from torch import Tensor
 
 EDM_SIGMAS: dict[str, Any] = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}
@@ -30,6 +30,10 @@ def karras() -> Any:
 def unipc() -> Any:
     config = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
     return diffusers.UniPCMultistepScheduler(**config)
+
+
+def autoregressive() -> Case:
+    return nets.anyflow(diffusers.AnyFlowFARTransformer3DModel, chunk_partition=(1, 2))
 
 
 def sound(name: str = "", *, given: bool = True) -> Swept:
@@ -113,6 +117,8 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("SanaVideoPipeline", nets.sana_video, {}, None, {}),
     ("SanaImageToVideoPipeline", nets.sana_video, {"image": pil(32)}, None, {"lays": last_frames}),
     ("AnyFlowPipeline", partial(nets.anyflow, diffusers.AnyFlowTransformer3DModel), {}, None, {}),
+    ("AnyFlowFARPipeline", autoregressive, {"chunk_partition": [1, 2]}, None, {}),
+    ("LucyEditPipeline", partial(nets.wide_wan, 8), {"video": [pil(16)] * 9}, None, {}),
     ("HeliosPipeline", nets.helios, {}, None, {}),
 ]
 CLASSES: dict[str, Callable[[], Swept]] = {
