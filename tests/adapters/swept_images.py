@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -38,6 +39,19 @@ def flux_control() -> dict[str, Any]:
     return {"controlnet": shake(made, 7)}
 
 
+def sana_control() -> dict[str, Any]:
+    sizes, cls = sana().pipe.transformer.config, diffusers.SanaControlNetModel
+    taken = inspect.signature(cls.__init__).parameters
+    return {"controlnet": shake(cls(**{name: size for name, size in sizes.items() if name in taken}), 7)}
+
+
+def chroma_told() -> Case:
+    """Whose configuration says what the inpainting pipeline asks of it, as the model's own does not."""
+    one = chroma()
+    one.pipe.transformer.register_to_config(guidance_embeds=False)
+    return one
+
+
 def sprint() -> Case:
     one = sana(scheduler=diffusers.SCMScheduler())
     one.pipe.transformer = again(one.pipe.transformer, guidance_embeds=True)
@@ -63,6 +77,14 @@ def prx() -> Case:
     )  # fmt: skip
     size = {"height": 16, "width": 16, "use_resolution_binning": False, "output_type": "pt"}
     return case(net, None, flow(), **size, **MASKS)
+
+
+def prx_latent() -> Case:
+    net = diffusers.PRXTransformer2DModel(
+        patch_size=1, in_channels=4, context_in_dim=16, hidden_size=8, mlp_ratio=2.0, num_heads=2, depth=1,
+        axes_dim=[2, 2],
+    )  # fmt: skip
+    return case(net, tiny_vae(), flow(), height=16, width=16, use_resolution_binning=False, **MASKS)
 
 
 def x0_into_v(e: Tensor, x: Tensor, sigma: float) -> Tensor:
@@ -98,6 +120,7 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("AuraFlowPipeline", auraflow, {}, None, {}),
     ("ChromaPipeline", chroma, {}, None, {}),
     ("ChromaImg2ImgPipeline", chroma, FROM_BIG, None, {}),
+    ("ChromaInpaintPipeline", chroma_told, INTO, None, {}),
     ("CogView4Pipeline", cogview4, QUIET, None, {}),
     ("CogView4ControlPipeline", wider(cogview4, 8), QUIET | SHOWN, None, {}),
     ("HunyuanDiTPipeline", hunyuan, {}, None, {}),
@@ -106,12 +129,14 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("PixArtSigmaPipeline", pixart, {}, None, {}),
     ("PixArtSigmaPAGPipeline", pixart, {}, BLOCK, {"refused": PAG}),
     ("SanaPipeline", sana, {}, None, {}),
+    ("SanaControlNetPipeline", sana, {"control_image": image(32)}, sana_control, {}),
     ("SanaPAGPipeline", sana, {}, BLOCK, {"refused": PAG}),
     ("SanaSprintPipeline", sprint, {}, None, {"steps": 2, "refused": NO_GAP}),
     ("Lumina2Pipeline", lumina2, {}, None, {}),
     ("ZImagePipeline", z_image, {}, None, {}),
     ("ZImageImg2ImgPipeline", z_image, FROM_BIG, None, {}),
     ("ZImageInpaintPipeline", z_image, INTO, None, {}),
+    ("PRXPipeline", prx_latent, {}, None, {}),
     ("PRXPixelPipeline", prx, {}, None, {"says": x0_into_v}),
 ]
 CLASSES: dict[str, Callable[[], Swept]] = {

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import diffusers
-import numpy as np
 from swept import Swept
 from swept_parts import Words, clip_text, clip_vision, mask, of_parts, pil, vision
 from tiny_paths import picture
@@ -41,8 +40,9 @@ def mclip() -> Any:
     return shake(MultilingualCLIP(config), 4)
 
 
-def kandinsky_parts(kind: str) -> dict[str, Any]:
-    sizes: dict[str, Any] = {"in_channels": 4, "out_channels": 8, "cross_attention_dim": 16, **CROSS, **KINDS[kind]}
+def kandinsky_parts(kind: str, in_channels: int = 4) -> dict[str, Any]:
+    sizes: dict[str, Any] = {"in_channels": in_channels, "out_channels": 8, "cross_attention_dim": 16}
+    sizes |= {**CROSS, **KINDS[kind]}
     movq = diffusers.VQModel(
         block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
         up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"), latent_channels=4, layers_per_block=1,
@@ -53,9 +53,9 @@ def kandinsky_parts(kind: str) -> dict[str, Any]:
     return parts | ({"text_encoder": mclip(), "tokenizer": Words()} if kind == "2.1" else {})
 
 
-def kandinsky(name: str, kind: str = "2.2", **call: Any) -> Swept:
+def kandinsky(name: str, kind: str = "2.2", in_channels: int = 4, **call: Any) -> Swept:
     said = {"prompt": "red", "output_type": "pt"} if kind == "2.1" else {}
-    return of_parts(name, SIZE | IMAGES | said | call, kandinsky_parts(kind))
+    return of_parts(name, SIZE | IMAGES | said | call, kandinsky_parts(kind, in_channels))
 
 
 def prior_parts(**config: Any) -> dict[str, Any]:
@@ -72,9 +72,9 @@ def prior(name: str, refused: str = "", z2_refused: str = "", scale: float | Non
     return of_parts(name, call, prior_parts(**config), scale=scale, refused=refused, z2_refused=z2_refused)
 
 
-def kandinsky_combined(name: str, kind: str) -> Swept:
-    parts = kandinsky_parts(kind) | {f"prior_{key}": value for key, value in prior_parts().items()}
-    return of_parts(name, SIZE | PRIOR | {"prompt": "red", "output_type": "pt"}, parts)
+def kandinsky_combined(name: str, kind: str, in_channels: int = 4, **call: Any) -> Swept:
+    parts = kandinsky_parts(kind, in_channels) | {f"prior_{key}": value for key, value in prior_parts().items()}
+    return of_parts(name, SIZE | PRIOR | {"prompt": "red", "output_type": "pt"} | call, parts)
 
 
 def cascade(name: str, prefix: str, **config: Any) -> dict[str, Any]:
@@ -148,15 +148,15 @@ def deepfloyd(name: str, **call: Any) -> Swept:
 
 
 FROM: dict[str, Any] = {"image": pil(16), "strength": 1.0}
+INTO: dict[str, Any] = {"image": pil(16), "mask_image": mask(16)[0, 0].numpy()}
 PIXELS: dict[str, Any] = {"image": picture(1, 3, 16, 16)}
 CLASSES: dict[str, Callable[[], Swept]] = {
     "KandinskyPipeline": partial(kandinsky, "KandinskyPipeline", "2.1"),
     "KandinskyImg2ImgPipeline": partial(kandinsky, "KandinskyImg2ImgPipeline", "2.1", **FROM),
+    "KandinskyInpaintPipeline": partial(kandinsky, "KandinskyInpaintPipeline", "2.1", in_channels=9, **INTO),
     "KandinskyV22Pipeline": partial(kandinsky, "KandinskyV22Pipeline"),
     "KandinskyV22Img2ImgPipeline": partial(kandinsky, "KandinskyV22Img2ImgPipeline", **FROM),
-    "KandinskyV22InpaintPipeline": partial(
-        kandinsky, "KandinskyV22InpaintPipeline", "inpaint", image=pil(16), mask_image=np.ones((16, 16), "float32")
-    ),
+    "KandinskyV22InpaintPipeline": partial(kandinsky, "KandinskyV22InpaintPipeline", "inpaint", **INTO),
     "KandinskyV22ControlnetPipeline": partial(
         kandinsky, "KandinskyV22ControlnetPipeline", "hint", hint=picture(1, 3, 64, 64), output_type="pt"
     ),
@@ -167,7 +167,17 @@ CLASSES: dict[str, Callable[[], Swept]] = {
         prior, "KandinskyV22PriorPipeline", z2_refused="has no inverse", scale=None, clip_sample=False
     ),
     "KandinskyCombinedPipeline": partial(kandinsky_combined, "KandinskyCombinedPipeline", "2.1"),
+    "KandinskyImg2ImgCombinedPipeline": partial(kandinsky_combined, "KandinskyImg2ImgCombinedPipeline", "2.1", **FROM),
+    "KandinskyInpaintCombinedPipeline": partial(
+        kandinsky_combined, "KandinskyInpaintCombinedPipeline", "2.1", in_channels=9, **INTO
+    ),
     "KandinskyV22CombinedPipeline": partial(kandinsky_combined, "KandinskyV22CombinedPipeline", "2.2"),
+    "KandinskyV22Img2ImgCombinedPipeline": partial(
+        kandinsky_combined, "KandinskyV22Img2ImgCombinedPipeline", "2.2", **FROM
+    ),
+    "KandinskyV22InpaintCombinedPipeline": partial(
+        kandinsky_combined, "KandinskyV22InpaintCombinedPipeline", "inpaint", **INTO
+    ),
     "StableCascadePriorPipeline": lambda: of_parts("StableCascadePriorPipeline", CALL | POOLED, cascade_prior()),
     "StableCascadeDecoderPipeline": lambda: of_parts("StableCascadeDecoderPipeline", DECODED, cascade_decoder()),
     "StableCascadeCombinedPipeline": cascade_combined,

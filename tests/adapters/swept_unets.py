@@ -89,6 +89,10 @@ def svd() -> Swept:
     return of_parts("StableVideoDiffusionPipeline", call | {"decode_chunk_size": 2}, parts, scale=None)
 
 
+def seen() -> dict[str, Any]:
+    return {"image_encoder": clip_vision(), "feature_extractor": vision()}
+
+
 LOW = {"low_res_scheduler": diffusers.DDPMScheduler()}
 SD_CONTROL, XL_CONTROL = partial(control, "sd"), partial(control, "sdxl")
 SD_PAG, XL_PAG = (lambda: MID | control("sd")), (lambda: MID | control("sdxl"))
@@ -108,6 +112,8 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("StableDiffusionControlNetPAGPipeline", sd, {"image": IMAGE}, SD_PAG, {"refused": PAG}),
     ("StableDiffusionControlNetPAGInpaintPipeline", sd, SHOWN | {"mask_image": MASK}, SD_PAG, {"refused": PAG}),
     ("StableDiffusionInstructPix2PixPipeline", wider(sd, 8), {"image": IMAGE}, None, {"refused": THREE}),
+    ("StableDiffusionDepth2ImgPipeline", wider(sd, 5), FROM | {"depth_map": IMAGE[:, 0]}, None, {}),
+    ("StableDiffusionImageVariationPipeline", sd, SIZE | {"image": IMAGE}, seen, {}),
     ("StableDiffusionUpscalePipeline", wider(sd, 7, num_class_embeds=1000), {"image": picture(1, 3, 8, 8)}, LOW, {}),
     ("LatentConsistencyModelPipeline", timed(diffusers.LCMScheduler()), SIZE, None, {"refused": NO_GAP}),
     ("LatentConsistencyModelImg2ImgPipeline", timed(diffusers.LCMScheduler()), FROM, None, {"refused": NO_GAP}),

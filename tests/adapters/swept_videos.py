@@ -12,8 +12,8 @@ from swept import Swept
 from swept_parts import PAG, of_family, pil, wider
 from tiny_dits import cogvideox, flow, wan
 from tiny_more import ltx
-from tiny_sound import ltx2
-from tiny_unets import animatediff, modelscope
+from tiny_sound import GIVEN, ltx2, ltx2_form
+from tiny_unets import Case, animatediff, modelscope
 from torch import Tensor
 
 EDM_SIGMAS: dict[str, Any] = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}
@@ -32,9 +32,13 @@ def unipc() -> Any:
     return diffusers.UniPCMultistepScheduler(**config)
 
 
-def sound() -> Swept:
-    """Two states at two scales: its own test is in test_attach_seconds.py."""
-    pipe, call = ltx2()
+def autoregressive() -> Case:
+    return nets.anyflow(diffusers.AnyFlowFARTransformer3DModel, chunk_partition=(1, 2))
+
+
+def sound(name: str = "", *, given: bool = True) -> Swept:
+    """Two states at two scales: tests of their own are in test_attach_sound.py."""
+    pipe, call = ltx2_form(name, given) if name else ltx2()
     return Swept(pipe, {**call, "num_inference_steps": 3}, scale=None)
 
 
@@ -113,9 +117,13 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("SanaVideoPipeline", nets.sana_video, {}, None, {}),
     ("SanaImageToVideoPipeline", nets.sana_video, {"image": pil(32)}, None, {"lays": last_frames}),
     ("AnyFlowPipeline", partial(nets.anyflow, diffusers.AnyFlowTransformer3DModel), {}, None, {}),
+    ("AnyFlowFARPipeline", autoregressive, {"chunk_partition": [1, 2]}, None, {}),
+    ("LucyEditPipeline", partial(nets.wide_wan, 8), {"video": [pil(16)] * 9}, None, {}),
     ("HeliosPipeline", nets.helios, {}, None, {}),
 ]
 CLASSES: dict[str, Callable[[], Swept]] = {
     name: partial(of_family, name, family, call, parts, **known) for name, family, call, parts, known in ROWS
 }
 CLASSES["LTX2Pipeline"] = sound
+CLASSES |= {name: partial(sound, name) for name in GIVEN}
+CLASSES["LTX2ConditionPipeline, without"] = partial(sound, "LTX2ConditionPipeline", given=False)

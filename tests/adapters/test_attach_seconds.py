@@ -11,7 +11,7 @@ from tiny_paths import calls_of, check_same, seeded
 from torch import Tensor, nn
 
 from support.steered import Led
-from zigzag import Resampling, Standard, Tol, Z2Sampling, ZSampling, count_rows, sample
+from zigzag import Resampling, Standard, Tol, Z2Sampling, ZSampling, sample
 from zigzag.solvers import StepInfo
 
 diffusers = pytest.importorskip("diffusers")
@@ -50,27 +50,42 @@ class Net(nn.Module):
 
 
 class Pipe:
-    """A loop over both, the second on a copy of the scheduler or on one of the pipeline's own."""
+    """A loop over both, the second on a copy of the scheduler or on one of the pipeline's own.
 
-    def __init__(self, scheduler: Any, own: bool) -> None:
-        self.scheduler, self.transformer = scheduler, Net()
+    The second one's times are `taken` before the first has its own, or from a copy of that one, or as they are used.
+    """
+
+    def __init__(self, scheduler: Any, own: bool, taken: str = "late") -> None:
+        self.scheduler, self.transformer, self.taken, self.called = scheduler, Net(), taken, 0
         if own:
             self.sound_scheduler = copy.deepcopy(scheduler)
 
-    def __call__(self, x: Tensor, y: Tensor, *, still: bool = False, swapped: bool = False) -> tuple[Tensor, Tensor]:
-        self.scheduler.set_timesteps(6)
+    def second(self) -> tuple[Any, Any]:
+        """Its scheduler, and the times that the loop looks up, None where they are the scheduler's."""
         second = getattr(self, "sound_scheduler", None) or copy.deepcopy(self.scheduler)
-        second.set_timesteps(6)
+        if self.taken == "early":
+            second.set_timesteps(6)
+        self.scheduler.set_timesteps(6)
+        if self.taken == "copied":
+            second = copy.deepcopy(self.scheduler)
+        elif self.taken == "late":
+            second.set_timesteps(6)
+        return second, None if self.taken == "late" else second.timesteps
+
+    def __call__(self, x: Tensor, y: Tensor, *, still: bool = False, swapped: bool = False) -> tuple[Tensor, Tensor]:
+        second, times = self.second()
         c = torch.tensor([[-0.5]] * len(x) + [[1.0]] * len(x))
         for i, t in enumerate(self.scheduler.timesteps):
-            assert float(second.timesteps[i]) == float(t)  # as some look it up, by the loop's counter
+            now = (second.timesteps if times is None else times)[i]  # as some look it up, by the loop's counter
+            assert float(now) == float(t)
+            self.called += 1
             (e_u, e_c), (f_u, f_c) = (
                 e.chunk(2) for e in self.transformer(torch.cat([x, x]), torch.cat([y, y]), t.expand(2 * len(x)), c)
             )
             e, f = e_u + SCALES[0] * (e_c - e_u), f_u + SCALES[1] * (f_c - f_u)
             if not swapped:
                 x = self.scheduler.step(e, t, x, return_dict=False)[0]
-            y = second.step(0 * f if still else f, t, y, return_dict=False)[0]
+            y = second.step(0 * f if still else f, now, y, return_dict=False)[0]
             if swapped:
                 x = self.scheduler.step(e, t, x, return_dict=False)[0]
         return x, y
@@ -120,6 +135,31 @@ def test_both_states_go_along_the_path(name: str, own: bool) -> None:
     assert not own or ("step" not in vars(pipe.sound_scheduler) and len(pipe.sound_scheduler.timesteps) == 6)
 
 
+@pytest.mark.parametrize(("own", "taken"), [(False, "early"), (True, "early"), (False, "copied")])
+def test_times_that_are_taken_before_the_calls_are_known(own: bool, taken: str) -> None:
+    """By a pipeline that sets its second scheduler first, or copies the first one when its grid is set."""
+    pipe, late = Pipe(SCHEDULERS["flow"](), own, taken), Pipe(SCHEDULERS["flow"](), False)
+    plain = pipe(*states())
+    for method in [*METHODS, Led(METHODS[1])]:
+        ours = []
+        for each in (pipe, late):
+            with attach(each, method):
+                ours.append([*each(*states()), *each(*states())])
+        assert all(torch.equal(x, y) for x, y in zip(*ours, strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(pipe(*states()), plain, strict=True))
+    assert not own or type(pipe.sound_scheduler.timesteps) is Tensor
+
+
+def test_another_grid_is_refused_where_it_is_looked_up() -> None:
+    """Before the first model call; for standard sampling it is nobody's."""
+    pipe = Pipe(SCHEDULERS["flow"](), True, "early")
+    pipe.sound_scheduler.set_shift(7.0)
+    for method in METHODS:
+        with pytest.raises(RuntimeError, match="or on another grid"), attach(pipe, method):
+            pipe(*states())
+    assert not pipe.called and type(pipe.sound_scheduler.timesteps) is Tensor
+
+
 def test_a_state_that_is_kept_as_it_is() -> None:
     """Handed no prediction at all (a soundtrack that is given), it has no gap."""
     pipe = Pipe(SCHEDULERS["flow"](), False)
@@ -155,84 +195,3 @@ def test_what_is_not_in_step_is_refused() -> None:
     for method in (ZSampling(refine=Tol(0.1, most=3)), Led(ZSampling(refine=Tol(0.1, most=3)))):
         with pytest.raises(ValueError, match=r"two states.*refine=3"), attach(pipe, method):
             pipe(*states())
-
-
-@pytest.fixture(scope="module")
-def video() -> tuple[Any, dict[str, Any]]:
-    import tiny_sound
-
-    return tiny_sound.ltx2()
-
-
-def test_video_and_sound(video: tuple[Any, dict[str, Any]]) -> None:
-    """LTX-2 as it is, against the core with its transformer called by hand; the sound is heard in the video."""
-    pipe, call = video
-    shown: list[dict[str, Any]] = []
-    last: dict[str, Tensor] = {}
-
-    def run() -> tuple[Tensor, Tensor]:
-        hook = pipe.transformer.register_forward_pre_hook(lambda m, a, k: shown.append(k), with_kwargs=True)
-        shown.clear()
-        out = pipe(**call, generator=seeded(5), callback_on_step_end=lambda p, i, t, g: last.update(g) or {})
-        hook.remove()
-        return out
-
-    plain = run()
-    with attach(pipe, Standard()) as counted:
-        assert all(torch.equal(x, y) for x, y in zip(run(), plain, strict=True))
-    assert counted.rows == 2 * 6
-    first = dict(shown[0])
-    x, y = first["hidden_states"][:1], first["audio_hidden_states"][:1]
-    sizes = [x[0].numel(), y[0].numel()]
-
-    def predict(z: Tensor, t: Tensor, row: int) -> Tensor:
-        parts = [p.reshape(1, *s.shape[1:]) for p, s in zip(z.split(sizes, 1), (x, y), strict=True)]
-        one = {k: v[row : row + 1] if isinstance(v, Tensor) and len(v) == 2 else v for k, v in first.items()}
-        one |= {"hidden_states": parts[0], "audio_hidden_states": parts[1], "timestep": t, "sigma": t}
-        return torch.cat([e.flatten(1) for e in pipe.transformer(**one)], 1)
-
-    class Both(Scales):
-        def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo) -> Tensor:
-            assert e_c is not None and e_u is not None
-            w = torch.tensor([4.0, 3.0]).repeat_interleave(torch.tensor(sizes))
-            return e_u + w * (e_c - e_u)
-
-    for method in METHODS[:2]:
-        with attach(pipe, method) as counted:
-            run()
-        assert counted.rows == 2 * calls_of(method.path(6))
-        solver = adapters.solver_from_scheduler(pipe.scheduler)
-        given: dict[str, Any] = {"cond": 1, "uncond": 0, "strong": Both(sizes[0]), "batched": False}
-        led = sample(predict, torch.cat([x.flatten(1), y.flatten(1)], 1), solver, method, **given)
-        check_same(last["latents"].flatten(1), led[:, : sizes[0]])
-
-
-def test_video_and_sound_of_one_branch(video: tuple[Any, dict[str, Any]]) -> None:
-    """Distilled, under a role of another prompt: both states' gaps are those of their own parts."""
-    pipe, call = video
-    shown: list[dict[str, Any]] = []
-    last: dict[str, Tensor] = {}
-    one = call | {"guidance_scale": 1.0, "audio_guidance_scale": 1.0}
-    hook = pipe.transformer.register_forward_pre_hook(lambda m, a, k: shown.append(k), with_kwargs=True)
-    pipe(**one, generator=seeded(5))
-    hook.remove()
-    first = dict(shown[0])
-    x, y = first["hidden_states"], first["audio_hidden_states"]
-    sizes, own = [x[0].numel(), y[0].numel()], first["encoder_hidden_states"]
-    other = torch.randn(own.shape, generator=seeded(8))
-
-    def predict(z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        parts = [p.reshape(s.shape) for p, s in zip(z.split(sizes, 1), (x, y), strict=True)]
-        given = {"hidden_states": parts[0], "audio_hidden_states": parts[1], "timestep": t, "sigma": t}
-        return torch.cat(
-            [e.flatten(1) for e in pipe.transformer(**{**first, **given, "encoder_hidden_states": cond})], 1
-        )
-
-    for method in METHODS[:2]:
-        with attach(pipe, method, weak=adapters.Role(edit={"encoder_hidden_states": other})) as run:
-            pipe(**one, generator=seeded(5), callback_on_step_end=lambda p, i, t, g: last.update(g) or {})
-        solver = adapters.solver_from_scheduler(pipe.scheduler)
-        given: dict[str, Any] = {"cond": own, "weak_cond": other, "strong": 1.0, "weak": 1.0, "batched": False}
-        led = sample(predict, torch.cat([x.flatten(1), y.flatten(1)], 1), solver, method, **given)
-        check_same(last["latents"].flatten(1), led[:, : sizes[0]])
-        assert run.rows == count_rows(method, 6, strong=1.0, weak=1.0, own_weak=("cond",))

@@ -39,6 +39,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*without its corrector"),
+    pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile"),
 ]
 
 CLASSES = swept_unets.CLASSES | swept_images.CLASSES | swept_videos.CLASSES | swept_others.CLASSES

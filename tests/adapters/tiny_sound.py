@@ -1,12 +1,14 @@
-"""A tiny random LTX-2 pipeline: video and sound, each a state of its own."""
+"""Tiny random LTX-2 pipelines: video and sound, each a state of its own."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import diffusers
 import torch
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
+from swept_parts import pil
 from tiny_unets import embeds, quiet, shake
 
 
@@ -48,3 +50,30 @@ def ltx2() -> tuple[Any, dict[str, Any]]:
         "spatio_temporal_guidance_blocks": None, "return_dict": False,
     }  # fmt: skip
     return quiet(pipe), call
+
+
+# What stays of a video that is given, as tokens of its own or in place of the first ones: kept, or shown beside.
+GIVEN: dict[str, Any] = {
+    "LTX2ImageToVideoPipeline": lambda: {"image": pil(32), "image_crf": 0},
+    "LTX2ConditionPipeline": lambda: {"conditions": [ltx2_given("Video", pil(32), crf=0)]},
+    "LTX2InContextPipeline": lambda: {"reference_conditions": [ltx2_given("Reference", [pil(32)] * 3)]},
+    "LTX2HDRPipeline": lambda: {"reference_conditions": [ltx2_given("Reference", [pil(32)] * 3)]},
+}
+
+
+def ltx2_given(kind: str, frames: Any, **more: Any) -> Any:
+    """A condition of a pipeline's."""
+    from diffusers.pipelines.ltx2 import pipeline_ltx2_condition, pipeline_ltx2_ic_lora
+
+    module = {"Video": pipeline_ltx2_condition, "Reference": pipeline_ltx2_ic_lora}[kind]
+    return getattr(module, f"LTX2{kind}Condition")(frames=frames, **more)
+
+
+def ltx2_form(name: str, given: bool = True) -> tuple[Any, dict[str, Any]]:
+    """Another pipeline class on those parts, with a video that it is given, or without, where it needs none."""
+    pipe, call = ltx2()
+    cls = getattr(diffusers, name)
+    taken, takes = (inspect.signature(method).parameters for method in (cls.__init__, cls.__call__))
+    parts = {key: part for key, part in pipe.components.items() if key in taken}
+    call = {key: value for key, value in call.items() if key in takes} | (GIVEN[name]() if given else {})
+    return quiet(cls(**parts)), call

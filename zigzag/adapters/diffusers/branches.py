@@ -61,6 +61,9 @@ class Names:
 class Naming:
     """Tells the branches of a pipeline apart at the first call where they differ, and names those of every call.
 
+    Rows of the prediction that are 0 there, while the model's are not, are kept by the pipeline (tokens of an image
+    that is given): whatever the branch, it hands its own to the scheduler, and there is no gap.
+
     Attributes:
         doubled: whether the scheduler is given twice the samples, one half a branch, both to be the same (DiT).
     """
@@ -70,6 +73,7 @@ class Naming:
         self._calls = 0
         self._names: Names | None = None
         self._layout = 0
+        self._kept: Tensor | None = None
 
     def __call__(
         self, outputs: Sequence[Any], guided: Tensor, sample: Tensor, wanted: bool = True
@@ -103,14 +107,19 @@ class Naming:
         # While the two are equal there is no gap between them and what is made of them.
         pair = Branches(guided, guided)
         if self._names is not None:
-            pair = self._names.of(laid[self._layout], guided, sample)
+            *parts, m, x = _without(self._kept, *laid[self._layout], guided, sample)
+            pair = self._names.of(parts, m, x)
+            if self._kept is not None:
+                pair = Branches(*(torch.where(self._kept, guided, part) for part in pair))
         return Branches(*(torch.cat([part, part]) for part in pair)) if self.doubled else pair, 2
 
     def _name(self, laid: Sequence[Sequence[Tensor]], guided: Tensor, sample: Tensor) -> None:
         errors = []
         for layout, (p, q) in enumerate(laid):
+            kept = _kept(p, q, guided)
             try:
-                self._names, self._layout = name_branches(p, q, guided, sample), layout
+                self._names, self._layout = name_branches(*_without(kept, p, q, guided, sample)), layout
+                self._kept = kept
                 return
             except ValueError as error:
                 errors.append(error)
@@ -159,6 +168,19 @@ def name_branches(p: Tensor, q: Tensor, guided: Tensor, sample: Tensor) -> Names
         "cannot tell them apart; switch off what else takes part in it (skip-layer, perturbed-attention or partial "
         "guidance, a guider), or use method Standard()"
     )
+
+
+def _kept(p: Tensor, q: Tensor, guided: Tensor) -> Tensor | None:
+    """Which rows of the last dimension the pipeline keeps, `(…, 1)`; None where it keeps none."""
+    if guided.shape[-1] <= 3:
+        return None
+    kept: Tensor = (guided == 0).all(-1, keepdim=True) & ((p != 0) | (q != 0)).any(-1, keepdim=True)
+    return kept if bool(kept.any()) else None
+
+
+def _without(kept: Tensor | None, *tensors: Tensor) -> list[Tensor]:
+    """With 0 in the rows that are kept."""
+    return [x if kept is None or x.shape[:-1] != kept.shape[:-1] else x.masked_fill(kept, 0) for x in tensors]
 
 
 def _wide(x: Tensor) -> torch.dtype:

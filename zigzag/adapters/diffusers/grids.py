@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers.levels import stand_at
+from zigzag.adapters.diffusers.timesteps import plain
 
 __all__ = ["Grid"]
 
@@ -41,7 +42,7 @@ class Grid:
     def keep(self) -> None:
         """Takes the attributes as they are for the scheduler's own."""
         names = [name for name in ("timesteps", "sigmas") if isinstance(getattr(self.scheduler, name, None), Tensor)]
-        self.own, self._by_call = {name: getattr(self.scheduler, name) for name in names}, None
+        self.own, self._by_call = {name: plain(getattr(self.scheduler, name)) for name in names}, None
         self._was = {name: value.clone() for name, value in self.own.items()}
 
     def rewritten(self) -> bool:

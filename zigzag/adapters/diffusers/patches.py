@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from torch import nn
 
-from zigzag.adapters.diffusers.timesteps import plain
+from zigzag.adapters.diffusers.timesteps import copied, plain
 
 __all__ = ["Patches"]
 
@@ -20,6 +20,10 @@ OfCopy: TypeAlias = Callable[[], Callable[..., Any] | None]
 
 class Patches(ExitStack):
     """Changes to objects, undone in reverse order on leaving the block."""
+
+    def keep_plain(self, owner: Any, name: str) -> None:
+        """In the end the times that a scheduler has there are plain ones."""
+        self.callback(lambda: setattr(owner, name, plain(getattr(owner, name))))
 
     def set(self, owner: Any, name: str, value: Any) -> None:
         """Sets an attribute of the instance alone, over its class's."""
@@ -79,7 +83,7 @@ def _reduced(owner: Any) -> Any:
     if reduced[0] is not copyreg.__newobj__ or not isinstance(reduced[2], dict):  # type: ignore[attr-defined]
         return reduced
     wrapped = {name: value for name, value in reduced[2].items() if isinstance(value, _Wrapped)}
-    state = {name: plain(value) for name, value in reduced[2].items() if name not in wrapped}
+    state = {name: copied(value) for name, value in reduced[2].items() if name not in wrapped}
     return _rebuilt, (type(owner), *wrapped.values()), state
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers import unfit
@@ -16,7 +17,7 @@ from zigzag.adapters.diffusers.entry import Entry
 from zigzag.adapters.diffusers.grids import Grid
 from zigzag.adapters.diffusers.plans import Plan, levels_of
 from zigzag.adapters.diffusers.routes import is_standard
-from zigzag.adapters.diffusers.timesteps import Times
+from zigzag.adapters.diffusers.timesteps import Beside, Times
 from zigzag.adapters.diffusers.ways import Way
 from zigzag.methods import Method, Steered, is_steered
 from zigzag.moves import Move
@@ -93,10 +94,32 @@ class Progress:
         if self.leads() and not self.led and self.calls.outputs:
             raise RuntimeError(unfit.UNLED)
 
+    @property
+    def within(self) -> bool:
+        """Whether a loop is under way."""
+        return bool(self.stepped) or self.taken
+
+    def beside(self, grid: Tensor) -> Tensor:
+        """A further scheduler's times: while a loop is led, one for each of its calls; else the `grid` itself.
+
+        Raises:
+            RuntimeError: where those are not the first one's.
+        """
+        if self.loop is None or self.times is None or self.told is None:
+            return grid
+        own = self.times.grid
+        if grid.shape != own.shape or not torch.equal(grid, own):
+            unfit.refuse_copy()
+        return self.times.calls
+
+    def copied(self, grid: Tensor) -> Tensor:
+        """The times of a copy of the scheduler: of one that is made within a loop, a callback's own, plain ones."""
+        return grid if self.within or not self.leads() else Beside.of(grid, self)
+
     def drop_seconds(self) -> None:
-        """The further states' schedulers have their own grids again, and are nobody's."""
+        """The further states' schedulers have their own levels again, and are nobody's."""
         for second in self.seconds:
-            second.grid.show(second.grid.own)
+            second.drop()
         self.seconds.clear()
 
     def begin_grid(self) -> None:

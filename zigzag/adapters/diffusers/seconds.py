@@ -49,7 +49,6 @@ class Second:
         path = now.loop.path if now.loop.steering is None else Following(now.loop)
         loop = Loop(path, plan.solver, now.cast, None)
         self._led: Led = begun(loop, plan, self.grid, signature, given, now.generator)
-        self._know()
 
     def step(self, outputs: Sequence[Sequence[Any]], given: Mapping[str, Any]) -> Any:
         """Its step, after that of the first state, of the same calls of the model.
@@ -66,15 +65,12 @@ class Second:
             unfit.refuse_copy()
         reply = self._led.step([e, e] if still else [parts[self.part] for parts in outputs], given)
         if loop.ended:
-            self.grid.show(self.grid.own)
-        elif loop.open:
-            self._know()
+            self.drop()
         return reply
 
-    def _know(self) -> None:
-        # What a pipeline looks up by its loop's counter is to be that call's, as it is of the first state.
-        calls = [self._led.plan.layout.call(told) for told in self._led.loop.known]
-        self.scheduler.timesteps = self.grid.times[torch.tensor(calls, device=self.grid.times.device)]
+    def drop(self) -> None:
+        """Its scheduler has its own levels again; what its times are, they say themselves (`Beside`)."""
+        self.grid.show({name: value for name, value in self.grid.own.items() if name != "timesteps"})
 
 
 def _same_grid(one: Grid, two: Grid) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from torch import Tensor, nn
@@ -70,13 +71,13 @@ class Session:
         }  # fmt: skip
         for name, wrapper in wrappers.items():
             if hasattr(self.now.scheduler, name):
-                patches.wrap(
-                    self.now.scheduler, name, wrapper, of_copy=self.steps.of_copy if name == "step" else lambda: None
-                )
+                patches.wrap(self.now.scheduler, name, wrapper, of_copy=partial(self.steps.of_copy, name))
         patches.copies(self.now.scheduler)
         for other in vars(self.now.pipe).values():
             if other is not self.now.scheduler and all(hasattr(other, name) for name in ("step", "set_timesteps")):
-                patches.wrap(other, "step", self.steps.step_of_other, of_copy=lambda: self.steps.step_of_other)
+                patches.keep_plain(other, "timesteps")
+                for name, wrapper in self.steps.of_others.items():
+                    patches.wrap(other, name, wrapper, of_copy=partial(self.steps.of_others.get, name))
                 patches.copies(other)
         own = {
             "get_timesteps": self._get_timesteps,
@@ -163,6 +164,11 @@ class Session:
         if self._toured is None or self._toured[0] is not plan:
             self._toured = plan, tour_of(way, way.grid(plan))
         return self._toured[1]
+
+    @property
+    def shown(self) -> Progress:
+        """For the times of further schedulers."""
+        return self.now
 
     def begin(self, times: Times) -> Iterator[Tensor]:
         """The times of one loop of the pipeline. Who does not step is only looking, and sees the plain grid."""

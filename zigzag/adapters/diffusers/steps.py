@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from zigzag.adapters.diffusers import unfit
 from zigzag.adapters.diffusers.given import given_to
 from zigzag.adapters.diffusers.led import Led, begun, entered
@@ -14,6 +16,7 @@ from zigzag.adapters.diffusers.progress import Progress
 from zigzag.adapters.diffusers.routes import is_standard
 from zigzag.adapters.diffusers.scheme_loop import SchemeLoop
 from zigzag.adapters.diffusers.seconds import Second
+from zigzag.adapters.diffusers.timesteps import Beside, plain
 
 __all__ = ["Steps"]
 
@@ -83,10 +86,21 @@ class Steps:
             self.now.stepped = None
         return result
 
-    def of_copy(self) -> Callable[..., Any] | None:
-        """In place of the step of a copy; None where it is to be left its own."""
-        within = self.now.stepped or self.now.taken  # a loop: it is a callback's own
-        return None if within else self.step_of_other
+    @property
+    def of_others(self) -> dict[str, Callable[..., Any]]:
+        """In place of the methods of other schedulers."""
+        return {"step": self.step_of_other, "set_timesteps": self.set_timesteps_of_other}
+
+    def of_copy(self, name: str) -> Callable[..., Any] | None:
+        """In place of a method of a copy; None where it is to be left its own, as a callback's is within a loop."""
+        return None if self.now.within else self.of_others.get(name)
+
+    def set_timesteps_of_other(self, original: Any, *args: Any, **kwargs: Any) -> None:
+        """In place of that of a copy, or another scheduler of the pipeline, which may step a further state."""
+        original(*args, **kwargs)
+        scheduler = original.__self__
+        if self.now.leads() and isinstance(times := plain(scheduler.timesteps), Tensor):
+            scheduler.timesteps = Beside.of(times, self.now)
 
     def step_of_other(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         """In place of the step of a copy, or another scheduler of the pipeline: of a further state, or refused.

@@ -8,7 +8,19 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Times", "Tour", "is_tail", "plain", "spread", "with_data"]
+__all__ = ["Beside", "Times", "Tour", "copied", "is_tail", "plain", "spread", "with_data"]
+
+
+class Shown(Protocol):
+    """Whoever knows how far the loop is that the first state is led along."""
+
+    def beside(self, grid: Tensor) -> Tensor:
+        """A further scheduler's times: while a loop is led, one for each of its calls; else the `grid` itself."""
+        ...
+
+    def copied(self, grid: Tensor) -> Tensor:
+        """What a copy of the scheduler is to have for its times."""
+        ...
 
 
 class Tour(Protocol):
@@ -19,6 +31,11 @@ class Tour(Protocol):
 
         One past its last is data, of the whole grid.
         """
+        ...
+
+    @property
+    def shown(self) -> Shown:
+        """For the times of further schedulers."""
         ...
 
     def begin(self, times: Times) -> Iterator[Tensor]:
@@ -79,6 +96,44 @@ class Times(Tensor):
         return self.grid.clone()
 
 
+class Beside(Tensor):
+    """`timesteps` of a further scheduler, which a pipeline looks up by the counter of the first one's loop.
+
+    It may take them before the first one has its grid, and so before the calls are known: what stands at a place is
+    settled when that is asked for. In all else they are the further scheduler's own times.
+
+    Attributes:
+        grid: `(T,)`, those. shown: who knows the calls.
+    """
+
+    grid: Tensor
+    shown: Shown
+
+    # Everything computed of it is a plain tensor.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def of(cls, grid: Tensor, shown: Shown) -> Beside:
+        """These times, for the calls that `shown` will know."""
+        new: Beside = torch.Tensor._make_subclass(cls, grid)
+        new.grid, new.shown = grid, shown
+        return new
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.grid)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        if isinstance(index, slice) and index.step in (None, 1):
+            return Beside.of(self.grid[index], self.shown)
+        return self.shown.beside(self.grid)[index]
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return repr(self.grid)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return Beside.of(self.grid.clone(), self.shown)
+
+
 def spread(grid: Tensor, start: int, tour: Tour, *, ended: bool = False) -> Times:
     """The times of the calls that `tour` makes on the part `grid` of a scheduler's grid, from its `start` on.
 
@@ -94,8 +149,15 @@ def spread(grid: Tensor, start: int, tour: Tour, *, ended: bool = False) -> Time
 
 
 def plain(value: Any) -> Any:
-    """The plain grid in place of a `Times`, for a scheduler that goes through it; anything else as it is."""
-    return value.grid if isinstance(value, Times) else value
+    """The plain grid in place of a `Times` or `Beside`, for a scheduler that goes through it; others as they are."""
+    return value.grid if isinstance(value, Times | Beside) else value
+
+
+def copied(value: Any) -> Any:
+    """What a copy of a scheduler has in place of a `Times` or `Beside`; others as they are."""
+    if isinstance(value, Times):
+        return value.tour.shown.copied(value.grid)
+    return value.shown.copied(value.grid) if isinstance(value, Beside) else value
 
 
 def is_tail(part: Any, whole: Tensor) -> bool:
