@@ -21,7 +21,7 @@ for name in ("scipy", "diffusers", "safetensors"):
     pytest.importorskip(name)
 
 ROOT = Path(__file__).parents[2]
-MODULES = {"path", "demo", "generate", "eval", "bench"}
+COMMANDS = ("path", "demo", "generate", "play", "invert", "eval", "bench")
 
 
 def files(folder: Path) -> Callable[[], bool]:
@@ -204,7 +204,7 @@ def test_a_fault_of_the_program_keeps_its_traceback() -> None:
 
 
 def test_the_help_of_the_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in MODULES:
+    for command in COMMANDS:
         for words in ([command, "--nonsense"], [command, "z", "--nonsense"]):
             with pytest.raises(SystemExit) as exit:
                 main(words)
@@ -214,42 +214,3 @@ def test_the_help_of_the_command_is_named(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         main(["evl"])
     assert capsys.readouterr().err.endswith("(see zigzag --help)\n")
-
-
-# One vocabulary -------------------------------------------------------------------------------------------------
-
-PUBLISHED = {
-    "--strong": ["--gamma_1", "--gamma-1", "--gamma1", "--guidance-scale", "--guidance_scale"],
-    "--weak": ["--gamma_2", "--gamma-2", "--gamma2", "--inversion-guidance", "--inv_guidance_scale"],
-    "--steps": ["--infer_step", "--infer-step", "--num_inference_steps"],
-    "--lambda": ["--lambda_step", "--lambda-step"],
-    "--rounds": ["--T_max", "--t-max"],
-    "--out": ["--save_dir", "--save-dir"],
-    "--image-size": ["--image_size", "--size"],
-}
-
-
-def test_the_published_names_mean_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("transformers")
-    from zigzag.cli import generate_pipeline
-
-    seen: list[Any] = []
-    monkeypatch.setattr(generate_pipeline, "generate", lambda *given, **more: seen.append((given, more)))
-    for ours, theirs in PUBLISHED.items():
-        for name in [ours, *theirs]:
-            for words in ([name, "8"], [f"{name}=8"]):
-                main(["generate", "--model", "some/pipeline", "--device", "cpu", "--dtype", "float32", *words])
-        assert all(given == seen[0] for given in seen), ours
-        main(["generate", "--model", "some/pipeline", "--device", "cpu", "--dtype", "float32", ours, "16"])
-        assert seen[-1] != seen[0]
-        seen.clear()
-
-
-@pytest.mark.parametrize("command", sorted(MODULES))
-def test_every_command_has_the_same_words(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
-    shown = capsys.readouterr().out
-    for option in ("--strong", "--weak", "--steps", *(["--out"] if command != "path" else [])):
-        assert f"\n  {option} " in shown
-    assert not any(f"\n  {old}" in shown for names in PUBLISHED.values() for old in names)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zigzag.cli.jobs import check_device, check_pipeline, check_size
-from zigzag.cli.options import Commands, Help, add_by_model, take_by_model
+from zigzag.cli.options import Commands, Help, add_by_model, add_option, take_by_model
 from zigzag.evaluation.engines import Failed, Shard, add_engine_options, complete, meet, sharing
 from zigzag.evaluation.named import METHODS, parse_method
 from zigzag.support.progress import on_terminal
@@ -56,9 +56,9 @@ def add(commands: Commands) -> None:
     bench.add_argument("--baselines", default=BASELINES, help="what methods are compared with, with commas between")
     bench.add_argument("--seed", "--seeds", type=int, nargs="+", default=[0], help="seeds of the noise")
     add_by_model(bench)
-    bench.add_argument("--weak", type=float, default=0.0, help="guidance scale w of inversion, γ₂")
+    add_option(bench, "--weak", type=float, default=0.0, help="guidance scale w of inversion, γ₂")
     bench.add_argument("--batch", type=int, default=1, help="prompts that a pipeline samples together, which is a cell")
-    bench.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of images, scores and tables")
+    add_option(bench, "--out", type=Path, default=Path("out/bench"), help="folder of images, scores and tables")
     bench.add_argument("--name", default="bench", help="of the tables and the picture in that folder")
     bench.add_argument("--dry-run", action="store_true", help="print cells, rows and hours, and sample nothing")
     add_engine_options(bench)

@@ -31,7 +31,7 @@ def check_inverting(settings: Any) -> None:
     Raises:
         ValueError, TypeError: if they cannot.
     """
-    for name in ("guidance", "edit_guidance"):
+    for name in ("strong", "edit_strong"):
         if getattr(settings, name) is not None:
             finite(name.replace("_", "-"), getattr(settings, name))
     if settings.steps < 1:
@@ -135,7 +135,7 @@ def _text(report: Mapping[str, Any]) -> str:
     how = [f"{report['rows of the inversion']} rows up", f"deviation of the noise {noise:.3f}"]
     how += [] if growth is None else [f"growth of rounding {growth:.3g}"]
     how += [] if residual is None else [f"residual {residual:.2g}"]
-    what = f"{report['model']}, {report['steps']} steps, w = {report['guidance']:g}"
+    what = f"{report['model']}, {report['steps']} steps, w = {report['strong']:g}"
     lines = [f"{what}: {report['scheme']}; {'; '.join(how)}"]
     if report["original"] is not None:
         lines.append(f"original        {report['prompt']}{_MARKS[report['original']['right']]}")
