@@ -114,14 +114,18 @@ def write(
 
     Raises:
         OSError: for a folder that cannot be written.
+        KeyboardInterrupt: when interrupted, saying what is there.
     """
-    for name, image in images.items():
-        with replacing(out / f"{name}.png") as temporary:
-            image.save(temporary, format="PNG")
-    save(inverted, out / "inversion.safetensors")
-    write_json(out / "report.json", report)
-    with replacing(out / "report.txt") as temporary:
-        temporary.write_text(_text(report), encoding="utf-8")
+    try:
+        for name, image in images.items():
+            with replacing(out / f"{name}.png") as temporary:
+                image.save(temporary, format="PNG")
+        save(inverted, out / "inversion.safetensors")
+        write_json(out / "report.json", report)
+        with replacing(out / "report.txt") as temporary:
+            temporary.write_text(_text(report), encoding="utf-8")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"what {out} held before is as it was, or new, file by file") from None
     say(_text(report).rstrip())
     say(f"wrote {', '.join(f'{name}.png' for name in images)}, inversion.safetensors and report to {out}")
 

@@ -94,7 +94,11 @@ def _one(name: str, evaluation: Evaluation, args: argparse.Namespace, shard: Sha
     elif name == "attention":
         from zigzag.evaluation.studies import attention
 
-        text = attention.run(evaluation.model, args.out)
+        try:
+            text = attention.run(evaluation.model, args.out)
+        except KeyboardInterrupt:  # it has no batches that could be gone on after
+            kept = f"attention is kept when it is done, and finished batches of other studies are in {args.out}"
+            raise KeyboardInterrupt(kept) from None
     else:
         require_figure()
         study = STUDIES[name](best_scale(args.model)) if name in BY_MODEL else STUDIES[name]()
