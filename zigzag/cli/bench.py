@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zigzag.cli.jobs import check_device, check_pipeline, check_size
-from zigzag.cli.options import Commands, Help, add_by_model, add_option, take_by_model
+from zigzag.cli.options import Commands, add_by_model, add_option, take_by_model
 from zigzag.evaluation.engines import Failed, Shard, add_engine_options, complete, meet, sharing
 from zigzag.evaluation.named import METHODS, parse_method
 from zigzag.support.progress import on_terminal
@@ -35,7 +35,6 @@ def add(commands: Commands) -> None:
         "model is any text-to-image pipeline of diffusers, local or from the hub, or a learned model in the package "
         f"({', '.join(MODELS)}), whose prompts are drawn from its grammar. Run the same command again to go on after a "
         "stop: what is there is not sampled again.",
-        formatter_class=Help,
     )
     bench.add_argument("--model", required=True, help=f"a folder, a name on the hub, or {' or '.join(MODELS)}")
     bench.add_argument(

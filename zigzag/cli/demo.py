@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from zigzag.cli.options import BEST, Commands, Help, add_option, take_best_scale
+from zigzag.cli.options import BEST, Commands, add_option, take_best_scale
 from zigzag.evaluation.demo import Settings
 from zigzag.support.extras import require_figure
 from zigzag.support.progress import on_terminal
@@ -22,7 +22,6 @@ def add(commands: Commands) -> None:
         help="draw a page of prompts with all six methods from the same noise",
         description="Draws prompts of the world of shapes with all six methods from the same noise, by a learned "
         "model, and has each image judged by the checker. Prints a table, and writes demo.png and demo.json.",
-        formatter_class=Help,
     )
     demo.add_argument("--model", choices=MODELS, default=Settings.model, help="the learned model")
     add_option(demo, "--steps", type=int, default=Settings.steps, help="steps of the grid, T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zigzag.cli.options import BEST, Commands, Help, add_option, rule, take_best_scale
+from zigzag.cli.options import BEST, Commands, add_option, rule, take_best_scale
 from zigzag.evaluation.engines.options import add_engine_options, sharing
 from zigzag.evaluation.named import METHODS, name_of, parse_method
 from zigzag.evaluation.solvers import SOLVERS, Made, solver_label
@@ -27,7 +27,6 @@ def add(commands: Commands) -> None:
         "checker, and prints a table. Run the same command again to go on after a stop: what is there is not sampled "
         "again. A method may have options: z:span=2,refine=1  z:released  z2:warmup=2. Methods, guidance rules and "
         "solvers of your own are module:object, found from the current folder.",
-        formatter_class=Help,
     )
     evaluate.add_argument("--model", choices=MODELS, default=MODELS[0], help="the learned model")
     evaluate.add_argument("--weights", type=Path, help="its weights.safetensors (default: those in the package)")

@@ -10,7 +10,6 @@ from typing import Any
 
 from zigzag.cli.options import (
     Commands,
-    Help,
     add_by_model,
     add_method_options,
     add_option,
@@ -58,7 +57,6 @@ def add(commands: Commands) -> None:
         "Images that are there already are skipped. "
         "Options may go by their published names: --gamma-1 or --guidance-scale, --gamma-2 or --inversion-guidance, "
         "--infer-step, --lambda-step, --T_max, --save-dir.",
-        formatter_class=Help,
     )
     add_drawing_options(generate)
     generate.add_argument("--prompt-file", type=Path, help="a text file with a prompt a line")

@@ -15,7 +15,7 @@ from zigzag.support.objects import find_object, names_object
 from zigzag.zoo.learned import MODELS, best_scale
 
 __all__ = [
-    "BEST", "Commands", "Help", "add_by_model", "add_method_options", "add_option", "method_of", "option", "rule",
+    "BEST", "Commands", "add_by_model", "add_method_options", "add_option", "method_of", "option", "rule",
     "take_best_scale", "take_by_model",
 ]  # fmt: skip
 
@@ -43,13 +43,6 @@ _BY_MODEL: dict[str, tuple[type, Any, Any, str]] = {
     "dtype": (str, "float16", None, "float16, bfloat16 or float32"),
     "scheduler": (str, "keep", None, "'keep' the pipeline's own, or put 'ddim' in place of a diffusion model's"),
 }
-
-
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with the defaults, but where there is none."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"

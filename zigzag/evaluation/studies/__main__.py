@@ -40,7 +40,6 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m zigzag.evaluation.studies",
         description="Runs studies of the papers, and writes tables and pictures. Run it again to go on after a stop.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("studies", nargs="+", choices=[*STUDIES, "attention", "all"], metavar="study", help="; ".join(
         [*(f"{name}: {make().title}" for name, make in STUDIES.items()), "attention: cross-attention maps", "all"]
