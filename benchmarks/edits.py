@@ -1,6 +1,6 @@
 """One word of a drawn scene's prompt changed: how many edits take, and how much of the rest stays, by scheme.
 
-    python benchmarks/edits.py [--scenes N] [--steps T] [--edit-guidance W] [--out FILE.png] [--json FILE]
+    python benchmarks/edits.py [--scenes N] [--steps T] [--edit-strong W] [--out FILE.png] [--json FILE]
 
 Scenes of two things, drawn at random, are inverted under their prompts (w = 1) and brought back under the prompt in
 which one colour or one shape is another. `took`: the checker says that the edit shows its prompt. `kept`: the share of
@@ -12,6 +12,7 @@ has nothing to keep.
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
@@ -164,7 +165,10 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--scenes", type=int, default=24, help="scenes of each model (default: 24)")
     parser.add_argument("--steps", type=int, default=20, help="steps of the grid, T (default: 20)")
-    parser.add_argument("--edit-guidance", type=float, default=1.0, help="guidance scale w of the edits (default: 1)")
+    parser.add_argument("--edit-strong", type=float, default=1.0, help="guidance scale w of the edits (default: 1)")
+    parser.add_argument(
+        "--edit-guidance", dest="edit_strong", type=float, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )  # its older name
     parser.add_argument("--out", type=Path, help="also write a picture of the first scenes, by the first model")
     args = parser.parse_args()
     if args.out:
@@ -172,12 +176,12 @@ def main() -> None:
     count, steps = (2, 3) if args.quick else (args.scenes, args.steps)
     given, results = task(count, 0), list[dict[str, Any]]()
     for name in MODELS[:1] if args.quick else MODELS:
-        figures, images = measure(load(name), given, steps, args.edit_guidance)
-        print(table(f"{name}, T = {steps}, w = {args.edit_guidance:g}", count, figures), end="\n\n", flush=True)
+        figures, images = measure(load(name), given, steps, args.edit_strong)
+        print(table(f"{name}, T = {steps}, w = {args.edit_strong:g}", count, figures), end="\n\n", flush=True)
         results.append({"model": name, "steps": steps, "figures": [asdict(f) for f in figures]})
         if args.out and name == MODELS[0]:
             draw(args.out, given, images)
-    write(args.json, results, ("diffusers",), scenes=count, edit_guidance=args.edit_guidance)
+    write(args.json, results, ("diffusers",), scenes=count, edit_strong=args.edit_strong)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def invert(folder: Path, out: Path, *more: str) -> dict[str, Any]:
 @pytest.mark.parametrize("scheme", ["edit-friendly", "edict"])
 def test_what_comes_back_is_what_the_decoder_makes_of_the_image(scheme: str, folder: Path, tmp_path: Path) -> None:
     image = picture(tmp_path / "cat.png")
-    options = ("--image", str(image), "--edit", "a dog", "--scheme", scheme, "--scheduler", "ddim", "--guidance", "2")
+    options = ("--image", str(image), "--edit", "a dog", "--scheme", scheme, "--scheduler", "ddim", "--strong", "2")
     report = invert(folder, tmp_path / "out", *options)
     assert {path.name for path in (tmp_path / "out").iterdir()} == WROTE
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder)

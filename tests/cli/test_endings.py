@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,24 @@ for name in ("scipy", "diffusers", "safetensors"):
     pytest.importorskip(name)
 
 ROOT = Path(__file__).parents[2]
-MODULES = {"path", "demo", "generate", "eval", "bench"}
+COMMANDS = ("path", "demo", "generate", "play", "invert", "eval", "bench")
 
 
-def files(folder: Path) -> Callable[[], bool]:
-    return lambda: folder.is_dir() and any(folder.iterdir())
-
-
-# A command, when it is well under way (a word in what it printed, or a path), and what it says is kept.
+# A command, when it is well under way (a word in what it printed, a folder that holds something, or with a slash at
+# its end one that is there), and what it says is kept. Of those that say and write nothing until they are done: STOPS.
 RUNS: dict[str, tuple[list[str], str, str]] = {
     "path": (["zigzag", "path", "z", "--steps", "20000"], "ZSampling(", "nothing new was written"),
-    "demo": (["zigzag", "demo", "--steps", "400", "--warmup", "1", "--out", "OUT/page"], "OUT/page", "nothing new"),
+    "demo": (["zigzag", "demo", "--steps", "400", "--warmup", "1", "--out", "OUT/page"], "OUT/page/", "nothing new"),
     "generate": (
         ["zigzag", "generate", "--model", "shapes-dit", "--prompt", "a circle", "--prompt", "a square", "--steps",
          "300", "--method", "standard", "--out", "OUT"],
         "wrote",
         "1 of 2 images are in OUT, and the same command makes the others",
+    ),
+    "invert": (
+        ["zigzag", "invert", "--model", "shapes-dit", "--prompt", "a circle", "--steps", "2000", "--out", "OUT"],
+        "OUT/",
+        "nothing new was written",
     ),
     "eval": (
         ["zigzag", "eval", "--model", "shapes-dit", "--prompts", "6", "--steps", "300", "--methods", "z", "--out",
@@ -44,10 +46,26 @@ RUNS: dict[str, tuple[list[str], str, str]] = {
         "OUT/verdicts",
         "finished batches are kept in OUT, and the same command goes on after them",
     ),
+    "bench": (
+        ["zigzag", "bench", "--model", "shapes-dit", "--prompts", "6", "--steps", "100", "--methods", "z", "--out",
+         "OUT"],
+        "OUT/verdicts",
+        "what is done is kept in OUT, and the same command goes on after it",
+    ),
     "studies": (
         ["zigzag.evaluation.studies", "cost", "--model", "shapes-dit", "--out", "OUT"],
         "OUT/verdicts",
         "finished batches are kept in OUT",
+    ),
+    "attention": (
+        ["zigzag.evaluation.studies", "attention", "--out", "OUT"],
+        "OUT/",
+        "attention is kept when it is done, and finished batches of other studies are in OUT",
+    ),
+    "train": (
+        ["zigzag.zoo.train", "shapes-dit", "--batch", "1", "--save-every", "0", "--out", "OUT"],
+        "step 1 of 6000",
+        "the same command goes on from the last checkpoint in OUT, if there is one",
     ),
     "shapes": (["zigzag.zoo.shapes"], "category", "nothing is kept"),
 }  # fmt: skip
@@ -66,9 +84,8 @@ def test_ctrl_c_ends_a_command_in_one_line_with_130_and_says_what_is_kept(name: 
         )  # fmt: skip
         path = Path(begun.replace("OUT", str(tmp_path / "out")))
         for _ in range(2400):
-            if run.poll() is not None or begun in printed.read_text(encoding="utf-8") or files(path)():
-                break
-            if name == "demo" and path.is_dir():
+            there = path.is_dir() and (begun.endswith("/") or any(path.iterdir()))
+            if run.poll() is not None or there or begun in printed.read_text(encoding="utf-8"):
                 break
             time.sleep(0.05)
         run.send_signal(signal.SIGINT)
@@ -76,6 +93,45 @@ def test_ctrl_c_ends_a_command_in_one_line_with_130_and_says_what_is_kept(name: 
     assert run.returncode == 130, error
     assert error.count("\n") == 1 and "stopped; " in error, error
     assert kept.replace("OUT", str(tmp_path / "out")) in error
+
+
+# A module, what is stopped in it, its words, and what it says is kept.
+STOPS = [
+    ("zigzag.evaluation.accuracy", "load", ["shapes-dit"], "nothing is kept"),
+    ("zigzag.evaluation.scorers.__main__", "scorer", ["clip"], "nothing is kept"),
+    ("zigzag.zoo.export_web", "built", ["--out", "OUT"], "what OUT held before is as it was, or new, file by file"),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "words", "kept"), STOPS)
+def test_ctrl_c_in_what_is_silent_is_one_line_too(
+    module: str, name: str, words: list[str], kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    made = importlib.import_module(module)
+    monkeypatch.setattr(made, name, stopped)
+    monkeypatch.setattr(sys, "argv", ["-", *(word.replace("OUT", str(tmp_path)) for word in words)])
+    with pytest.raises(SystemExit) as exit:
+        made.main()
+    program = f"python -m {module.removesuffix('.__main__')}"
+    assert (exit.value.code, capsys.readouterr().err) == (
+        130, f"{program}: stopped; {kept.replace('OUT', str(tmp_path))}\n"
+    )  # fmt: skip
+
+
+def stopped(*given: object, **more: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_invert_that_is_stopped_while_it_writes_does_not_say_that_nothing_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("zigzag.cli.invert_report.save", stopped)
+    with pytest.raises(SystemExit) as exit:
+        main(["invert", "--model", "shapes-dit", "--prompt", "a circle", "--steps", "2", "--out", str(tmp_path)])
+    assert exit.value.code == 130
+    assert f"stopped; what {tmp_path} held before is as it was, or new, file by file\n" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["original.png", "reconstruction.png"]
 
 
 def test_ctrl_c_while_torch_is_imported_ends_in_one_line_too() -> None:
@@ -204,7 +260,7 @@ def test_a_fault_of_the_program_keeps_its_traceback() -> None:
 
 
 def test_the_help_of_the_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in MODULES:
+    for command in COMMANDS:
         for words in ([command, "--nonsense"], [command, "z", "--nonsense"]):
             with pytest.raises(SystemExit) as exit:
                 main(words)
@@ -214,42 +270,3 @@ def test_the_help_of_the_command_is_named(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         main(["evl"])
     assert capsys.readouterr().err.endswith("(see zigzag --help)\n")
-
-
-# One vocabulary -------------------------------------------------------------------------------------------------
-
-PUBLISHED = {
-    "--strong": ["--gamma_1", "--gamma-1", "--gamma1", "--guidance-scale", "--guidance_scale"],
-    "--weak": ["--gamma_2", "--gamma-2", "--gamma2", "--inversion-guidance", "--inv_guidance_scale"],
-    "--steps": ["--infer_step", "--infer-step", "--num_inference_steps"],
-    "--lambda": ["--lambda_step", "--lambda-step"],
-    "--rounds": ["--T_max", "--t-max"],
-    "--out": ["--save_dir", "--save-dir"],
-    "--image-size": ["--image_size", "--size"],
-}
-
-
-def test_the_published_names_mean_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("transformers")
-    from zigzag.cli import generate_pipeline
-
-    seen: list[Any] = []
-    monkeypatch.setattr(generate_pipeline, "generate", lambda *given, **more: seen.append((given, more)))
-    for ours, theirs in PUBLISHED.items():
-        for name in [ours, *theirs]:
-            for words in ([name, "8"], [f"{name}=8"]):
-                main(["generate", "--model", "some/pipeline", "--device", "cpu", "--dtype", "float32", *words])
-        assert all(given == seen[0] for given in seen), ours
-        main(["generate", "--model", "some/pipeline", "--device", "cpu", "--dtype", "float32", ours, "16"])
-        assert seen[-1] != seen[0]
-        seen.clear()
-
-
-@pytest.mark.parametrize("command", sorted(MODULES))
-def test_every_command_has_the_same_words(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
-    shown = capsys.readouterr().out
-    for option in ("--strong", "--weak", "--steps", *(["--out"] if command != "path" else [])):
-        assert f"\n  {option} " in shown
-    assert not any(f"\n  {old}" in shown for names in PUBLISHED.values() for old in names)

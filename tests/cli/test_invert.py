@@ -115,9 +115,9 @@ def test_an_inversion_is_taken_up_again_without_another_way_up(tmp_path: Path, m
 
 
 def test_the_scales_are_those_of_the_ways(tmp_path: Path, model: Counted) -> None:
-    invert(tmp_path / "both", "--edit", EDIT, "--guidance", "1.5")
+    invert(tmp_path / "both", "--edit", EDIT, "--strong", "1.5")
     assert model.rows == 2 * 12
-    invert(tmp_path / "edit", "--edit", EDIT, "--edit-guidance", "1.5")
+    invert(tmp_path / "edit", "--edit", EDIT, "--edit-strong", "1.5")
     assert model.rows == 2 * 12 + 6 + 3 + 6
 
 
@@ -161,7 +161,7 @@ def text(path: Path) -> Path:
         (lambda at: ["--edit", "a purple circle"], "unknown word 'purple'"),
         (lambda at: ["--edit", " "], "must not be empty"),
         (lambda at: ["--steps", "0"], "steps must be at least 1, got 0"),
-        (lambda at: ["--guidance", "nan"], "guidance must be finite"),
+        (lambda at: ["--strong", "nan"], "strong must be finite"),
         (lambda at: ["--prompt", "circle red"], "is no caption"),
         (lambda at: ["--dtype", "float16"], "--dtype means nothing to shapes-dit"),
         (lambda at: ["--device", "moon"], "device must be such as"),

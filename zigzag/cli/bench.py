@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zigzag.cli.jobs import check_device, check_pipeline, check_size
-from zigzag.cli.options import Commands, Help, add_by_model, take_by_model
+from zigzag.cli.options import Commands, add_by_model, add_option, take_by_model
 from zigzag.evaluation.engines import Failed, Shard, add_engine_options, complete, meet, sharing
 from zigzag.evaluation.named import METHODS, parse_method
 from zigzag.support.progress import on_terminal
@@ -35,7 +35,6 @@ def add(commands: Commands) -> None:
         "model is any text-to-image pipeline of diffusers, local or from the hub, or a learned model in the package "
         f"({', '.join(MODELS)}), whose prompts are drawn from its grammar. Run the same command again to go on after a "
         "stop: what is there is not sampled again.",
-        formatter_class=Help,
     )
     bench.add_argument("--model", required=True, help=f"a folder, a name on the hub, or {' or '.join(MODELS)}")
     bench.add_argument(
@@ -56,9 +55,9 @@ def add(commands: Commands) -> None:
     bench.add_argument("--baselines", default=BASELINES, help="what methods are compared with, with commas between")
     bench.add_argument("--seed", "--seeds", type=int, nargs="+", default=[0], help="seeds of the noise")
     add_by_model(bench)
-    bench.add_argument("--weak", type=float, default=0.0, help="guidance scale w of inversion, γ₂")
+    add_option(bench, "--weak", type=float, default=0.0, help="guidance scale w of inversion, γ₂")
     bench.add_argument("--batch", type=int, default=1, help="prompts that a pipeline samples together, which is a cell")
-    bench.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of images, scores and tables")
+    add_option(bench, "--out", type=Path, default=Path("out/bench"), help="folder of images, scores and tables")
     bench.add_argument("--name", default="bench", help="of the tables and the picture in that folder")
     bench.add_argument("--dry-run", action="store_true", help="print cells, rows and hours, and sample nothing")
     add_engine_options(bench)

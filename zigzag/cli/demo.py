@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from zigzag.cli.options import BEST, Commands, Help, take_best_scale
+from zigzag.cli.options import BEST, Commands, add_option, take_best_scale
 from zigzag.evaluation.demo import Settings
 from zigzag.support.extras import require_figure
 from zigzag.support.progress import on_terminal
@@ -22,19 +22,18 @@ def add(commands: Commands) -> None:
         help="draw a page of prompts with all six methods from the same noise",
         description="Draws prompts of the world of shapes with all six methods from the same noise, by a learned "
         "model, and has each image judged by the checker. Prints a table, and writes demo.png and demo.json.",
-        formatter_class=Help,
     )
     demo.add_argument("--model", choices=MODELS, default=Settings.model, help="the learned model")
-    demo.add_argument("--steps", type=int, default=Settings.steps, help="steps of the grid, T")
+    add_option(demo, "--steps", type=int, default=Settings.steps, help="steps of the grid, T")
     demo.add_argument("--prompts", type=int, default=Settings.prompts, help="captions drawn of each category")
     demo.add_argument("--prompt", action="append", help="a caption in place of those drawn; may be repeated")
-    demo.add_argument("--strong", type=float, help=f"guidance scale of Denoise (default: {BEST})")
-    demo.add_argument("--weak", type=float, default=Settings.weak, help="guidance scale of Invert")
+    add_option(demo, "--strong", type=float, help=f"guidance scale of Denoise (default: {BEST})")
+    add_option(demo, "--weak", type=float, default=Settings.weak, help="guidance scale of Invert")
     demo.add_argument(
         "--warmup", type=int, default=Settings.warmup, help="plain steps of Z²-Sampling before its first shift"
     )
     demo.add_argument("--seed", type=int, default=Settings.seed, help="seed of captions and noise")
-    demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the page and the figures")
+    add_option(demo, "--out", type=Path, default=Path("out/demo"), help="folder for the page and the figures")
     demo.set_defaults(run=_demo)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zigzag.cli.options import BEST, Commands, Help, rule, take_best_scale
+from zigzag.cli.options import BEST, Commands, add_option, rule, take_best_scale
 from zigzag.evaluation.engines.options import add_engine_options, sharing
 from zigzag.evaluation.named import METHODS, name_of, parse_method
 from zigzag.evaluation.solvers import SOLVERS, Made, solver_label
@@ -27,7 +27,6 @@ def add(commands: Commands) -> None:
         "checker, and prints a table. Run the same command again to go on after a stop: what is there is not sampled "
         "again. A method may have options: z:span=2,refine=1  z:released  z2:warmup=2. Methods, guidance rules and "
         "solvers of your own are module:object, found from the current folder.",
-        formatter_class=Help,
     )
     evaluate.add_argument("--model", choices=MODELS, default=MODELS[0], help="the learned model")
     evaluate.add_argument("--weights", type=Path, help="its weights.safetensors (default: those in the package)")
@@ -45,19 +44,23 @@ def add(commands: Commands) -> None:
         "2m, 3m, sde-2m, deis, lms, plms, heun, or with options: dpm:order=2,sde,fresh; or module:object, a Solver "
         "or a function of the model's own",
     )
-    evaluate.add_argument("--steps", type=int, default=20, help="steps of the grid, T")
+    add_option(evaluate, "--steps", type=int, default=20, help="steps of the grid, T")
     evaluate.add_argument("--prompts", type=int, default=600, help="prompts a seed, shared among the categories")
-    evaluate.add_argument(
-        "--strong", type=rule, metavar="W", help=f"guidance scale of Denoise, or module:object (default: {BEST})"
+    add_option(
+        evaluate,
+        "--strong",
+        type=rule,
+        metavar="W",
+        help=f"guidance scale of Denoise, or module:object (default: {BEST})",
     )
-    evaluate.add_argument(
-        "--weak", type=rule, metavar="W", default=0.0, help="guidance scale of Invert, or module:object"
+    add_option(
+        evaluate, "--weak", type=rule, metavar="W", default=0.0, help="guidance scale of Invert, or module:object"
     )
     evaluate.add_argument("--weak-prompt", metavar="TEXT", help="prompt of Invert (default: that of the sample)")
-    evaluate.add_argument("--seed", type=int, nargs="+", default=[0], help="seeds of prompts and noise")
+    evaluate.add_argument("--seed", "--seeds", type=int, nargs="+", default=[0], help="seeds of prompts and noise")
     evaluate.add_argument("--amp", action="store_true", help="matrix products in bfloat16")
     evaluate.add_argument("--device", default="cpu", help="where the model runs")
-    evaluate.add_argument("--out", type=Path, default=Path("out/eval"), help="folder of verdicts, timings and table")
+    add_option(evaluate, "--out", type=Path, default=Path("out/eval"), help="folder of verdicts, timings and table")
     add_engine_options(evaluate)
     evaluate.set_defaults(run=_eval)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from zigzag.cli.options import (
     Commands,
-    Help,
     add_by_model,
     add_method_options,
     add_option,
@@ -44,7 +43,6 @@ _LEARNED: dict[str, tuple[type, str, str]] = {
     "solver": (str, "NAME", "the steps on the model's grid: ddim:eta=1, 2m, 3m, sde-2m, heun, lcm, deis, dpm:order=3"),
 }
 WEAK_OPTIONS = ("weak_prompt", "weak_negative_prompt", "weak_guidance", "weak_adapter")
-_WEAK = ("--gamma-2", "--gamma2", "--inversion-guidance", "--inversion-guidance-scale", "--inv-guidance-scale")
 
 
 def add(commands: Commands) -> None:
@@ -59,11 +57,10 @@ def add(commands: Commands) -> None:
         "Images that are there already are skipped. "
         "Options may go by their published names: --gamma-1 or --guidance-scale, --gamma-2 or --inversion-guidance, "
         "--infer-step, --lambda-step, --T_max, --save-dir.",
-        formatter_class=Help,
     )
     add_drawing_options(generate)
     generate.add_argument("--prompt-file", type=Path, help="a text file with a prompt a line")
-    add_option(generate, "--out", "--save-dir", type=Path, default=Path("res"), help="folder for the images")
+    add_option(generate, "--out", type=Path, default=Path("res"), help="folder for the images")
     add_engine_options(generate)
     generate.set_defaults(run=_generate)
 
@@ -80,7 +77,7 @@ def add_drawing_options(parser: Parser) -> None:
     parser.add_argument("--method", choices=list(METHODS), default="z", help="the method beside standard sampling")
     add_by_model(parser)
     weak = "guidance scale w of inversion, γ₂ (default: 0; as the pipeline, where another --weak-… is given)"
-    add_option(parser, "--weak", *_WEAK, type=float, help=weak)
+    add_option(parser, "--weak", type=float, help=weak)
     parser.add_argument("--seed", type=int, default=42, help="seed of the noise")
     add_method_options(parser)
     for title, known in (("of pipelines", _PIPELINES), ("of learned models", _LEARNED)):

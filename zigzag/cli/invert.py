@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from zigzag.cli.options import Commands, Help, option
+from zigzag.cli.options import Commands, add_option, option
 from zigzag.evaluation.schemes import SCHEMES
 from zigzag.zoo.learned import MODELS
 
@@ -36,7 +36,6 @@ def add(commands: Commands) -> None:
         f"under others (the edits), and writes the images and a report. A learned model in the package "
         f"({', '.join(MODELS)}) draws a scene that shows the prompt where there is no image, and the checker says what "
         "the images show. A scheme may have options: edict:p=0.9  rex:zeta=0.99  fixed-point:tol=1e-6,most=99.",
-        formatter_class=Help,
     )
     invert.add_argument("--model", default=MODELS[0], help=f"{' or '.join(MODELS)}; a folder, or a name on the hub")
     invert.add_argument("--image", type=Path, help="an image file; a learned model draws a scene of the prompt without")
@@ -45,17 +44,19 @@ def add(commands: Commands) -> None:
         "--edit", action="append", metavar="PROMPT", help="another prompt to bring it back under; may be repeated"
     )
     invert.add_argument("--scheme", default=next(iter(SCHEMES)), help=f"of {', '.join(SCHEMES)}")
-    invert.add_argument("--guidance", type=float, default=1.0, help="guidance scale w of both ways")
-    invert.add_argument("--edit-guidance", type=float, help="another scale for the edits")
+    # In `zigzag generate` --guidance is the embedded scale of a distilled model: here it was once that of CFG.
+    add_option(invert, "--strong", "--guidance", type=float, default=1.0, help="guidance scale w of both ways")
+    add_option(invert, "--edit-strong", "--edit-guidance", type=float, help="another scale for the edits")
     for name, (kind, pipelines, own, text) in _BY_MODEL.items():
         said = [
             f"{which} has none" if value is NEITHER else f"{value} of {which}"
             for value, which in ((pipelines, "a pipeline"), (own, "a learned model"))
             if value is not None
         ]
-        invert.add_argument(option(name), type=kind, help=f"{text} ({'; '.join(said)})")
+        default = "" if pipelines is NEITHER else "default: "
+        add_option(invert, option(name), type=kind, help=f"{text} ({default}{'; '.join(said)})")
     invert.add_argument("--seed", type=int, default=0, help="seed of the scene, and of the noise that a scheme draws")
-    invert.add_argument("--out", type=Path, default=Path("out/invert"), help="folder for the images and the report")
+    add_option(invert, "--out", type=Path, default=Path("out/invert"), help="folder for the images and the report")
     invert.set_defaults(run=_invert)
 
 

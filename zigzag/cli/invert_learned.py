@@ -42,8 +42,8 @@ class Settings:
     edit: tuple[str, ...]
     scheme: str
     steps: int
-    guidance: float
-    edit_guidance: float | None
+    strong: float
+    edit_strong: float | None
     inverted: Path | None
     seed: int
     device: str
@@ -80,7 +80,7 @@ def run(s: Settings, out: Path, say: Callable[[str], None] = print) -> dict[str,
     with warned() as said:
         found = edit(
             model, images.to(s.device), [s.prompt], [[text] for text in s.edit], parse_scheme(s.scheme), steps=s.steps,
-            guidance=s.guidance, edit_guidance=s.edit_guidance, seed=s.seed, inverted=inverted,
+            guidance=s.strong, edit_guidance=s.edit_strong, seed=s.seed, inverted=inverted,
         )  # fmt: skip
     back, *edits = (image.cpu() for image in (found.reconstruction, *found.edits))
     report = report_of(s, found.inverted, original, back, edits, said, judge)

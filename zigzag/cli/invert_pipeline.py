@@ -37,8 +37,8 @@ class Settings:
     edit: tuple[str, ...]
     scheme: str
     steps: int
-    guidance: float
-    edit_guidance: float | None
+    strong: float
+    edit_strong: float | None
     seed: int
     device: str
     dtype: str
@@ -79,11 +79,11 @@ def run(s: Settings, out: Path, say: Callable[[str], None] = print) -> dict[str,
 
     with warned() as said:
         way, _ = call(
-            Inversion(parse_scheme(s.scheme), dtype=torch.float64), s.prompt, s.guidance, latents=z0,
+            Inversion(parse_scheme(s.scheme), dtype=torch.float64), s.prompt, s.strong, latents=z0,
             output_type="latent",
         )  # fmt: skip
-    down, w = Reconstruction(way.inverted), s.guidance if s.edit_guidance is None else s.edit_guidance
-    asked = [(s.prompt, s.guidance), *((text, w) for text in s.edit)]
+    down, w = Reconstruction(way.inverted), s.strong if s.edit_strong is None else s.edit_strong
+    asked = [(s.prompt, s.strong), *((text, w) for text in s.edit)]
     back, *edits = (call(down, text, scale)[1].images[0] for text, scale in asked)
     report = report_of(
         s, way.inverted, to_tensor(original), to_tensor(back), [to_tensor(image) for image in edits], said, _unjudged

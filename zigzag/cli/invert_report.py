@@ -31,7 +31,7 @@ def check_inverting(settings: Any) -> None:
     Raises:
         ValueError, TypeError: if they cannot.
     """
-    for name in ("guidance", "edit_guidance"):
+    for name in ("strong", "edit_strong"):
         if getattr(settings, name) is not None:
             finite(name.replace("_", "-"), getattr(settings, name))
     if settings.steps < 1:
@@ -114,14 +114,18 @@ def write(
 
     Raises:
         OSError: for a folder that cannot be written.
+        KeyboardInterrupt: when interrupted, saying what is there.
     """
-    for name, image in images.items():
-        with replacing(out / f"{name}.png") as temporary:
-            image.save(temporary, format="PNG")
-    save(inverted, out / "inversion.safetensors")
-    write_json(out / "report.json", report)
-    with replacing(out / "report.txt") as temporary:
-        temporary.write_text(_text(report), encoding="utf-8")
+    try:
+        for name, image in images.items():
+            with replacing(out / f"{name}.png") as temporary:
+                image.save(temporary, format="PNG")
+        save(inverted, out / "inversion.safetensors")
+        write_json(out / "report.json", report)
+        with replacing(out / "report.txt") as temporary:
+            temporary.write_text(_text(report), encoding="utf-8")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"what {out} held before is as it was, or new, file by file") from None
     say(_text(report).rstrip())
     say(f"wrote {', '.join(f'{name}.png' for name in images)}, inversion.safetensors and report to {out}")
 
@@ -135,7 +139,7 @@ def _text(report: Mapping[str, Any]) -> str:
     how = [f"{report['rows of the inversion']} rows up", f"deviation of the noise {noise:.3f}"]
     how += [] if growth is None else [f"growth of rounding {growth:.3g}"]
     how += [] if residual is None else [f"residual {residual:.2g}"]
-    what = f"{report['model']}, {report['steps']} steps, w = {report['guidance']:g}"
+    what = f"{report['model']}, {report['steps']} steps, w = {report['strong']:g}"
     lines = [f"{what}: {report['scheme']}; {'; '.join(how)}"]
     if report["original"] is not None:
         lines.append(f"original        {report['prompt']}{_MARKS[report['original']['right']]}")

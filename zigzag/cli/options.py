@@ -15,29 +15,34 @@ from zigzag.support.objects import find_object, names_object
 from zigzag.zoo.learned import MODELS, best_scale
 
 __all__ = [
-    "BEST", "Commands", "Help", "add_by_model", "add_method_options", "add_option", "method_of", "option", "rule",
+    "BEST", "Commands", "add_by_model", "add_method_options", "add_option", "method_of", "option", "rule",
     "take_best_scale", "take_by_model",
 ]  # fmt: skip
 
 BEST = "that of standard sampling at its best"  # what `take_best_scale` takes, in words
 
-# Options whose default depends on the model: of a pipeline, and of a learned model (None: it has none); with the names
-# that they have in the published code and in diffusers.
-_BY_MODEL: dict[str, tuple[type, Any, Any, str, tuple[str, ...]]] = {
-    "strong": (float, 5.5, BEST, "guidance scale w of denoising, γ₁", ("--gamma-1", "--gamma1", "--guidance-scale")),
-    "steps": (int, 50, 20, "steps, T", ("--infer-step", "--inference-steps", "--num-inference-steps")),
-    "image_size": (int, 1024, None, "height and width", ("--size",)),
-    "device": (str, "cuda", "cpu", "where the model runs", ()),
-    "dtype": (str, "float16", None, "float16, bfloat16 or float32", ()),
-    "scheduler": (str, "keep", None, "'keep' the pipeline's own, or put 'ddim' in place of a diffusion model's", ()),
+# The words of every command, with the names that they have in the published code and in diffusers.
+_PUBLISHED = {
+    "--strong": ("--gamma-1", "--gamma1", "--guidance-scale"),
+    "--weak": (
+        "--gamma-2", "--gamma2", "--inversion-guidance", "--inversion-guidance-scale", "--inv-guidance-scale",
+    ),
+    "--steps": ("--infer-step", "--inference-steps", "--num-inference-steps"),
+    "--lambda": ("--lambda-step",),
+    "--rounds": ("--t-max",),
+    "--image-size": ("--size",),
+    "--out": ("--save-dir",),
+}  # fmt: skip
+
+# Options whose default depends on the model: of a pipeline, and of a learned model (None: it has none).
+_BY_MODEL: dict[str, tuple[type, Any, Any, str]] = {
+    "strong": (float, 5.5, BEST, "guidance scale w of denoising, γ₁"),
+    "steps": (int, 50, 20, "steps, T"),
+    "image_size": (int, 1024, None, "height and width"),
+    "device": (str, "cuda", "cpu", "where the model runs"),
+    "dtype": (str, "float16", None, "float16, bfloat16 or float32"),
+    "scheduler": (str, "keep", None, "'keep' the pipeline's own, or put 'ddim' in place of a diffusion model's"),
 }
-
-
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with the defaults, but where there is none."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -49,10 +54,10 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def add_option(parser: Adds, name: str, *aliases: str, **given: Any) -> None:
-    """Adds an option that also goes by other names, which its help does not list."""
+def add_option(parser: Adds, name: str, *older: str, **given: Any) -> None:
+    """Adds an option that also goes by its published names, and by older ones, which its help does not list."""
     to = parser.add_argument(name, **given).dest
-    for alias in aliases:
+    for alias in (*_PUBLISHED.get(name, ()), *older):
         parser.add_argument(alias, dest=to, type=given["type"], default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
@@ -60,12 +65,12 @@ def add_method_options(parser: argparse.ArgumentParser) -> None:
     """Options whose destinations are the fields of the methods; None where not given."""
     options = parser.add_argument_group("options of the methods")
 
-    def add(*names: str, **given: Any) -> None:
+    def add(name: str, **given: Any) -> None:
         # No default shown: each method has its own.
-        add_option(options, *names, **{"default": None, "type": int, "metavar": "N", **given})
+        add_option(options, name, **{"default": None, "type": int, "metavar": "N", **given})
 
-    add("--lambda", "--lambda-step", dest="method_steps", help="the step before which the method is active")
-    add("--rounds", "--t-max", dest="method_rounds", help="rounds at a step (resampling, z)")
+    add("--lambda", dest="method_steps", help="the step before which the method is active")
+    add("--rounds", dest="method_rounds", help="rounds at a step (resampling, z)")
     add("--span", dest="method_span", help="steps down and up again (z)")
     add(
         "--refine",
@@ -137,9 +142,9 @@ def take_best_scale(args: argparse.Namespace, name: str) -> None:
 
 def add_by_model(parser: argparse.ArgumentParser) -> None:
     """Options of whatever samples by a pipeline or a learned model; None where not given."""
-    for name, (kind, pipelines, own, text, aliases) in _BY_MODEL.items():
+    for name, (kind, pipelines, own, text) in _BY_MODEL.items():
         default = f"default: {pipelines}; " + ("not of a learned model" if own is None else f"{own} of a learned model")
-        add_option(parser, option(name), *aliases, type=kind, help=f"{text} ({default})")
+        add_option(parser, option(name), type=kind, help=f"{text} ({default})")
 
 
 def take_by_model(args: argparse.Namespace) -> None:
@@ -151,7 +156,7 @@ def take_by_model(args: argparse.Namespace) -> None:
     learned = args.model in MODELS
     if learned:
         take_best_scale(args, "strong")
-    for name, (_, pipelines, own, *_) in _BY_MODEL.items():
+    for name, (_, pipelines, own, _) in _BY_MODEL.items():
         if getattr(args, name) is None:
             setattr(args, name, own if learned else pipelines)
         elif learned and own is None:

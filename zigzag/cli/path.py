@@ -7,7 +7,7 @@ import shutil
 import sys
 
 from zigzag.cli.drawing import draw_path
-from zigzag.cli.options import Commands, add_method_options, method_of
+from zigzag.cli.options import Commands, add_method_options, add_option, method_of
 from zigzag.evaluation.named import METHODS
 from zigzag.evaluation.solvers import make_solver
 from zigzag.moves import Renoise
@@ -26,9 +26,9 @@ def add(commands: Commands) -> None:
         description="Prints the path of a method as a drawing in text, noise at the top, and the model rows it takes.",
     )
     path.add_argument("method", choices=list(METHODS), help="the method")
-    path.add_argument("--steps", type=int, default=8, help="steps of the grid, T (default: 8)")
-    path.add_argument("--strong", type=float, default=5.5, help="guidance scale of Denoise (default: 5.5)")
-    path.add_argument("--weak", type=float, default=0.0, help="guidance scale of Invert (default: 0)")
+    add_option(path, "--steps", type=int, default=8, help="steps of the grid, T")
+    add_option(path, "--strong", type=float, default=5.5, help="guidance scale of Denoise")
+    add_option(path, "--weak", type=float, default=0.0, help="guidance scale of Invert")
     path.add_argument(
         "--solver",
         help="also draw at which order each step runs on this solver: 2m, 3m, sde-2m, dpm:order=3, deis, lms",

@@ -13,7 +13,7 @@ from threading import Event
 from typing import Any
 
 from zigzag.cli.generate import add_drawing_options, settled
-from zigzag.cli.options import Commands, Help
+from zigzag.cli.options import Commands
 from zigzag.cli.play_fields import fields_of
 from zigzag.support.extras import require
 from zigzag.zoo.learned import MODELS
@@ -31,7 +31,6 @@ def add(commands: Commands) -> None:
         description="Serves a page on this machine: standard sampling and a method from the same noise side by side, "
         "with their traces, the path as a drawing, and the command line that makes the same. What a page begins with "
         "are the options of `zigzag generate`, so that its command line opens it too. Nothing leaves the machine.",
-        formatter_class=Help,
     )
     add_drawing_options(play)
     page = play.add_argument_group("the page")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -118,7 +117,6 @@ def main() -> None:
     parser = Parser(
         prog="python -m zigzag.evaluation.accuracy",
         description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("name", choices=MODELS, help="the model")
     parser.add_argument("--weights", type=Path, help="a weights.safetensors (default: those in the package)")

@@ -8,9 +8,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
-__all__ = ["FAULTS", "Parser", "Several", "ending", "one_line"]
+__all__ = ["FAULTS", "Help", "Parser", "Several", "ending", "one_line"]
 
 FAULTS = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)  # of what was asked for
 INTERRUPTED = 130  # what a shell says of a process that SIGINT ended
@@ -37,8 +37,23 @@ class Several(RuntimeError):
         self.said, self.lines = said, list(lines)
 
 
+class Help(argparse.HelpFormatter):
+    """Help that says each default once, as it would be typed: the parser's, unless the text of the option says it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        said = "(default: " in text or action.nargs == 0  # a flag is off
+        if said or default is None or default == argparse.SUPPRESS or default == []:
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+        return f"{text} (default: {shown.replace('%', '%%')})"
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line: a usage text above it would hide what is wrong."""
+    """A parser whose errors are one line (a usage text above it would hide what is wrong), with `Help`."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"formatter_class": Help, **options})
 
     def options(self) -> dict[str, argparse.Action]:
         """Its options by their destinations; of those with several names, the one that its help lists."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import gzip
 import json
@@ -61,7 +60,6 @@ def main() -> None:
     parser = Parser(
         prog="python -m zigzag.zoo.export_web",
         description="Writes a page that draws shapes in a browser: open its index.html, from a disk or any web host.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("build/site/play"), help="folder of the page")
     parser.add_argument(

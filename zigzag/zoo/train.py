@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import time
 from collections.abc import Iterator
@@ -28,7 +27,6 @@ def _parser() -> Parser:
         description="Trains a model of the world of shapes. Run it again with the same --out to go on after a stop. "
         "Processes share every batch, which on a CPU is faster than threads: "
         "torchrun --nproc-per-node 2 -m zigzag.zoo.train NAME --threads 1",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("name", choices=MODELS, help="the model")
     parser.add_argument("--out", type=Path, help="folder of the run (default: out/NAME, or out/NAME-lora)")
@@ -36,13 +34,17 @@ def _parser() -> Parser:
     parser.add_argument("--batch", type=int, default=48, help="images a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, scenes and noise")
-    parser.add_argument("--weights", type=Path, help="a weights.safetensors to begin with (default: random weights)")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="a weights.safetensors to begin with (default: random weights; with --lora those in the package)",
+    )
     parser.add_argument(
         "--lora",
         type=int,
         default=0,
         metavar="RANK",
-        help="train a LoRA of this rank beside --weights, or those in the package, by preference for true captions",
+        help="train a LoRA of this rank beside --weights, by preference for true captions (default: all weights)",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where to train")
     parser.add_argument("--amp", action="store_true", help="matrix products in bfloat16")

@@ -12,7 +12,7 @@ def main() -> None:
     parser = Parser(prog="python -m zigzag.evaluation.scorers", description=__doc__)
     known = ", ".join(name for name in SCORERS if name != "shapes")
     parser.add_argument("scores", nargs="+", metavar="SCORE", help=f"{known}, or module:object; with options")
-    parser.add_argument("--device", default="cpu", help="where they run (cpu)")
+    parser.add_argument("--device", default="cpu", help="where they run")
     args = parser.parse_args()
     with ending(parser.prog, "nothing is kept"):
         wrong = []

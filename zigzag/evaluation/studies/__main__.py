@@ -41,7 +41,6 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m zigzag.evaluation.studies",
         description="Runs studies of the papers, and writes tables and pictures. Run it again to go on after a stop.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("studies", nargs="+", choices=[*STUDIES, "attention", "all"], metavar="study", help="; ".join(
         [*(f"{name}: {make().title}" for name, make in STUDIES.items()), "attention: cross-attention maps", "all"]
@@ -95,7 +94,11 @@ def _one(name: str, evaluation: Evaluation, args: argparse.Namespace, shard: Sha
     elif name == "attention":
         from zigzag.evaluation.studies import attention
 
-        text = attention.run(evaluation.model, args.out)
+        try:
+            text = attention.run(evaluation.model, args.out)
+        except KeyboardInterrupt:  # it has no batches that could be gone on after
+            kept = f"attention is kept when it is done, and finished batches of other studies are in {args.out}"
+            raise KeyboardInterrupt(kept) from None
     else:
         require_figure()
         study = STUDIES[name](best_scale(args.model)) if name in BY_MODEL else STUDIES[name]()

@@ -34,8 +34,8 @@ def measure(category: str, scenes: int, seed: int = 0) -> tuple[int, int, int]:
 def main() -> None:
     """Prints the table; exits with 130 and one line when interrupted."""
     parser = Parser(prog="python -m zigzag.zoo.shapes", description=__doc__)
-    parser.add_argument("--scenes", type=int, default=10_000, help="scenes, shared among the categories (10000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes (0)")
+    parser.add_argument("--scenes", type=int, default=10_000, help="scenes, shared among the categories")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the scenes")
     args = parser.parse_args()
     with ending(parser.prog, "nothing is kept"):
         print(f"{'category':<14}{'scenes':>8}{'true held':>11}{'altered':>10}{'rejected':>10}")
