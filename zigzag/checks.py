@@ -183,6 +183,12 @@ def check_made_for(name: str, fn: object, solver: Solver) -> None:
                     f"{name} was made for {made.grid!r}, which has no knot of time {t:g} with alpha {alpha:g} and "
                     f"sigma {sigma:g}, as knot {i} of {solver!r} is: make it for the solver that it is sampled with"
                 )
+        for t in solver.asked_between:
+            if t not in made.grid.all_times:
+                raise ValueError(
+                    f"{name} was made for {made.grid!r}, which has no time {t:g}, at which {solver!r} asks between its "
+                    "knots; use Heun, which asks at knots only"
+                )
 
 
 def _same_level(one: float, other: float) -> bool:

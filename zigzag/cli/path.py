@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
     path.add_argument(
         "--solver",
         help="also draw the order at which each move runs on this solver, the predictions that it combines: 2m, 3m, "
-        "sde-2m, dpm:order=3, deis, lms, heun",
+        "sde-2m, dpm:order=3, deis, lms, heun, dpm2, tcd",
     )
     add_method_options(path)
     path.set_defaults(run=_path)
