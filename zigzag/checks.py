@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
 from zigzag.paths import plan_path
 from zigzag.roles import PLAIN, STRONG, WEAK, Role, RoleName, Roles, in_order
 from zigzag.solvers import Solver, StepInfo
+from zigzag.solvers.grids import Said
 from zigzag.solvers.predictions import made_for_of
 from zigzag.steered import Steering
 
@@ -167,19 +168,31 @@ def check_made_for(name: str, fn: object, solver: Solver) -> None:
     made = made_for_of(fn)
     if made is None:
         return
-    if made.prediction != solver.prediction:
+    # "unknown" is that of steps read off a scheduler that says nothing of its levels.
+    if solver.prediction not in (made.prediction, "unknown"):
+        adapted = f", or adapt_prediction({name}, solver, {made.prediction!r})"
         raise ValueError(
             f"{name} predicts {made.prediction!r}, but {solver!r} wants {solver.prediction!r}: use a solver of "
-            f"{made.prediction!r}, or adapt_prediction({name}, solver, {made.prediction!r})"
+            f"{made.prediction!r}{adapted if made.prediction in get_args(Said) else ''}"
         )
     if made.grid is not None and made.grid is not solver:
         known = {t: (alpha, sigma) for alpha, sigma, t in zip(*made.grid.knots, strict=False)}
         for i, (alpha, sigma, t) in enumerate(zip(*solver.knots, strict=False)):
-            if t not in known or not all(map(math.isclose, known[t], (alpha, sigma))):
+            if t not in known or not all(map(_same_level, known[t], (alpha, sigma))):
                 raise ValueError(
                     f"{name} was made for {made.grid!r}, which has no knot of time {t:g} with alpha {alpha:g} and "
                     f"sigma {sigma:g}, as knot {i} of {solver!r} is: make it for the solver that it is sampled with"
                 )
+        for t in solver.asked_between:
+            if t not in made.grid.all_times:
+                raise ValueError(
+                    f"{name} was made for {made.grid!r}, which has no time {t:g}, at which {solver!r} asks between its "
+                    "knots; use Heun, which asks at knots only"
+                )
+
+
+def _same_level(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-6)  # grids are also read off float32 tables
 
 
 def check_state(x: object) -> None:

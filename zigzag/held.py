@@ -44,6 +44,14 @@ class HeldStep(NamedTuple):
     forgets: tuple[int | tuple[int, int], ...] = ()
 
     @property
+    def order(self) -> int:
+        """How many predictions the move combines: those of its step, and one more for a second evaluation.
+
+        An Invert and a Shift over a step of two evaluations take one, with the `a` and `b` of the whole.
+        """
+        return self.step.order + (self.inner is not None)
+
+    @property
     def holds(self) -> bool:
         """Whether the step adds anything to `a·x + b·e`."""
         return bool(self.reads) or self.interval is not None

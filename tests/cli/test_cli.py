@@ -40,6 +40,23 @@ def test_path_says_between_which_rows_a_refinement_to_a_tolerance_lies(capsys: p
     )
 
 
+@pytest.mark.parametrize(
+    ("method", "solver", "orders"),
+    [
+        ("z2", "heun", "212121211"),  # Φ, and a Shift before each but the first; the last Φ is Euler's
+        ("z", "heun", "2122122122121"),  # Φ Ψ Φ: an inversion takes one evaluation
+        ("z2", "2m", "122222211"),  # what is remembered counts for Φ and Shift alike
+    ],
+)
+def test_path_prints_the_predictions_that_each_move_combines(
+    method: str, solver: str, orders: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["path", method, "--steps", "5", "--solver", solver])
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if "order" in line]
+    assert line.split()[-1] == orders
+
+
 def test_the_command_of_an_image_spells_a_tolerance_as_it_is_read() -> None:
     @dataclass(frozen=True)
     class Settings:

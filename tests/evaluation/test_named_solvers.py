@@ -5,7 +5,20 @@ from __future__ import annotations
 import pytest
 
 from zigzag.evaluation.solvers import SOLVERS, make_solver, solver_label
-from zigzag.solvers import DDIM, DDPM, LCM, AdamsBashforth, DPMSolver, FlowEuler, Heun, Solver, Spherical
+from zigzag.solvers import (
+    DDIM,
+    DDPM,
+    DPM2,
+    LCM,
+    TCD,
+    AdamsBashforth,
+    DPMSolver,
+    FlowEuler,
+    Heun,
+    Solver,
+    Spherical,
+    vp_grid,
+)
 
 GRID = DDIM.stable_diffusion(6)
 
@@ -17,6 +30,8 @@ MADE: dict[str, tuple[type[Solver], dict[str, object]]] = {
     "dpm:order=3,sde": (DPMSolver, {"order": 3, "sde": True}),
     "dpm:order=2,form=heun": (DPMSolver, {"order": 2, "form": "heun"}),
     "dpm:order=3,released": (DPMSolver, {"released": True}),
+    "dpm:order=3,lower_order_final=no": (DPMSolver, {"lower_order_final": False, "euler_at_final": False}),
+    "dpm:lower_order_final=yes,euler_at_final": (DPMSolver, {"lower_order_final": True, "euler_at_final": True}),
     "2m": (DPMSolver, {"order": 2, "sde": False}),
     "3m": (DPMSolver, {"order": 3, "released": False}),
     "sde-2m": (DPMSolver, {"order": 2, "sde": True}),
@@ -24,7 +39,10 @@ MADE: dict[str, tuple[type[Solver], dict[str, object]]] = {
     "lms": (AdamsBashforth, {"order": 4, "weights": "lagrange"}),
     "plms": (AdamsBashforth, {"order": 4, "weights": "uniform"}),
     "heun": (Heun, {}),
+    "dpm2": (DPM2, {}),
     "lcm:fresh": (LCM, {"fresh_noise": True}),
+    "tcd": (TCD, {"fresh_noise": False}),
+    "tcd:gamma=0.5,fresh": (TCD, {"fresh_noise": True}),
 }
 
 
@@ -60,6 +78,12 @@ def test_ancestral_steps_on_a_flow_are_the_first_order_sde(grid: Solver) -> None
         ("dpm:sde=1", "dpm: sde takes no value"),
         ("dpm:order", "dpm: order needs a value"),
         ("dpm:order=4", "order must be 1, 2 or 3"),
+        ("dpm:lower_order_final=maybe", "dpm: lower_order_final must be yes or no, got 'maybe'"),
+        ("dpm:lower_order_final", "dpm: lower_order_final needs a value"),
+        ("dpm:euler_at_final=yes", "dpm: euler_at_final takes no value"),
+        ("tcd:gamma=2", "gamma must lie in"),
+        ("tcd:eta=1", "tcd has no option 'eta'; it has: gamma, fresh"),
+        ("dpm2:order=2", "dpm2 has no option 'order'; it has: none"),
         ("heun:order=2", "heun has no option 'order'; it has: none"),
         ("adams:weights=cubic", "weights must be one of"),
         ("ddim:eta=2", "eta must lie in"),
@@ -68,6 +92,12 @@ def test_ancestral_steps_on_a_flow_are_the_first_order_sde(grid: Solver) -> None
 def test_what_is_no_solver_is_refused(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         make_solver(text, GRID)
+
+
+@pytest.mark.parametrize("text", ["dpm2", "tcd"])
+def test_a_grid_that_does_not_tell_its_levels_between_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\.on .* between the knots.* do not tell"):
+        make_solver(text, DDIM(*vp_grid(6)))
 
 
 def test_a_flow_has_no_partial_eta() -> None:

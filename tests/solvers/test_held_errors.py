@@ -110,8 +110,3 @@ def test_heun_and_dpm2_leave_pure_noise_by_one_evaluation() -> None:
         assert solver.inner(0, 1) is None and solver.inner(1, 2) is not None
         assert (solver.step(0).a, solver.step(0).b) == pytest.approx((first.a, first.b), rel=1e-12)
     assert Heun.on(FLOW).inner(0, 1) is not None  # it is the velocity that is averaged
-
-
-def test_tcd_is_not_made_on_a_grid_alone() -> None:
-    with pytest.raises(TypeError, match=r"TCD\.from_alphas_cumprod"):
-        TCD.on(VP)

@@ -41,8 +41,9 @@ def add(commands: Commands) -> None:
         "--solver",
         default="ddim",
         help="the solver: ddim (the model's own, first order), ddim:eta=1, "
-        "2m, 3m, sde-2m, deis, lms, plms, heun, or with options: dpm:order=2,sde,fresh; or module:object, a Solver "
-        "or a function of the model's own",
+        "2m, 3m, sde-2m, deis, lms, plms, heun, dpm2, lcm, tcd, or with options: dpm:order=2,sde,fresh, "
+        "dpm:lower_order_final=no,euler_at_final, tcd:gamma=0.5; or module:object, a Solver or a function of the "
+        "model's own",
     )
     add_option(evaluate, "--steps", type=int, default=20, help="steps of the grid, T")
     evaluate.add_argument("--prompts", type=int, default=600, help="prompts a seed, shared among the categories")

@@ -40,7 +40,11 @@ _ADAPTERS = {
     "weak_adapter": ("NAME=X", "its strength in the weak predictions; of those not named 0"),
 }
 _LEARNED: dict[str, tuple[type, str, str]] = {
-    "solver": (str, "NAME", "the steps on the model's grid: ddim:eta=1, 2m, 3m, sde-2m, heun, lcm, deis, dpm:order=3"),
+    "solver": (
+        str,
+        "NAME",
+        "the steps on the model's grid: ddim:eta=1, 2m, sde-2m, heun, dpm2, lcm, tcd, deis, dpm:order=3",
+    ),
 }
 WEAK_OPTIONS = ("weak_prompt", "weak_negative_prompt", "weak_guidance", "weak_adapter")
 

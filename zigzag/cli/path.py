@@ -31,7 +31,8 @@ def add(commands: Commands) -> None:
     add_option(path, "--weak", type=float, default=0.0, help="guidance scale of Invert")
     path.add_argument(
         "--solver",
-        help="also draw at which order each step runs on this solver: 2m, 3m, sde-2m, dpm:order=3, deis, lms",
+        help="also draw the order at which each move runs on this solver, the predictions that it combines: 2m, 3m, "
+        "sde-2m, dpm:order=3, deis, lms, heun, dpm2, tcd",
     )
     add_method_options(path)
     path.set_defaults(run=_path)
@@ -44,7 +45,7 @@ def _path(args: argparse.Namespace) -> None:
     print(f"{method!r} on {args.steps} steps\n")
     solver = make_solver(args.solver or "ddim", DDIM.karras(args.steps))
     steps = plan_path(path, solver)[1]
-    orders = [None if isinstance(move, Renoise) else held.step.order for move, held in zip(path, steps, strict=True)]
+    orders = [None if isinstance(move, Renoise) else held.order for move, held in zip(path, steps, strict=True)]
     width = shutil.get_terminal_size((100, 24)).columns
     print(draw_path(path, width, plain, orders if args.solver else ()))
     bounds = sorted({*row_bounds(method, solver, args.strong, args.weak)})

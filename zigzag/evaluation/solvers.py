@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from zigzag.evaluation.named import name_of
-from zigzag.solvers import DDIM, DDPM, LCM, AdamsBashforth, DPMSolver, Heun, Solver
+from zigzag.solvers import DDIM, DDPM, DPM2, LCM, TCD, AdamsBashforth, DPMSolver, Heun, Solver
 
 __all__ = ["SHORT", "SOLVERS", "Made", "make_solver", "solver_label"]
 
@@ -39,14 +39,39 @@ def _lcm(grid: Solver, fresh: bool = False) -> Solver:
     return LCM.on(grid, fresh_noise=fresh)
 
 
+def _tcd(grid: Solver, gamma: float = 0.3, fresh: bool = False) -> Solver:
+    return TCD.on(grid, gamma=gamma, fresh_noise=fresh)
+
+
+def _yes_or_no(value: str) -> bool:
+    if value not in ("yes", "no"):
+        raise ValueError(value)
+    return value == "yes"
+
+
+_yes_or_no.__name__ = "yes or no"  # as `int` is called where a value does not fit
+
 # The makers, each with the options it takes and what they are.
-SOLVERS: Final[dict[str, tuple[Callable[..., Solver], Mapping[str, type]]]] = {
+SOLVERS: Final[dict[str, tuple[Callable[..., Solver], Mapping[str, Any]]]] = {
     "ddim": (_ddim, {"eta": float, "fresh": bool}),
     "ddpm": (_ddpm, {"variance": str, "fresh": bool}),
-    "dpm": (_dpm, {"order": int, "sde": bool, "form": str, "released": bool, "fresh": bool}),
+    "dpm": (
+        _dpm,
+        {
+            "order": int,
+            "sde": bool,
+            "form": str,
+            "released": bool,
+            "lower_order_final": _yes_or_no,
+            "euler_at_final": bool,
+            "fresh": bool,
+        },
+    ),
     "adams": (AdamsBashforth.on, {"order": int, "weights": str}),
     "heun": (Heun.on, {}),
+    "dpm2": (DPM2.on, {}),
     "lcm": (_lcm, {"fresh": bool}),
+    "tcd": (_tcd, {"gamma": float, "fresh": bool}),
 }
 """The solvers by the names that the command line gives them."""
 
@@ -67,12 +92,14 @@ def make_solver(text: Made, grid: Solver) -> Solver:
     """A solver as one word, on the knots, times and prediction of `grid`; or one of one's own, or a function of `grid`.
 
     "ddim" is `grid` itself (first order); options come after a colon: "ddim:eta=1", "dpm:order=3", "dpm:order=2,sde",
-    "adams:order=3,weights=lagrange", "heun", "lcm:fresh". Short ones: "2m", "3m", "sde-2m", "deis", "lms", "plms".
+    "dpm:order=3,lower_order_final=no,euler_at_final", "adams:order=3,weights=lagrange", "heun", "dpm2", "lcm:fresh",
+    "tcd:gamma=0.5". Short ones: "2m", "3m", "sde-2m", "deis", "lms", "plms".
 
     Raises:
         TypeError: for what is no solver.
         ValueError: for an unknown solver or option, listing those known; for a value that does not fit; for a solver of
-            another number of steps or another prediction than those of `grid`.
+            another number of steps or another prediction than those of `grid`; for a grid that does not tell the levels
+            between its knots, where the solver ("dpm2", "tcd") needs them.
     """
     if not isinstance(text, str):
         return _own(text, grid)

@@ -33,6 +33,11 @@ class Ended(Solver):
     def __repr__(self) -> str:
         return f"{self.solver!r} as far as knot {len(self)}, told {self.last_time:g} there"
 
+    @property
+    def asked_between(self) -> list[float]:
+        """None: the time behind those of the knots is that of the last knot."""
+        return []
+
     def coefficients(self, i: int, j: int, remembered: tuple[int, ...]) -> AffineStep:
         """Those of the other solver."""
         return self.solver.coefficients(i, j, remembered)

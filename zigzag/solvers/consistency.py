@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zigzag.solvers.between import below_knots
 from zigzag.solvers.ddim import DDIM
 from zigzag.solvers.grids import Grid, Prediction, grid, host
 from zigzag.solvers.multistep import DataForm, DataStep
@@ -121,23 +122,28 @@ class TCD(DataForm):
         Raises:
             ValueError: for a gamma outside [0, 1], and as `DDIM.from_alphas_cumprod`.
         """
-        if not 0 <= gamma <= 1:
-            raise ValueError(f"gamma must lie in [0, 1], got {gamma!r}")
-        table = grid("alphas_cumprod", alphas_cumprod)
+        gamma, table = _share(gamma), grid("alphas_cumprod", alphas_cumprod)
         plain = DDIM.from_alphas_cumprod(
             table, timesteps, float(table[0] if final_alpha_cumprod is None else final_alpha_cumprod)
         )
-        inner = [math.floor((1 - gamma) * t) for t in plain.times.tolist()[1:]]
-        abar = torch.cat([table[inner], plain.alphas[-1:] ** 2])
-        return cls(
-            plain.alphas, plain.sigmas, plain.times, abar.sqrt(), (1 - abar).sqrt(),
-            prediction=prediction, fresh_noise=fresh_noise,
-        )  # fmt: skip
+        levels = _of_table(table, plain, gamma)
+        return cls(plain.alphas, plain.sigmas, plain.times, *levels, prediction=prediction, fresh_noise=fresh_noise)
 
     @classmethod
-    def on(cls, other: Solver, **options: Any) -> TCD:
-        """Refused: the levels between knots are not a grid's; use `from_alphas_cumprod`."""
-        raise TypeError("TCD needs the levels between the knots; use TCD.from_alphas_cumprod")
+    def on(cls, other: Solver, *, gamma: float = 0.3, **options: Any) -> TCD:
+        """This solver on the knots, times and prediction of another; the levels `s` are those of `(1 − γ)·t_j`.
+
+        They are the training table's, as in `from_alphas_cumprod`, where the grid is of one (`DDIM.stable_diffusion`);
+        else the times must be in proportion to σ, σ/α or the angle. Options are the constructor's: `fresh_noise`.
+
+        Raises:
+            ValueError: for a gamma outside [0, 1], and for a grid that does not tell the levels between its knots.
+        """
+        if isinstance(other, DDIM) and other.alphas_cumprod is not None:
+            levels = _of_table(other.alphas_cumprod, other, _share(gamma))
+        else:
+            levels = below_knots(other, _share(gamma), "TCD.on")
+        return cls(other.alphas, other.sigmas, other.times, *levels, prediction=other.prediction, **options)
 
     def data_step(self, i: int, j: int, remembered: tuple[int, ...]) -> DataStep:
         """`P = (α_j/α_s)·σ_s/σ_i`, `Q = (α_j/α_s)·(α_s − σ_s·α_i/σ_i)`."""
@@ -153,3 +159,16 @@ class TCD(DataForm):
         alphas, sigmas, _ = self.knots
         alpha_s, sigma_s = self._inner[j - 1]
         return float(sigmas[j] ** 2 - (alphas[j] * sigma_s / alpha_s) ** 2)
+
+
+def _of_table(table: Tensor, plain: Solver, gamma: float) -> tuple[Tensor, Tensor]:
+    """The levels of `⌊(1 − γ)·t_j⌋` in a training table; for the last knot its own."""
+    inner = [math.floor((1 - gamma) * t) for t in plain.times.tolist()[1:]]
+    abar = torch.cat([table[inner], plain.alphas[-1:] ** 2])
+    return abar.sqrt(), (1 - abar).sqrt()
+
+
+def _share(gamma: float) -> float:
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"gamma must lie in [0, 1], got {gamma!r}")
+    return gamma

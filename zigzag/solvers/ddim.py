@@ -80,6 +80,8 @@ class DDIM(Solver):
     """
 
     prediction = "epsilon"
+    alphas_cumprod: Tensor | None = None
+    """The training table that the knots are of, `(N,)`: what `from_alphas_cumprod` was given."""
 
     def __init__(self, alphas: Grid, sigmas: Grid, times: Grid, *, eta: float = 0.0, fresh_noise: bool = False) -> None:
         if not 0 <= eta <= 1:
@@ -134,7 +136,9 @@ class DDIM(Solver):
         if (table < 0).any() or (table > 1).any():
             raise ValueError("alphas_cumprod must lie in [0, 1]")
         abar = torch.cat([table[t.long()], table.new_tensor([final_alpha_cumprod])])
-        return cls(abar.sqrt(), (1 - abar).sqrt(), t, **options)
+        solver = cls(abar.sqrt(), (1 - abar).sqrt(), t, **options)
+        solver.alphas_cumprod = table
+        return solver
 
     @classmethod
     def stable_diffusion(

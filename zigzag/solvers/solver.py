@@ -109,6 +109,11 @@ class Solver(ABC):
         """The times of the knots, and behind them those of evaluations between knots, as host numbers."""
         return [*self.times.tolist(), *self.inner_times.tolist()]
 
+    @property
+    def asked_between(self) -> list[float]:
+        """The times of the evaluations that steps make between the knots."""
+        return list(self.inner_times.tolist())
+
     @cached_property
     def plans(self) -> dict[Any, Any]:
         """What `zigzag.paths` has planned on this grid."""
@@ -283,9 +288,15 @@ class Solver(ABC):
         """Says whether the time tells the knot, as whoever finds α and σ by the time has to know.
 
         Raises:
-            ValueError: where two knots share a time, naming `who` needs it and what to do.
+            ValueError: where two knots share a time, naming `who` needs it and what to do; for steps that ask the model
+                between knots, at times that are no knot's.
         """
         times = self.knots[2]
+        if any(t not in times for t in self.asked_between):
+            raise ValueError(
+                f"{who} finds the knot by its time, but {self!r} also asks the model between its knots; use Heun, or a "
+                "solver of the model's own prediction, which needs no conversion"
+            )
         for i, t in enumerate(times):
             if t in times[:i]:
                 raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 
 from zigzag.solvers.affine import AffineStep, Inner
+from zigzag.solvers.between import midway
 from zigzag.solvers.ddim import DDIM
 from zigzag.solvers.grids import Grid, Prediction, check_prediction, grid, host, model_times
 from zigzag.solvers.predictions import epsilon_form, first_order
@@ -177,6 +178,22 @@ class DPM2(_TwoStage):
         plain = DDIM.karras(steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
         inner = (plain.sigmas[:-2] * plain.sigmas[1:-1]).sqrt()
         return cls(plain.alphas, plain.sigmas, plain.times, torch.ones_like(inner), inner, inner)
+
+    @classmethod
+    def on(cls, other: Solver) -> DPM2:
+        """This solver on the knots, times and prediction of another, which tell the levels and times between them.
+
+        The levels are the geometric means of k where the times follow the level (σ, σ/α, its logarithm or the angle:
+        `DPM2.on(DDIM.karras(18))` is `DPM2.karras(18)`), as those of `KDPM2DiscreteScheduler` are; from the pure noise
+        of a flow the mean of σ. On a grid of a training table (`DDIM.stable_diffusion`), which a model is told by
+        integers, they are the table's nearest.
+
+        Raises:
+            ValueError: where the grid does not tell them.
+        """
+        alphas, sigmas, told = midway(other, "DPM2.on")
+        times = other.times.double() if told.is_floating_point() else other.times  # what is told is of one kind
+        return cls(other.alphas, other.sigmas, times, alphas, sigmas, told, prediction=other.prediction)
 
     def _level(self, i: int, j: int) -> tuple[float, float, int] | None:
         if j != i + 1:

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from zigzag.adapters.diffusers.conventions import CONVENTIONS, UNET, Convention, convention_of
 from zigzag.adapters.diffusers.probing import input_factors
-from zigzag.adapters.diffusers.schedulers import prediction_of
+from zigzag.adapters.diffusers.schedulers import prediction_of, solver_from_scheduler
 from zigzag.adapters.diffusers.stepping import name_of
 from zigzag.adapters.diffusers.unfit import refuse_caches
 from zigzag.sampling import Predictor
+from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
+from zigzag.solvers.predictions import made_for
 
 __all__ = ["arguments_of_forward", "dit_predictor", "unet_predictor"]
 
@@ -29,7 +31,8 @@ def unet_predictor(unet: Any, *, scheduler: Any = None, common: Mapping[str, Any
         unet: `UNet2DConditionModel`, `UNet3DConditionModel`, `UNetMotionModel`, …, also compiled, with offload hooks,
             or wrapped (a PeftModel, DataParallel, DDP, FSDP): the wrapper is called, what it wraps tells how.
         scheduler: the one the solver was read off, its grid set. Needed where it scales the model's input, as
-            `EulerDiscreteScheduler` does: x becomes `x/√(1 + σ²)`. A time off its grid then gives NaN.
+            `EulerDiscreteScheduler` does: x becomes `x/√(1 + σ²)`. The predictor is then made for that grid: `walk`
+            refuses another, and called by hand at a time off it, it returns NaN.
         common: arguments of `forward` that hold no batch and are the same for both conditions; see `dit_predictor`.
 
     Returns:
@@ -38,6 +41,7 @@ def unet_predictor(unet: Any, *, scheduler: Any = None, common: Mapping[str, Any
         AnimateDiff once a frame. The key `concat` is a tensor that is put behind the (scaled) state's channels: the
         mask and masked image of an inpainting U-Net. What comes back is the U-Net's output as it is, without the half
         of it that is a learned variance: it predicts what the scheduler's configuration, and so the solver, says.
+        `walk` refuses a solver of another prediction; without a scheduler any is taken.
 
     Raises:
         TypeError: for a model that is not called `(sample, timestep)`; at a call, before the model runs, for a
@@ -79,7 +83,8 @@ def dit_predictor(
         convention: how to call a transformer that is not listed.
 
     Returns:
-        `eps_fn(x, t, cond)`, as of `unet_predictor`.
+        `eps_fn(x, t, cond)`, as of `unet_predictor`. What a listed flow transformer predicts is known without a
+        scheduler too.
 
     Raises:
         TypeError: for a transformer that is not listed, without a `convention`; at a call as in `unet_predictor`.
@@ -133,7 +138,20 @@ def _predictor(model: Any, convention: Convention, scheduler: Any, common: Mappi
             e = e.clone()  # what a captured graph returns, its next call overwrites
         return (-e if convention.negated else e).to(x.device)
 
-    return predict
+    grid = None if scale is None else _grid_of(scheduler)
+    said: Any = convention.prediction  # also what only a scheduler knows, as EDM's
+    if said is None and scheduler is not None:
+        said = prediction_of(scheduler) if grid is None else grid.prediction
+    return predict if said is None else made_for(predict, said, grid)
+
+
+def _grid_of(scheduler: Any) -> Solver | None:
+    """The grid that a scheduler scales the model's input on; None where its steps or levels cannot be read off it."""
+    try:
+        solver = solver_from_scheduler(scheduler)
+    except (ValueError, TypeError):  # one that no solver of this library steps as may still be sampled with another
+        return None
+    return solver if solver.alphas.isfinite().all() else None
 
 
 def _home(model: Any) -> Callable[[], tuple[torch.device, torch.dtype]]:

@@ -57,7 +57,12 @@ def solver_from_scheduler(
 
 
 def prediction_of(scheduler: Any) -> str | None:
-    """What the scheduler's configuration says the model predicts, in this library's names; None if it does not say."""
+    """What the scheduler's configuration says the model predicts, in this library's names; None if it does not say.
+
+    Of EDM's it says what comes of the model's output, and of an inverted flow not that it runs the other way.
+    """
+    if hasattr(scheduler, "precondition_outputs") or scheduler.config.get("invert_sigmas"):
+        return None
     if "prediction_type" in scheduler.config:
         return PREDICTIONS.get(scheduler.config["prediction_type"])
     return "flow" if isinstance(scheduler, FlowMatchEulerDiscreteScheduler) else None
