@@ -65,6 +65,20 @@ def test_half_precision_is_enough(w: float, seed: int, dtype: torch.dtype, sign:
     assert name_branches(e_u, e_c, wide) == Names(cond=1, sign=sign)
 
 
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("few", [1, 12])
+def test_rows_that_are_kept_have_no_gap(rule: str, few: int) -> None:
+    """Few of them or most, from the first call on: what the scheduler is given there is that of both branches."""
+    naming, kept = Naming(), torch.arange(16)[:, None] < few
+    for call in range(2):
+        e_u, e_c = pair(0.5, call)
+        m = guide(e_u, e_c, 4.0, rule, 1).masked_fill(kept, 0.1 * call)  # which moves away from what is given, say
+        found, rows = naming([torch.cat([e_u, e_c])], m, torch.ones_like(m))
+        assert rows == 2
+        for part, e in zip(found, (e_c, e_u), strict=True):
+            assert torch.equal(part, torch.where(kept, m, e))
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_equal_branches_have_no_names_yet(scale: float) -> None:
     e_u = scale * pair(0.0, 0)[0]
