@@ -53,7 +53,7 @@ def by_hand() -> Tensor:
 
 
 @pytest.mark.parametrize("batched", [False, "auto", True])
-@pytest.mark.parametrize("how", ["written to", "replaced", "under inference mode"])
+@pytest.mark.parametrize("how", ["written to", "replaced", "replaced where it lay", "under inference mode"])
 def test_conditions_that_a_callback_changes_are_followed_in_every_mode(batched: Any, how: str) -> None:
     """Null-text inversion has an embedding of its own at each step."""
     with torch.inference_mode(how == "under inference mode"):
@@ -62,6 +62,9 @@ def test_conditions_that_a_callback_changes_are_followed_in_every_mode(batched: 
         def change(visit: Visit) -> None:
             if how == "replaced":
                 uncond["e"] = NULLS[visit.knot]
+            elif how == "replaced where it lay":
+                uncond.pop("e")  # freed first, so that the next one may be where it was
+                uncond["e"] = NULLS[visit.knot].clone()
             else:
                 uncond["e"].copy_(NULLS[visit.knot])
 

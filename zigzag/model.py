@@ -68,7 +68,7 @@ class Model:
         each = conditions.each.values()
         self._counted = [c for c in each if isinstance(c, Tensor) and not c.is_inference()]
         self._others = [c for c in each if not isinstance(c, Tensor) or c.is_inference()]
-        self._stamp = self._mark()
+        self._stamp, self._marked = self._mark(), self._leaves()
 
     def __call__(self, x: Tensor, t: Tensor, branches: tuple[str, ...]) -> dict[str, Tensor]:
         """The predictions of `branches` at `x`, told `t`: in one call where their conditions could be joined."""
@@ -102,7 +102,7 @@ class Model:
         """
         if (stamp := self._mark()) == self._stamp:
             return
-        self._stamp = stamp
+        self._stamp, self._marked = stamp, self._leaves()
         if self.checkpoint:
             raise ValueError(
                 "the conditions were changed during a walk with checkpoint=True, which would compute earlier calls "
@@ -113,6 +113,10 @@ class Model:
     def _mark(self) -> object:
         """What changes when a tensor of the conditions is written to, or another takes its place."""
         return [c._version for c in self._counted] + [mark(c) for c in self._others]
+
+    def _leaves(self) -> list[Any]:
+        """What is marked by its identity: as long as it is held, nothing that takes its place can have the same."""
+        return pytree.tree_leaves(self._others) if self.watched else []
 
     def _predict(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         if self.checkpoint and torch.is_grad_enabled():
