@@ -21,7 +21,6 @@ for name in ("scipy", "diffusers", "safetensors"):
     pytest.importorskip(name)
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("path", "demo", "generate", "play", "invert", "eval", "bench")
 
 
 # A command, when it is well under way (a word in what it printed, a folder that holds something, or with a slash at
@@ -260,6 +259,8 @@ def test_a_fault_of_the_program_keeps_its_traceback() -> None:
 
 
 def test_the_help_of_the_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    from support.command_line import COMMANDS
+
     for command in COMMANDS:
         for words in ([command, "--nonsense"], [command, "z", "--nonsense"]):
             with pytest.raises(SystemExit) as exit:

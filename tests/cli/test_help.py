@@ -12,11 +12,11 @@ import pytest
 pytest.importorskip("scipy")
 pytest.importorskip("diffusers")
 pytest.importorskip("safetensors")
+from support.command_line import COMMANDS
 from zigzag.cli import main
 from zigzag.support.commands import Parser
 
 PACKAGE = Path(__file__).parents[2] / "zigzag"
-COMMANDS = ("path", "demo", "generate", "play", "invert", "eval", "bench")
 
 
 def modules() -> list[str]:

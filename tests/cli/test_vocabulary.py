@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ import pytest
 pytest.importorskip("scipy")
 pytest.importorskip("diffusers")
 pytest.importorskip("safetensors")
-from zigzag.cli import _parser, main
+from support.command_line import COMMANDS, commands
+from zigzag.cli import main
 
 PUBLISHED = {
     "--strong": ["--gamma_1", "--gamma-1", "--gamma1", "--guidance-scale", "--guidance_scale"],
@@ -29,14 +29,6 @@ OLDER = {"--strong": ["--guidance"], "--edit-strong": ["--edit-guidance"]}
 
 WITHOUT = {"invert": "--weak", "path": "--out", "play": "--out"}
 """What a command has no use for: one scale leads both ways; a drawing and a page write nothing."""
-
-
-def commands() -> dict[str, argparse.ArgumentParser]:
-    (found,) = (each for each in _parser()._actions if isinstance(each, argparse._SubParsersAction))
-    return dict(found.choices)
-
-
-COMMANDS = sorted(commands())
 
 
 def destinations(command: str) -> Iterator[tuple[str, str]]:
