@@ -113,8 +113,9 @@ class Progress:
         return self.times.calls
 
     def copied(self, grid: Tensor) -> Tensor:
-        """The times of a copy of the scheduler: of one that is made within a loop, a callback's own, plain ones."""
-        return grid if self.within or not self.leads() else Beside.of(grid, self)
+        """The times of a copy of the scheduler: once a loop has begun it is a callback's own, and they are plain."""
+        # By what was led as well: who looks over the times in the last callback is at no call any more.
+        return grid if self.within or self.led or not self.leads() else Beside.of(grid, self)
 
     def drop_seconds(self) -> None:
         """The further states' schedulers have their own levels again, and are nobody's."""
