@@ -11,7 +11,18 @@ from torch import Tensor
 
 from zigzag.solvers.grids import Coefficient
 
-__all__ = ["AffineStep", "Inner", "StepInfo", "combine", "flat", "norms", "per_sample", "state_dtype", "wide"]
+__all__ = [
+    "AffineStep",
+    "Inner",
+    "StepInfo",
+    "StepTable",
+    "combine",
+    "flat",
+    "norms",
+    "per_sample",
+    "state_dtype",
+    "wide",
+]
 
 
 def per_sample(k: Coefficient, x: Tensor) -> Coefficient:
@@ -136,6 +147,16 @@ class StepInfo(NamedTuple):
     sigma_i: float
     alpha_j: float
     sigma_j: float
+
+
+class StepTable(NamedTuple):
+    """The coefficients of the steps `i → i + 1` and the times of the knots, each `(T,)`, on one device."""
+
+    a: Tensor
+    b: Tensor
+    c: Tensor
+    d: Tensor
+    times: Tensor
 
 
 class Inner(NamedTuple):

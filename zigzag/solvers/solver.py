@@ -6,29 +6,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import AffineStep, Inner, StepInfo, combine
+from zigzag.solvers.affine import AffineStep, Inner, StepInfo, StepTable, combine
 from zigzag.solvers.grids import Grid, Prediction, check_grid, check_prediction, grid, host
 from zigzag.solvers.steps import by_sample, checked
 
-__all__ = ["Solver", "StepTable"]
+__all__ = ["Solver"]
 
 # Below this the way back multiplies rounding errors by 1e12 and more: there is no inverse worth the name.
 SMALLEST_A = 1e-12
-
-
-class StepTable(NamedTuple):
-    """The coefficients of the steps `i → i + 1` and the times of the knots, each `(T,)`, on one device."""
-
-    a: Tensor
-    b: Tensor
-    c: Tensor
-    d: Tensor
-    times: Tensor
 
 
 class Solver(ABC):
@@ -141,8 +131,7 @@ class Solver(ABC):
         """
         j = i + 1 if j is None else j
         latest = tuple(remembered[: -self.memory - 1 : -1]) if self.memory else ()
-        known = self._steps.get((i, j, latest))
-        if known is not None:
+        if (known := self._steps.get((i, j, latest))) is not None:
             return known
         if isinstance(i, Tensor) or isinstance(j, Tensor):
             i = i if isinstance(i, Tensor) else torch.full_like(torch.as_tensor(j), i)
@@ -189,8 +178,7 @@ class Solver(ABC):
     def info(self, i: int, j: int | None = None) -> StepInfo:
         """The step `i → j` as guidance rules see it: host numbers."""
         j = i + 1 if j is None else j
-        known = self._infos.get((i, j))
-        if known is None:
+        if (known := self._infos.get((i, j))) is None:
             self._check_interval(i, j)
             alphas, sigmas, times = self.knots
             known = self._infos[i, j] = StepInfo(i, j, times[i], alphas[i], sigmas[i], alphas[j], sigmas[j])
@@ -275,9 +263,8 @@ class Solver(ABC):
         """
         key = (name, t.device, t.dtype, dtype)
         if key not in self._lookup:
-            with torch.inference_mode(
-                False
-            ):  # they are kept: ordinary tensors, whatever mode they are first asked for in
+            # They are kept: ordinary tensors, whatever mode they are first asked for in.
+            with torch.inference_mode(False):
                 values = tuple(column.to(dtype).to(t.device) for column in columns())
                 self._lookup[key] = (self.model_times(t.device, t.dtype), *values)
         times, *known = self._lookup[key]

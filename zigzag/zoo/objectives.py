@@ -61,11 +61,15 @@ def batch(settings: Settings, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor
     captions = [draw_caption(category, rng) for category in categories]
     x0 = to_state(render([draw_scene(caption, rng) for caption in captions]))
     tokens = tokenize(["" if rng.random() < DROPPED else str(caption) for caption in captions])
+    return x0, tokens, *_noise_and_times(rng, x0)
+
+
+def _noise_and_times(rng: Random, x0: Tensor) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(rng.getrandbits(63))
     noise = torch.randn(x0.shape, generator=generator)
     # Evenly spread over [0, 1) with a common offset: a batch sees all times, and the loss varies less.
-    u = (torch.arange(settings.batch) + torch.rand(settings.batch, generator=generator)) / settings.batch
-    return x0, tokens, noise, u
+    u = (torch.arange(len(x0)) + torch.rand(len(x0), generator=generator)) / len(x0)
+    return noise, u
 
 
 def preferences(settings: Settings, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -81,10 +85,8 @@ def preferences(settings: Settings, step: int) -> tuple[Tensor, Tensor, Tensor, 
         if not holds(caption, wrong):
             scenes += [draw_scene(caption, rng), wrong]
             texts += [str(caption)] * 2
-    x0, half = to_state(render(scenes)), settings.batch // 2
-    generator = torch.Generator().manual_seed(rng.getrandbits(63))
-    noise = torch.randn(half, *x0.shape[1:], generator=generator)
-    u = (torch.arange(half) + torch.rand(half, generator=generator)) / half
+    x0 = to_state(render(scenes))
+    noise, u = _noise_and_times(rng, x0[::2])
     return x0, tokenize(texts), noise.repeat_interleave(2, 0), u.repeat_interleave(2)
 
 
