@@ -49,6 +49,9 @@ def heads(out: Path) -> list[dict[str, Any]]:
         (["--weak", "inf"], ["inf"]),
         (["--weak", "1", "--weak-prompt", "a red cat"], ["cat"]),
         (["--weak-prompt", "a red circle"], ["weak_prompt", "weak=0"]),
+        (["--weak", "1", "--weak-negative-prompt", "a red circle"], ["weak_negative_prompt", "weak=1"]),
+        (["--methods", "z:plain", "--plain-prompt", "a red cat"], ["cat"]),
+        (["--methods", "z", "--plain", "2"], ["plain", "ZSampling"]),
         (["--model", "shapes"], ["shapes-unet", "shapes-dit"]),
         (["--device", "gpux"], ["gpux"]),
         (["--span", "2"], ["--span"]),
@@ -143,8 +146,20 @@ def test_another_prompt_of_the_inversions(
     main([*SMALL, "--weak", "1", "--weak-prompt", "two circles", "--out", str(tmp_path)])
     given = {(head["sampler"]["method"].partition("(")[0], head["sampler"]["weak_prompt"]) for head in heads(tmp_path)}
     assert given == {("Standard", None), ("ZSampling", "two circles"), ("Z2Sampling", "two circles")}
-    assert "weak w = 1 of 'two circles'" in capsys.readouterr().out
+    assert "weak w = 1, weak prompt 'two circles'" in capsys.readouterr().out
     assert not any(head["sampler"]["matched"] for head in heads(tmp_path))
+
+
+def test_a_plain_role_of_the_methods(model: LearnedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([
+        *SMALL, "--methods", "z:plain", "--weak-negative-prompt", "a square", "--plain", "2", "--plain-prompt",
+        "two circles", "--plain-negative-prompt", "a circle", "--out", str(tmp_path),
+    ])  # fmt: skip
+    names = ("weak_negative_prompt", "plain", "plain_prompt", "plain_negative_prompt")
+    given = {tuple(head["sampler"][name] for name in names) for head in heads(tmp_path)}
+    assert given == {(None, None, None, None), ("a square", 2, "two circles", "a circle")}
+    out = capsys.readouterr().out
+    assert "weak negative prompt 'a square', plain w = 2, plain prompt 'two circles'" in out
 
 
 def test_all_methods_are_measured_unless_some_are_named(

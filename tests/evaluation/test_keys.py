@@ -127,10 +127,17 @@ def test_another_weak_role_is_sampled_anew_and_found_again(tmp_path: Path) -> No
     made = [replace(plain, weak_fn=lambda model: model.eps_fn), replace(plain, weak_fn=lambda model: opposite(model))]
     made += [replace(plain, strong_fn=lambda model: opposite(model))]
     made += [replace(plain, method=ZSampling(plain=True), plain_fn=made[k].weak_fn) for k in (0, 1)]
+    texts += [replace(plain, weak_negative_prompt=text) for text in ("a circle", "a square")]
+    steps = replace(plain, method=ZSampling(plain=True))
+    texts += [steps, *(replace(steps, plain=scale) for scale in (0.5, 1.0))]
+    texts += [replace(steps, **{name: "a circle"}) for name in ("plain_prompt", "plain_negative_prompt")]
     for sampler in (plain, *texts, *made):
         assert rows_of(tmp_path, sampler) > 0 and rows_of(tmp_path, sampler) == 0
     assert rows_of(tmp_path, replace(plain, weak_fn=lambda model: model.eps_fn)) == 0
-    assert not {"weak role", "networks"} & Evaluation(moody(), tmp_path).head(plain)["decides"].keys()
+    assert (
+        not {"weak role", "weak negative prompt", "plain", "plain prompts", "networks"}
+        & Evaluation(moody(), tmp_path).head(plain)["decides"].keys()
+    )
 
 
 def test_a_network_with_another_lora_is_another(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -21,19 +22,30 @@ def half(model: LearnedModel) -> Predictor:
     return lambda x, t, cond: model.eps_fn(x, t, cond) / 2
 
 
-OTHER = ({"weak_prompt": "two circles"}, {"weak_fn": half}, {"weak_prompt": ""})
+OTHER: tuple[dict[str, Any], ...] = (
+    {"weak_prompt": "two circles"}, {"weak_fn": half}, {"weak_prompt": ""}, {"weak_negative_prompt": "a square"},
+)  # fmt: skip
+GIVEN = {
+    "weak_prompt": "weak_cond", "weak_negative_prompt": "weak_uncond", "plain_prompt": "plain_cond",
+    "plain_negative_prompt": "plain_uncond",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("role", OTHER, ids=["prompt", "network", "empty prompt"])
+def encoded(model: LearnedModel, role: dict[str, Any]) -> dict[str, Any]:
+    """The prompts of a role as `sample` takes them, and the rest as it is."""
+    return {GIVEN.get(k, k): model.encode([v] * 3) if k in GIVEN else v for k, v in role.items()}
+
+
+@pytest.mark.parametrize("role", OTHER, ids=["prompt", "network", "empty prompt", "negative prompt"])
 @pytest.mark.parametrize("method", [ZSampling(), ImplicitZ(), Z2Sampling(warmup=1)], ids=str)
-def test_a_draw_under_another_weak_role_is_that_of_sample(method: ZSampling, role: dict[str, object]) -> None:
+def test_a_draw_under_another_weak_role_is_that_of_sample(method: ZSampling, role: dict[str, Any]) -> None:
     model = moody()
-    sampler = Sampler(method, T, 2.5, 0.5, **role)  # type: ignore[arg-type]
+    sampler = Sampler(method, T, 2.5, 0.5, **role)
     drawn = sampler.draw(model, TEXTS, X, seeded())
-    given = {"weak_cond": model.encode([role["weak_prompt"]] * 3)} if "weak_prompt" in role else {}  # type: ignore[list-item]
+    given = {"weak_fn": half(model)} if "weak_fn" in role else encoded(model, role)
     x = sample(
         model.eps_fn, X, model.solver(T), method, cond=model.encode(TEXTS), uncond=model.encode([""] * 3), strong=2.5,
-        weak=0.5, weak_fn=half(model) if "weak_fn" in role else None, **given,
+        weak=0.5, **given,
     )  # fmt: skip
     assert torch.equal(drawn, model.decode(x))
     assert not torch.equal(drawn, Sampler(method, T, 2.5, 0.5).draw(model, TEXTS, X, seeded()))
@@ -44,7 +56,33 @@ def test_rows_under_another_weak_role_are_those_that_run(method: ZSampling) -> N
     for strong, weak in SCALES:
         if weak:
             check_rows(Sampler(method, T, strong, weak, weak_prompt="a circle"))
+        if weak not in (0, 1):
+            check_rows(Sampler(method, T, strong, weak, weak_prompt="a circle", weak_negative_prompt="a square"))
+        if weak != 1:
+            check_rows(Sampler(method, T, strong, weak, weak_negative_prompt="a square"))
         check_rows(Sampler(method, T, strong, weak, weak_fn=half))
+
+
+PLAIN: tuple[dict[str, Any], ...] = (
+    {"plain": 0.5}, {"plain": 0.0, "plain_negative_prompt": "a square"}, {"plain_prompt": "two circles"},
+    {"plain": 1.0, "plain_prompt": "two circles"}, {"plain": 2.0, "plain_prompt": "", "plain_negative_prompt": "a"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("role", PLAIN, ids=str)
+@pytest.mark.parametrize("weak", [{"weak": 0.0}, {"weak": 1.0, "weak_prompt": "two circles"}], ids=str)
+def test_a_draw_under_another_plain_role_is_that_of_sample(weak: dict[str, Any], role: dict[str, Any]) -> None:
+    """Its scale, and the prompts of both its branches, in the Denoise that leaves a knot for good, and nowhere else."""
+    model, method = moody(), ZSampling(plain=True, strength=0.5)
+    sampler = Sampler(method, T, 2.5, **weak, **role)
+    x = sample(
+        model.eps_fn, X, model.solver(T), method, cond=model.encode(TEXTS), uncond=model.encode([""] * 3), strong=2.5,
+        **encoded(model, weak), **encoded(model, role),
+    )  # fmt: skip
+    drawn = sampler.draw(model, TEXTS, X)
+    assert torch.equal(drawn, model.decode(x))
+    assert not torch.equal(drawn, Sampler(method, T, 2.5, **weak).draw(model, TEXTS, X))
+    check_rows(sampler)
 
 
 def twice(model: LearnedModel) -> Predictor:
@@ -89,7 +127,7 @@ def test_a_strong_network_alone_is_a_model_of_its_own() -> None:
     """Its standard sampling is its own too; a plain network has no matched scale, and what it is compared with."""
     method = ZSampling(plain=True)
     alone = Sampler(Standard(), T, 4.0, strong_fn=twice)
-    assert not alone.other_role and replace(alone, method=ZSampling()).plain == alone
+    assert not alone.other_role and replace(alone, method=ZSampling()).standard == alone
     assert "matched scale" in baselines(replace(alone, method=ZSampling()))
     mine = Mine()
     for sampler in (*(replace(alone, method=m) for m in (method, mine)), replace(alone, method=method, plain_fn=half)):
@@ -101,14 +139,22 @@ def test_a_strong_network_alone_is_a_model_of_its_own() -> None:
 def test_a_weak_role_of_its_own_has_no_matched_scale() -> None:
     """Its gap is along another direction; what plain guidance as many rows buy is there, of the model as it is."""
     for role in OTHER:
-        sampler = Sampler(ZSampling(), T, 4.0, 1.0, **role)  # type: ignore[arg-type]
+        sampler = Sampler(ZSampling(), T, 4.0, 0.5, **role)
         found = baselines(sampler)
         assert [*found] == ["same rows"] and not found["same rows"].other_role
         with pytest.raises(ValueError, match="a path with another role has no matched scale"):
             replace(sampler, method=Standard(), matched=ZSampling())
 
 
-def test_weak_roles_that_are_none_are_refused() -> None:
+def test_a_plain_role_of_its_own_has_no_matched_scale_and_no_part_in_what_it_is_compared_with() -> None:
+    for role in PLAIN:
+        found = baselines(Sampler(ZSampling(plain=True), T, 4.0, 1.0, **role))
+        assert [*found] == ["same rows"] and not found["same rows"].other_role
+    with pytest.raises(ValueError, match=r"plain.* was passed, but ImplicitZ.* has no plain Denoise"):
+        Sampler(ImplicitZ(), T, 4.0, plain=2.0).rows()
+
+
+def test_roles_that_are_none_are_refused() -> None:
     with pytest.raises(TypeError, match="weak_prompt must be a text, got 3"):
         Sampler(ZSampling(), T, 4.0, 1.0, weak_prompt=3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="weak_fn must be a function of the model"):
@@ -118,6 +164,15 @@ def test_weak_roles_that_are_none_are_refused() -> None:
             Sampler(ZSampling(), T, 4.0, **{name: 3})  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="error must be alone"):
             Sampler(ZSampling(), T, 4.0, error=0.5, **{name: Empty()})  # type: ignore[arg-type]
+    unread = {"weak_negative_prompt": 1.0, "plain_prompt": 0.0, "plain_negative_prompt": 1.0}
+    for name, scale in unread.items():
+        role = name.partition("_")[0]
+        with pytest.raises(ValueError, match=f"{name} is read by no prediction at {role}={scale:g}"):
+            Sampler(ZSampling(plain=True), T, 4.0, **{role: scale, name: "a circle"})  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=f"{name} must be a text, got 3"):
+            Sampler(ZSampling(plain=True), T, 4.0, 0.5, **{name: 3})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="plain must be a number or a Guidance"):
+        Sampler(ZSampling(plain=True), T, 4.0, plain="much")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="weak_prompt is read by no prediction at weak=0"):
         Sampler(ZSampling(), T, 4.0, weak_prompt="a circle")
     with pytest.raises(ValueError, match="magenta"):

@@ -16,6 +16,8 @@ from zigzag.zoo.learned import MODELS
 
 __all__ = ["add"]
 
+ROLES = ("weak_prompt", "weak_negative_prompt", "plain", "plain_prompt", "plain_negative_prompt")
+
 
 def add(commands: Commands) -> None:
     """Adds the command."""
@@ -58,6 +60,15 @@ def add(commands: Commands) -> None:
         evaluate, "--weak", type=rule, metavar="W", default=0.0, help="guidance scale of Invert, or module:object"
     )
     evaluate.add_argument("--weak-prompt", metavar="TEXT", help="prompt of Invert (default: that of the sample)")
+    evaluate.add_argument("--weak-negative-prompt", metavar="TEXT", help="of its unconditional branch (default: none)")
+    evaluate.add_argument(
+        "--plain",
+        type=rule,
+        metavar="W",
+        help="guidance scale of plain Denoise moves (--methods z:plain), or module:object (default: that of --strong)",
+    )
+    evaluate.add_argument("--plain-prompt", metavar="TEXT", help="prompt of plain Denoise moves")
+    evaluate.add_argument("--plain-negative-prompt", metavar="TEXT", help="of their unconditional branch")
     evaluate.add_argument("--seed", "--seeds", type=int, nargs="+", default=[0], help="seeds of prompts and noise")
     evaluate.add_argument("--amp", action="store_true", help="matrix products in bfloat16")
     evaluate.add_argument("--device", default="cpu", help="where the model runs")
@@ -89,9 +100,11 @@ def _eval(args: argparse.Namespace) -> None:
     solver = _solver(args.solver)
     evaluation = Evaluation.of(LearnedWorker(args.model, args.weights, args.device), args.out)
     own = evaluation.model.solver
-    every = lines(methods, args.steps, args.strong, args.weak, solver, own, args.weak_prompt)
+    roles = {name: value for name in ROLES if (value := getattr(args, name)) is not None}
+    every = lines(methods, args.steps, args.strong, args.weak, solver, own, **roles)
     scales = f"strong {_said(args.strong)}, weak {_said(args.weak)}"
-    scales += "" if args.weak_prompt is None else f" of {args.weak_prompt!r}"
+    for name, value in roles.items():
+        scales += f", {name.replace('_', ' ')} {_said(value) if name == 'plain' else repr(value)}"
     title = f"{args.model}, {args.steps} steps, {solver_label(solver)}, {scales}"
     try:
         with sharing(args) as shard:

@@ -169,7 +169,7 @@ def effective(every: Sequence[Line], known: Mapping[Sampler, float | None]) -> l
         if beta is None:
             found.append(line)
             continue
-        other = replace(line.sampler.plain, strong=round(_number(line.sampler) + beta, 2))
+        other = replace(line.sampler.standard, strong=round(_number(line.sampler) + beta, 2))
         standard = line.against[:1] if line.against and isinstance(line.against[0].method, Standard) else ()
         name = f"  CFG at the effective scale of {line.label}"
         there = any(other == line.sampler for line in (*every, *found))

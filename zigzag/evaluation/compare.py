@@ -46,16 +46,16 @@ def lines(
     weak: float | Guidance = 0.0,
     solver: Made = "ddim",
     own: Callable[[int], Solver] | None = None,
-    weak_prompt: str | None = None,
     rows: Callable[[Sampler], int] | None = None,
+    **roles: Any,
 ) -> list[Line]:
     """Standard sampling, then each method and its `baselines`; with a solver, whose name the labels begin with.
 
     Args:
         methods, steps, strong, weak, solver: as in `Sampler`, each a name, a number or an object of one's own.
-        weak_prompt: as in `Sampler`, of the methods.
         own: the model's solver of a number of steps, as in `Sampler.rows`.
         rows: as in `baselines`.
+        roles: of the methods, as in `Sampler`: `weak_prompt="a circle"`, `plain=2.0`, `weak_fn=…`.
 
     Raises:
         ValueError, TypeError: for anything out of range.
@@ -63,7 +63,7 @@ def lines(
     standard = Sampler(Standard(), steps, strong, weak, solver=solver)
     prefix = "" if solver == "ddim" else f"{solver_label(solver)}: "
     found = [Line(f"{prefix}Standard", standard)]
-    for sampler in dict.fromkeys(replace(standard, method=method, weak_prompt=weak_prompt) for method in methods):
+    for sampler in dict.fromkeys(replace(standard, method=method, **roles) for method in methods):
         if isinstance(sampler.method, Standard):
             continue
         name, taken = prefix + label(sampler.method), {line.label for line in found}

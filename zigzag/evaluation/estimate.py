@@ -24,7 +24,7 @@ def estimate(bed: Bed, plan: Plan) -> str:
         known = betas(bed, every)
         for line in (line for line in every if has_effective(line.sampler) and line.sampler not in known):
             label = f"  CFG at the effective scale of {line.label}, not known yet"
-            waiting.append((label, bed.cells(line.sampler.plain)))
+            waiting.append((label, bed.cells(line.sampler.standard)))
         every = effective(every, known)
     done = {cell.digest for line in every for cell in bed.cells(line.sampler) if cell.done()}
     entries = [

@@ -146,8 +146,8 @@ class Evaluation:
         for sampler in samplers:
             rows = sampler.expected_rows(self.model.solver)
             heads = {amp: self.head(sampler, amp) for amp in dict.fromkeys(trial.amp for trial in trials)}
-            if sampler.weak_prompt is not None:
-                self.model.encode([sampler.weak_prompt])  # an unknown word is said now
+            for text in sampler.prompts.values():
+                self.model.encode([text])  # an unknown word is said now
             found[sampler] = [
                 VerdictCell(
                     self.worker, sampler, Block(trial.seed, category, start, tuple(texts)), trial.amp,

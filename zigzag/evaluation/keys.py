@@ -73,6 +73,12 @@ def decides(sampler: Sampler, grid: Solver) -> dict[str, Any]:
         found["weak role"] = _digest(sampler.weak_prompt, sampler.weak_fn)
     if not (sampler.strong_fn is None and sampler.plain_fn is None):
         found["networks"] = _digest(sampler.strong_fn, sampler.plain_fn)
+    if sampler.weak_negative_prompt is not None:
+        found["weak negative prompt"] = _digest(sampler.weak_negative_prompt)
+    if not (sampler.plain_prompt is None and sampler.plain_negative_prompt is None):
+        found["plain prompts"] = _digest(sampler.plain_prompt, sampler.plain_negative_prompt)
+    if sampler.plain is not None:
+        found["plain"] = _rule("plain", as_guidance("plain", sampler.plain), infos)
     own = {} if type(sampler) is Sampler else {"sampler": _digest(_kind(type(sampler)), _others(sampler))}
     return {**found, **own}
 

@@ -89,7 +89,7 @@ def make_method(name: str, T: int, options: Mapping[str, Any]) -> Method:
     if name not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
     kind = METHODS[name]
-    known = [field.name for field in fields(kind) if field.name != "plain"]  # a role that has no name here
+    known = [field.name for field in fields(kind)]
     if unknown := sorted(options.keys() - set(known)):
         raise ValueError(f"{name} has no option {unknown[0]!r}; it has: {', '.join(known) or 'none'}")
     few = {"warmup": 1} if kind is Z2Sampling and T < 6 else {}

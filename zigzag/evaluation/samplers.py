@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from zigzag.checks import as_guidance
-from zigzag.conditions import MISSING
 from zigzag.evaluation.named import name_of
 from zigzag.evaluation.solvers import Made, make_solver
 from zigzag.guidance import Guidance, State
@@ -29,6 +28,12 @@ from zigzag.zoo.learned import LearnedModel
 __all__ = ["Sampler", "baselines", "noisy"]
 
 
+_ARGUMENTS: Final = {
+    "weak_prompt": "weak_cond", "weak_negative_prompt": "weak_uncond",
+    "plain_prompt": "plain_cond", "plain_negative_prompt": "plain_uncond",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Sampler:
     """A way to sample: all that its images depend on, besides model, prompt and noise.
@@ -38,15 +43,18 @@ class Sampler:
         matched: a method at whose matched scale (`zigzag.matched_cfg`) the strong guidance is, in place of `strong`.
         error: size s of a Gaussian error in the weak prediction, `noisy`.
         weak_prompt: the prompt of the weak predictions' conditional branch, in place of each sample's own.
+        weak_negative_prompt: that of their unconditional branch, in place of the empty one.
         weak_fn: a function of the model that makes another predictor, for the weak predictions.
         strong_fn: the same in place of the model's own predictor, for all predictions of which nothing else is said.
-        plain_fn: the same for the Denoise moves that are plain, of a method that has any.
+        plain, plain_prompt, plain_negative_prompt, plain_fn: guidance, prompts and predictor of the Denoise moves that
+            are plain, of a method that has any; what is not given is that of the strong ones.
         solver: by name, on the grid of the model's own (`zigzag.evaluation.solvers`); a function of the model's own; or
             one that has `steps` steps and predicts what the model does.
 
     Raises:
         TypeError: for a guidance that is neither a number nor a rule, and for another role that is none.
-        ValueError: for `matched` beside `error` or another role, or `error` beside another predictor.
+        ValueError: for `matched` beside `error` or another role, `error` beside another predictor, and a prompt of a
+            role whose scale has no use for it.
     """
 
     method: Method | Steered
@@ -60,6 +68,10 @@ class Sampler:
     weak_fn: Callable[[LearnedModel], Predictor] | None = None
     strong_fn: Callable[[LearnedModel], Predictor] | None = None
     plain_fn: Callable[[LearnedModel], Predictor] | None = None
+    weak_negative_prompt: str | None = None
+    plain: float | Guidance | None = None
+    plain_prompt: str | None = None
+    plain_negative_prompt: str | None = None
 
     def __post_init__(self) -> None:
         if self.matched is not None and (self.error or self.other_role):
@@ -68,21 +80,33 @@ class Sampler:
         fns = {name: getattr(self, name) for name in ("strong_fn", "weak_fn", "plain_fn")}
         if self.error and any(fn is not None for fn in fns.values()):
             raise ValueError("error must be alone: it is an error in the model's own prediction, not in another's")
-        if not isinstance(self.weak_prompt, str | None):
-            raise TypeError(f"weak_prompt must be a text, got {self.weak_prompt!r}")
-        if self.weak_prompt is not None and self.weak == 0:
-            raise ValueError("weak_prompt is read by no prediction at weak=0, which is unconditional; pass weak=1.0")
+        self._check_prompts()
         for name, fn in fns.items():
             if fn is not None and (isinstance(fn, type) or not callable(fn)):
                 raise TypeError(f"{name} must be a function of the model, got {fn!r}")
         # Equal samplers are written alike: 4 == 4.0, but not on disk.
-        for name in ("strong", "weak", "error"):
+        for name in ("strong", "weak", "plain", "error"):
             value = getattr(self, name)
             if isinstance(value, Real):
                 object.__setattr__(self, name, float(value))
+            elif name == "plain" and value is None:
+                continue
             elif name == "error" or isinstance(value, type) or not isinstance(value, Guidance):
                 wanted = "a number" if name == "error" else "a number or a Guidance (branches() and a call)"
                 raise TypeError(f"{name} must be {wanted}, got {name_of(value)}")
+
+    def _check_prompts(self) -> None:
+        for name, text in self.prompts.items():
+            if not isinstance(text, str):
+                raise TypeError(f"{name} must be a text, got {text!r}")
+            role, _, branch = name.partition("_")
+            scale = self.strong if (given := getattr(self, role)) is None else given
+            if branch == "prompt" and scale == 0:
+                raise ValueError(
+                    f"{name} is read by no prediction at {role}=0, which is unconditional; pass {role}=1.0"
+                )
+            if branch == "negative_prompt" and scale == 1:
+                raise ValueError(f"{name} is read by no prediction at {role}=1, which is conditional; pass {role}=0.0")
 
     def __hash__(self) -> int:
         """Also where a rule or a method of one's own has equality and no hash: then its kind is what is hashed."""
@@ -91,13 +115,19 @@ class Sampler:
     @property
     def other_role(self) -> bool:
         """Whether weak or plain predictions are of another prompt or network, and so no scale of the same gap."""
-        return any(own is not None for own in (self.weak_prompt, self.weak_fn, self.plain_fn))
+        return bool(self.prompts) or any(own is not None for own in (self.weak_fn, self.plain, self.plain_fn))
 
     @property
-    def plain(self) -> Sampler:
+    def prompts(self) -> dict[str, str]:
+        """The prompts of its own, of weak and plain predictions, by the names that they have here."""
+        named = {name: getattr(self, name) for name in _ARGUMENTS}
+        return {name: text for name, text in named.items() if text is not None}
+
+    @property
+    def standard(self) -> Sampler:
         """Standard sampling with the same steps, scales and strong network, and nothing else of it."""
-        own: dict[str, Any] = {"matched": None, "error": 0.0, "weak_prompt": None, "weak_fn": None, "plain_fn": None}
-        return replace(self, method=Standard(), **own)
+        none: dict[str, Any] = dict.fromkeys((*_ARGUMENTS, "matched", "weak_fn", "plain", "plain_fn"))
+        return replace(self, method=Standard(), error=0.0, **none)
 
     def guidance(self, solver: Solver) -> float | Guidance:
         """The strong guidance.
@@ -122,15 +152,18 @@ class Sampler:
             raise TypeError(f"{self.method!r} is steered by its walk: its rows are known when it has run")
         solver = self.solver_on(self._grid(own))
         strong, weak = as_guidance("strong", self.guidance(solver)), as_guidance("weak", self.weak)
-        own_weak: bool | tuple[str, ...] = self.error != 0 or self.weak_fn is not None
-        if not own_weak and self.weak_prompt is not None:
-            own_weak = ("cond",)
-        own_plain = self.plain_fn is not None
-        return count_rows(self.method, solver, _Branches(strong), _Branches(weak), own_weak, own_plain=own_plain)
+        given = [_ARGUMENTS[name].split("_") for name in self.prompts]
+        other = {role: [branch for its, branch in given if its == role] for role in ("weak", "plain")}
+        return count_rows(
+            self.method, solver, _Branches(strong), _Branches(weak),
+            self.error != 0 or self.weak_fn is not None or other["weak"],
+            None if self.plain is None else _Branches(as_guidance("plain", self.plain)),
+            self.plain_fn is not None or other["plain"],
+        )  # fmt: skip
 
     def expected_rows(self, own: Callable[[int], Solver] | None = None) -> int:
         """`rows`; of a method that is steered by its walk, for want of better, those of standard sampling."""
-        return (replace(self, method=Standard()) if is_steered(self.method) else self).rows(own)
+        return (self.standard if is_steered(self.method) else self).rows(own)
 
     def _grid(self, own: Callable[[int], Solver] | None) -> Solver:
         if own is not None:
@@ -172,12 +205,12 @@ class Sampler:
         count = len(prompts)
         cond, uncond = model.encode(prompts), model.encode([""] * count)
         weak_fn, plain_fn = (None if fn is None else fn(model) for fn in (self.weak_fn, self.plain_fn))
+        roles: dict[str, Any] = {_ARGUMENTS[name]: model.encode([text] * count) for name, text in self.prompts.items()}
         x = sample(
             model.eps_fn if self.strong_fn is None else self.strong_fn(model), x, solver, self.method,
             cond=cond, uncond=uncond, strong=self.guidance(solver), weak=self.weak,
             weak_fn=noisy(model.eps_fn, self.error, generator, count) if self.error else weak_fn,
-            weak_cond=MISSING if self.weak_prompt is None else model.encode([self.weak_prompt] * count),
-            plain_fn=plain_fn, generator=generator, trace=trace,
+            plain=self.plain, plain_fn=plain_fn, generator=generator, trace=trace, **roles,
         )  # fmt: skip
         return model.decode(x)
 
@@ -218,7 +251,7 @@ def baselines(
     """
     method, steps = sampler.method, sampler.steps
     count = rows or (lambda s: s.rows(own))
-    plain = sampler.plain
+    plain = sampler.standard
     found: dict[str, Sampler] = {}
     if isinstance(method, Standard) or not isinstance(method, Method):
         return found
