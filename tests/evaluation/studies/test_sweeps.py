@@ -39,6 +39,7 @@ WANTED = {
     "strengths",
     "partial",
     "weak-scales",
+    "weak-scales-implicit",
     "w2sd",
 }
 WANTED |= {f"{kind}{steps}" for kind in ("solvers", "methods", "matched") for steps in ("", "-20")}
@@ -88,7 +89,7 @@ def test_w2sd_has_the_published_networks_and_as_many_rows_beside_it() -> None:
     assert roles.method == zigzag.method == ZSampling(plain=True)
     assert zigzag == replace(roles, strong_fn=longer.strong_fn, weak_fn=None, plain_fn=None)
     assert roles.rows() == zigzag.rows() == 9 * 5 + 2 <= longer.rows() < roles.rows() + 2
-    assert longer == replace(longer.plain, steps=24) and longer.strong_fn == roles.plain_fn
+    assert longer == replace(longer.standard, steps=24) and longer.strong_fn == roles.plain_fn
 
 
 @studies

@@ -32,6 +32,7 @@ BY_MODEL = (
     "strengths",
     "partial",
     "weak-scales",
+    "weak-scales-implicit",
     "w2sd",
     *(f"{kind}{T}" for kind in ("solvers", "methods", "matched") for T in ("", "-20")),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from zigzag.evaluation.compare import Line
@@ -21,6 +22,7 @@ from zigzag.zoo.learned import MODELS, LearnedModel, recorded
 __all__ = ["WithLora", "lora_roles", "partial", "strengths", "weak_scales"]
 
 WARMUP = 2
+_EXPLICIT_AND_Z2: tuple[Method, ...] = (ZSampling(), Z2Sampling(warmup=WARMUP))
 
 
 def strengths(strong: float = STRONG, steps: int = STEPS) -> Study:
@@ -64,8 +66,12 @@ def _rising(step: StepInfo) -> float:
     return 1 - _falling(step)
 
 
-def weak_scales(strong: float = STRONG, steps: int = STEPS) -> Study:
-    """The weak scale of Z-Sampling and Z² by number and by rule, on two solvers; against 0, and as many rows."""
+def weak_scales(
+    strong: float = STRONG,
+    steps: int = STEPS,
+    methods: Sequence[Method] = _EXPLICIT_AND_Z2,
+) -> Study:
+    """The weak scale of some methods by number and by rule, on two solvers; against 0, and as many rows."""
     rules: dict[str, float | Guidance] = {
         "0": 0.0, "1": 1.0, "2": 2.0, "falling": CFG(_falling), "rising": CFG(_rising), "POLARIS": Polaris(),
     }  # fmt: skip
@@ -74,7 +80,7 @@ def weak_scales(strong: float = STRONG, steps: int = STEPS) -> Study:
         first = Sampler(Standard(), steps, strong, solver=solver)
         every.append(Line(f"{solver_label(solver)}: Standard", first))
         longer: dict[str, Sampler] = {}
-        for method in (ZSampling(), Z2Sampling(warmup=WARMUP)):
+        for method in methods:
             zero = replace(first, method=method)
             for name, weak in rules.items():
                 sampler = replace(zero, weak=weak)
@@ -86,7 +92,8 @@ def weak_scales(strong: float = STRONG, steps: int = STEPS) -> Study:
                 rivals = [rival for rival in (first, zero, same) if rival is not None and rival != sampler]
                 every.append(Line(f"{solver_label(solver)}: {label(method)}, w = {name}", sampler, tuple(rivals)))
         every += [Line(name, sampler, (first,)) for name, sampler in longer.items()]
-    return Study("The weak scale", "Z-Sampling, open question 2", "", [], every)
+    names = "" if len(methods) > 1 else f" of {label(methods[0])}"
+    return Study(f"The weak scale{names}", "Z-Sampling, open question 2", "", [], every)
 
 
 def _loras() -> tuple[str, ...]:

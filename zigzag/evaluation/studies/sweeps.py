@@ -191,5 +191,6 @@ STUDIES: dict[str, Callable[..., Study]] = {
     "strengths": strengths,
     "partial": partial,
     "weak-scales": weak_scales,
+    "weak-scales-implicit": functools.partial(weak_scales, methods=(ImplicitZ(),)),
     "w2sd": lora_roles,
 }
