@@ -80,8 +80,8 @@ def row_bounds(
         replace(move, refine=0) if k and isinstance(move, Invert) else move for k, move in zip(more, path, strict=True)
     ]
     sample(
-        _silent, x, solver, once if any(more) else method, cond=None, uncond=None, strong=strong, weak=weak, plain=plain, trace=trace,
-        **_own(own_weak, own_plain),
+        _silent, x, solver, once if any(more) else method, cond=None, uncond=None, strong=strong, weak=weak,
+        plain=plain, trace=trace, **_own(own_weak, own_plain),
     )  # fmt: skip
     return trace.rows, trace.rows + sum(k * record.rows for k, record in zip(more, trace.records, strict=True))
 
