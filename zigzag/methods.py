@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from zigzag.guidance.base import finite
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol, at_least
-from zigzag.strengths import Strength, check_strength
+from zigzag.strengths.base import Strength, check_strength
 from zigzag.visits import Visit
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import TypeAlias
 
 from zigzag.guidance.base import finite
-from zigzag.strengths import Strength
+from zigzag.strengths.base import Strength
 
 __all__ = [
     "Denoise",

@@ -10,7 +10,7 @@ from zigzag.held import HeldStep, steps_of
 from zigzag.methods import Method, is_steered
 from zigzag.moves import Denoise, Invert, Move, Shift, Tol
 from zigzag.solvers import Solver
-from zigzag.strengths import NUMBER, check_strength
+from zigzag.strengths.base import NUMBER, check_strength
 
 __all__ = ["check_cached", "check_move", "plan_path", "resolve_path"]
 

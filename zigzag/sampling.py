@@ -24,7 +24,7 @@ from zigzag.roles import STRONG, WEAK, Roles
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
 from zigzag.steered import Next, Steering
-from zigzag.strengths import Gaps
+from zigzag.strengths.base import Gaps
 from zigzag.support.progress import progress_bar
 from zigzag.trace import Trace
 from zigzag.visits import Visit

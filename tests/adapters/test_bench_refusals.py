@@ -13,6 +13,7 @@ pytest.importorskip("PIL")
 
 from support.benches import STRONG, TEXTS, T, bed, bench
 from zigzag import ImplicitZ
+from zigzag.cli import main
 from zigzag.evaluation import beds, image_cells
 from zigzag.evaluation.bench import Plan, Tried, measure
 
@@ -74,6 +75,15 @@ def test_bad_prompts_are_one_line_before_the_model_is_loaded(
         bench(folders("stable_diffusion_xl"), tmp_path / "out", "--prompts", str(tmp_path / file))
     error = last_line(capsys)
     assert said in error and file in error
+
+
+def test_a_number_of_prompts_is_refused_where_a_file_is_wanted(
+    folders: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--model", str(folders("stable_diffusion_xl")), "--count", "6", "--out", str(tmp_path / "out")])
+    error = last_line(capsys)
+    assert "--count means nothing to" in error and error.endswith("pass --prompts FILE")
 
 
 def test_too_little_space_is_said_before_the_model_is_loaded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zigzag import DDIM, FlowEuler, Spherical, Standard, sample
+from zigzag.capture.weights import modules_run
 from zigzag.solvers import DPMSolver, Heun, Solver, adapt_prediction
 from zigzag.solvers.predictions import MadeFor, made_for_of
 
@@ -112,8 +114,39 @@ def test_a_scheduler_that_scales_the_input_is_held_to_its_grid(unet: Counted, na
     assert unet.run(eps_fn, solver).isfinite().all()
     other = adapters.solver_from_scheduler(scheduler, 5)
     unet.refused(eps_fn, other, r"eps_fn was made for .*T=6.*has no knot of time .* make it for the solver")
-    del eps_fn.made_for  # mutant: what was refused is not a number
-    assert unet.run(eps_fn, other).isnan().any()
+    assert unet.run(eps_fn.__wrapped__, other).isnan().any()  # mutant: what was refused is not a number
+
+
+def test_the_steps_are_read_when_the_first_walk_asks_and_of_the_grid_that_was_set(
+    unet: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler, steps = scheduler_of("EulerDiscreteScheduler", 6, **BETAS), []
+    solver, other = (adapters.solver_from_scheduler(scheduler, T) for T in (6, 5))
+    step = type(scheduler).step
+
+    @wraps(step)  # it is called by the names that it takes
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        steps.append(1)
+        return step(*args, **kwargs)
+
+    monkeypatch.setattr(type(scheduler), "step", counted)
+    eps_fn = adapters.unet_predictor(unet.model, scheduler=scheduler)
+    assert not steps
+    scheduler.set_timesteps(5)
+    unet.refused(eps_fn, other, "eps_fn was made for .*T=6")
+    assert (read := len(steps))
+    unet.x = unet.x * float(scheduler.init_noise_sigma)
+    assert unet.run(eps_fn, solver).isfinite().all()
+    assert len(steps) == read
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler"])
+def test_a_capture_finds_the_model_behind_the_predictor(unet: Counted, name: str) -> None:
+    """Also where none of it is seen to be called, as within a compiled function."""
+    eps_fn = adapters.unet_predictor(unet.model, scheduler=scheduler_of(name, 6, **BETAS))
+    with modules_run(eps_fn) as found:
+        pass
+    assert found == [*unet.model.modules()]
 
 
 def test_the_scheduler_s_knots_under_another_solver_are_its_grid(unet: Counted) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +17,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("safetensors")
 from support.command_line import COMMANDS, commands
 from zigzag.cli import main
+from zigzag.support.commands import Parser
 
 PUBLISHED = {
     "--strong": ["--gamma_1", "--gamma-1", "--gamma1", "--guidance-scale", "--guidance_scale"],
@@ -81,8 +85,61 @@ def test_a_word_means_the_same_to_every_command() -> None:
         for word, dest in destinations(command):
             meant[word][dest.removeprefix("method_")].append(command)
     several = {word: dict(dests) for word, dests in meant.items() if len(dests) > 1}
-    # Of the one exception a command line of before means what it meant; no help lists it, and docs say --strong.
-    assert several == {"--guidance": {"guidance": ["generate", "play"], "strong": ["invert"]}}
+    # Of the exceptions a command line of before means what it meant; no help lists it, and docs say --strong, --count.
+    assert several == {
+        "--guidance": {"guidance": ["generate", "play"], "strong": ["invert"]},
+        "--prompts": {"prompts": ["bench"], "count": ["demo", "eval"]},
+    }
+
+
+NUMBERS = {
+    "demo": ("--count", "--prompts"),
+    "eval": ("--count", "--prompts"),
+    "zigzag.evaluation.accuracy": ("--count", "--prompts"),
+    "zigzag.zoo.train": ("--updates", "--steps"),
+}
+"""Where --prompts is no file, and --steps are no solver's: what the word of the help is, and what it was."""
+
+
+def parsed(monkeypatch: pytest.MonkeyPatch, program: str, *words: str) -> dict[str, Any]:
+    """What a command line is read as."""
+    if program in COMMANDS:
+        found = vars(commands()[program].parse_args(words))
+        return {name: value for name, value in found.items() if name != "parser"}
+    seen: list[dict[str, Any]] = []
+
+    class Read(Exception):
+        pass
+
+    def read(parser: Parser, args: Any = None) -> Any:
+        seen.append(vars(argparse.ArgumentParser.parse_args(parser, ["shapes-dit", *words])))
+        raise Read
+
+    with monkeypatch.context() as patch, pytest.raises(Read):
+        patch.setattr(Parser, "parse_args", read)
+        importlib.import_module(program).main()
+    return seen[0]
+
+
+@pytest.mark.parametrize("program", NUMBERS)
+def test_a_number_has_a_word_of_its_own_and_its_older_one_is_still_taken(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, older = NUMBERS[program]
+    new, old, other = (parsed(monkeypatch, program, *words) for words in ([ours, "7"], [older, "7"], [ours, "8"]))
+    assert new == old != other
+
+
+@pytest.mark.parametrize("program", NUMBERS)
+def test_the_older_word_of_a_number_is_in_no_help(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, older = NUMBERS[program]
+    monkeypatch.setattr(sys, "argv", ["-", "--help"])
+    with pytest.raises(SystemExit):
+        main([program, "--help"]) if program in COMMANDS else importlib.import_module(program).main()
+    shown = capsys.readouterr().out
+    assert f"\n  {ours} N " in shown and not re.search(rf"{older}\b", shown)
 
 
 def test_what_invert_called_its_scales_is_still_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,7 +213,7 @@ def test_the_page_has_what_the_dry_run_prints(
     assert capsys.readouterr().out.startswith(shown)
 
 
-SMALL = ["bench", "--model", "shapes-dit", "--prompts", "6", "--steps", "2", "--methods", "z", "z2:warmup=1"]
+SMALL = ["bench", "--model", "shapes-dit", "--count", "6", "--steps", "2", "--methods", "z", "z2:warmup=1"]
 
 
 @pytest.fixture
@@ -244,7 +244,8 @@ def test_the_command_writes_tables_and_goes_on(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--prompts", "prompts.txt"], ["prompts", "grammar"]),
+        (["--prompts", "prompts.txt"], ["--prompts", "not allowed", "--count"]),
+        (["--count", "5"], ["prompts", "at least 6", "5"]),
         (["--scores", "pickscore"], ["scores", "checker"]),
         (["--baselines", "standard,odd"], ["baselines", "odd", "effective"]),
         (["--image-size", "64"], ["--image-size means nothing"]),
@@ -265,3 +266,19 @@ def test_bad_input_is_one_line_before_a_model_call(
     error = capsys.readouterr().err
     assert exit.value.code == 2 and error.count("\n") == 1 and [word for word in said if word not in error] == []
     assert asked(model) == 0
+
+
+def test_a_number_of_prompts_is_taken_by_the_older_word_too(
+    model: LearnedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is the same evaluation; but a file is refused, and so is neither."""
+    rest = ["--steps", "2", "--methods", "z", "--baselines", "standard", "--out", str(tmp_path)]
+    assert main(["bench", "--model", "shapes-dit", "--count", "6", *rest]) == 0
+    rows = asked(model)
+    assert main(["bench", "--model", "shapes-dit", "--prompts", "6", *rest]) == 0
+    assert 0 < rows == asked(model)
+    wrong = {("--prompts", "p.txt"): "its grammar: pass how many by --count", (): "--prompts --count is required"}
+    for given, said in wrong.items():
+        with pytest.raises(SystemExit):
+            main(["bench", "--model", "shapes-dit", *given, *rest])
+        assert said in capsys.readouterr().err

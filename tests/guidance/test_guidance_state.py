@@ -1,4 +1,4 @@
-"""Rules that read the state: APG in x₀ space, CFG-Zero* of the velocity, and what any rule is told."""
+"""Rules that read the state: what they are told, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from support.gaussians import KINDS
-from support.guidance import STEP
+from support.guidance import E_C, E_U, STEP, shown
 from support.held import make, says
 from support.refusals import refused
 from support.tensors import assert_within, noise
@@ -21,16 +21,12 @@ from zigzag import (
     FlowEuler,
     ImplicitZ,
     Interval,
-    Spherical,
     Standard,
     State,
     StepInfo,
-    Trace,
     Z2Sampling,
     ZSampling,
     capture,
-    convert,
-    count_rows,
     matched_cfg,
     sample,
 )
@@ -38,130 +34,6 @@ from zigzag.inversion import FixedPoint, invert, reconstruct
 from zigzag.solvers import DPM2, Heun
 
 EPS = torch.finfo(torch.float64).eps
-X, E_C, E_U = (noise(k, 3, 4, 2) for k in range(3))
-LEVEL = 0.6, 0.8
-
-
-def shown(kind: Any = "flow", x: Tensor = X) -> State:
-    return State(x, *LEVEL, kind)
-
-
-def guided(rule: Any, kind: Any, *, c: Tensor = E_C, u: Tensor = E_U, step: StepInfo = STEP) -> Tensor:
-    """A rule asked for predictions of a kind, of branches that are given as data: all kinds say the same of them."""
-    branches = (convert(X, m, *LEVEL, "x0", kind) for m in (c, u))
-    return convert(X, rule(*branches, step, shown(kind)), *LEVEL, kind, "x0")
-
-
-# APG ---------------------------------------------------------------------------------------------------------------
-
-
-def projected(c: Tensor, u: Tensor, w: float, eta: float, norm: float | None, before: Tensor | float = 0.0) -> Tensor:
-    """Algorithm 1 on data, a sample at a time."""
-    rows = []
-    for k in range(len(c)):
-        delta = c[k] - u[k] + (before[k] if isinstance(before, Tensor) else before)
-        if norm is not None and float(delta.norm()) > norm:
-            delta = delta / delta.norm() * norm
-        axis = c[k] / c[k].norm()
-        along = (delta * axis).sum() * axis
-        rows.append(c[k] + (w - 1) * (delta - along + eta * along))
-    return torch.stack(rows)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("eta", "norm"), [(0.0, None), (0.0, 1.5), (0.4, 2.0), (1.0, None)])
-def test_apg_is_its_algorithm_on_the_data_whatever_is_predicted(kind: Any, eta: float, norm: float | None) -> None:
-    out = guided(APG(4.0, eta=eta, norm=norm), kind)
-    want = projected(E_C, E_U, 4.0, eta, norm)
-    assert_within(out, want, 256 * EPS * (1 + want.abs() + X.abs()))
-
-
-def test_apg_with_its_parallel_part_whole_and_nothing_clipped_is_cfg() -> None:
-    for kind in KINDS:
-        assert_within(APG(3.0, eta=1.0)(E_C, E_U, STEP, shown(kind)), CFG(3.0)(E_C, E_U, STEP), 64 * EPS * 20)
-
-
-def test_the_update_of_apg_is_orthogonal_to_the_data_of_the_condition() -> None:
-    moved = guided(APG(5.0), "epsilon") - E_C
-    inner = (moved * E_C).flatten(1).sum(1)
-    assert_within(inner, torch.zeros(3).double(), 1e3 * EPS)
-    assert moved.flatten(1).norm(dim=1).min() > 0.1  # and not nothing
-
-
-def test_the_momentum_of_apg_gathers_and_is_forgotten_by_a_walk() -> None:
-    rule = APG(3.0, norm=2.0, momentum=-0.5)
-    first, second = guided(rule, "v"), guided(rule, "v", c=E_U, u=E_C)
-    assert_within(first, projected(E_C, E_U, 3.0, 0.0, 2.0), 256 * EPS * 10)
-    assert_within(second, projected(E_U, E_C, 3.0, 0.0, 2.0, before=-0.5 * (E_C - E_U)), 256 * EPS * 10)
-    rule.reset()
-    assert torch.equal(guided(rule, "v"), first)
-    assert not hasattr(APG(3.0), "reset")  # without a momentum nothing is kept, and inversions may have it
-
-
-def test_apg_is_that_of_diffusers_on_predictions_of_the_data() -> None:
-    guiders = pytest.importorskip("diffusers.guiders")
-    theirs = guiders.AdaptiveProjectedGuidance(
-        guidance_scale=2.5, adaptive_projected_guidance_momentum=-0.75, adaptive_projected_guidance_rescale=1.5,
-        eta=0.3, use_original_formulation=True,
-    )  # fmt: skip
-    theirs.set_state(step=0, num_inference_steps=4, timestep=torch.tensor(0))
-    theirs.prepare_inputs({})
-    ours = APG(3.5, eta=0.3, norm=1.5, momentum=-0.75)
-    for c, u in ((E_C, E_U), (E_U, E_C), (E_C, -E_U)):
-        assert_within(ours(c, u, STEP, shown("x0")), theirs.forward(c, u).pred, 64 * EPS * 10)
-
-
-# CFG-Zero* -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_cfg_zero_star_scales_the_unconditional_velocity_to_its_best(kind: Any) -> None:
-    """By its definition: no other scale of u_∅ is nearer to u_c; and then plain guidance of the two."""
-    u_c, u_u = (convert(X, m, *LEVEL, "x0", "flow") for m in (E_C, E_U))
-    out = convert(X, guided(CFGZeroStar(2.0, zero_init=0), kind), *LEVEL, "x0", "flow")
-    scaled = 2.0 * u_c - out  # w = 2: u = 2·u_c − s·u_∅
-    s = (scaled / u_u).flatten(1)
-    assert_within(s, s[:, :1].expand_as(s), 1e5 * EPS * (1 + s.abs()))
-    off = (u_c - scaled).flatten(1).norm(dim=1)
-    for other in torch.linspace(-2, 2, 81, dtype=torch.float64):
-        assert ((u_c - other * u_u).flatten(1).norm(dim=1) >= off * (1 - 1e-9)).all()
-
-
-def test_cfg_zero_star_is_that_of_diffusers_on_a_flow() -> None:
-    guiders = pytest.importorskip("diffusers.guiders")
-    theirs, ours = guiders.ClassifierFreeZeroStarGuidance(guidance_scale=3.0, zero_init_steps=2), CFGZeroStar(3.0, 2)
-    for step in range(4):
-        theirs.set_state(step=step, num_inference_steps=4, timestep=torch.tensor(0))
-        branches = (E_C, E_U) if ours.branches(STEP._replace(i=step)) == (True, True) else (None, None)
-        out = ours(*branches, STEP._replace(i=step), shown("flow"))
-        assert_within(out, theirs.forward(E_C, E_U).pred, 1e-5)  # theirs has s* in float32
-        assert (branches[0] is None) == (step < 2)
-
-
-@pytest.mark.parametrize("solver", [FlowEuler.uniform(4), Spherical.cosine(4), DDIM.stable_diffusion(4)], ids=repr)
-def test_a_step_of_no_velocity_leaves_the_state_where_it_is_and_asks_nothing(solver: Any) -> None:
-    """x/(α + σ) stays; the rows are those of the steps after."""
-    asked = []
-
-    def model(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        asked.append(len(x))
-        return torch.sin(x)
-
-    visits: list[Any] = []
-    x = solver.noise((2, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    c = torch.ones(2).double()
-    trace = Trace()
-    sample(
-        model, x, solver, Standard(), cond=c, uncond=-c, strong=CFGZeroStar(3.0, 2), callback=visits.append, trace=trace
-    )
-    total = solver.alphas + solver.sigmas
-    for k in (0, 1):
-        assert_within(visits[k].state / total[k + 1], x / total[0], 64 * EPS * (1 + x.abs()))
-        assert visits[k].rows == 0
-    assert asked == [4, 4] and trace.rows == 4 == count_rows(Standard(), solver, CFGZeroStar(3.0, 2))
-
-
-# What a rule is told ---------------------------------------------------------------------------------------------
 
 
 class Watch:

@@ -10,12 +10,18 @@ import torch
 from torch import Tensor
 
 from support.painters import Painter
+from zigzag import Standard, ZSampling
 from zigzag.evaluation.compare import Line
-from zigzag.evaluation.evaluation import Result
+from zigzag.evaluation.evaluation import Evaluation, Result, Trial
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.verdicts import Verdict
 from zigzag.zoo.learned import LearnedModel
 from zigzag.zoo.shapes import CATEGORIES
+
+T = 3
+PLAIN = Sampler(Standard(), T, 2.0)
+ZIGZAG = Sampler(ZSampling(), T, 2.0)
+TRIAL = Trial(12, seed=4)
 
 
 class Moody(Painter):
@@ -64,3 +70,7 @@ def results(lines: Sequence[Line]) -> dict[Sampler, Result]:
     """Made-up results of all lines."""
     samplers = list(dict.fromkeys(line.sampler for line in lines))
     return {s: Result(made(k, 0.4 + 0.04 * (k % 10), s.rows()), 0.001 * (k + 1)) for k, s in enumerate(samplers)}
+
+
+def result(evaluation: Evaluation, sampler: Sampler, trial: Trial = TRIAL) -> list[Verdict]:
+    return evaluation.run([sampler], [trial])[sampler].verdicts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -18,6 +20,7 @@ both = pytest.mark.parametrize("batched", [True, False])
 
 X = torch.linspace(-1.2, 1.2, 6, dtype=torch.float64).reshape(B, 3)
 COND, UNCOND = torch.tensor([0.5, -0.7]).double(), torch.tensor([0.1, 0.2]).double()
+KNOWN: dict[str, Any] = {"cond": COND, "uncond": UNCOND}
 
 
 def seed(n: int = 0) -> torch.Generator:

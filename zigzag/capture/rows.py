@@ -32,7 +32,7 @@ from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, evaluations, gap
 from zigzag.roles import BRANCHES, STRONG, WEAK, Role, RoleName, Roles, in_order
 from zigzag.solvers import Inner, Solver, StepInfo
 from zigzag.steered import Steering
-from zigzag.strengths import StrengthRule
+from zigzag.strengths.base import StrengthRule
 
 __all__ = ["plan_rows"]
 

@@ -34,7 +34,7 @@ from zigzag.held import HeldStep
 from zigzag.model import Models
 from zigzag.roles import BRANCHES
 from zigzag.solvers import Solver, StepInfo
-from zigzag.strengths import Seen, StrengthRule, apply_rule
+from zigzag.strengths.base import Seen, StrengthRule, apply_rule
 
 __all__ = ["Carry", "Kind", "Plan", "Row", "step_function"]
 

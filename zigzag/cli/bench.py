@@ -37,13 +37,13 @@ def add(commands: Commands) -> None:
         "stop: what is there is not sampled again.",
     )
     bench.add_argument("--model", required=True, help=f"a folder, a name on the hub, or {' or '.join(MODELS)}")
-    bench.add_argument(
+    prompts = bench.add_mutually_exclusive_group(required=True)
+    prompts.add_argument(
         "--prompts",
-        required=True,
-        metavar="FILE|N",
-        help="prompts: .txt (one a line), GenEval's .jsonl, PartiPrompts' .tsv, a .csv; of a learned model how many a "
-        "seed",
+        metavar="FILE",
+        help="prompts of a pipeline: .txt (one a line), GenEval's .jsonl, PartiPrompts' .tsv, a .csv",
     )
+    prompts.add_argument("--count", type=int, metavar="N", help="of a learned model, how many prompts a seed")
     bench.add_argument(
         "--methods",
         nargs="+",
@@ -145,20 +145,26 @@ def _learned(args: argparse.Namespace) -> Bed:
     from zigzag.evaluation.learned_bed import LearnedBed
     from zigzag.evaluation.verdict_cells import LearnedWorker
 
-    if not args.prompts.isdecimal():
-        raise ValueError(f"prompts of {args.model} are drawn from its grammar: pass how many, got {args.prompts!r}")
+    if args.count is None:
+        if not args.prompts.isdecimal():  # a number is taken, as it was before there was --count
+            raise ValueError(
+                f"prompts of {args.model} are drawn from its grammar: pass how many by --count, got {args.prompts!r}"
+            )
+        args.count = int(args.prompts)
     if set(args.scores) - {"shapes"}:
         raise ValueError(f"scores: what {args.model} draws is judged by the checker, shapes; got {args.scores}")
     if args.batch != 1:
         raise ValueError(f"batch means nothing to {args.model}, whose batches are always the same")
     check_device(args.device, "--device cpu")
     evaluation = Evaluation.of(LearnedWorker(args.model, device=args.device), args.out)
-    return LearnedBed(evaluation, [Trial(int(args.prompts), seed) for seed in args.seed])
+    return LearnedBed(evaluation, [Trial(args.count, seed) for seed in args.seed])
 
 
 def _pipeline(args: argparse.Namespace) -> Bed:
     from zigzag.evaluation.prompts import read_prompts
 
+    if args.prompts is None:
+        raise ValueError(f"--count means nothing to {args.model}, whose prompts are a file's: pass --prompts FILE")
     prompts = read_prompts(args.prompts)
     if args.dry_run:
         args.device = "cpu"  # what is there to be done may be asked where it is not to be done

@@ -25,7 +25,8 @@ def add(commands: Commands) -> None:
     )
     demo.add_argument("--model", choices=MODELS, default=Settings.model, help="the learned model")
     add_option(demo, "--steps", type=int, default=Settings.steps, help="steps of the grid, T")
-    demo.add_argument("--prompts", type=int, default=Settings.prompts, help="captions drawn of each category")
+    count = "captions drawn of each category"
+    add_option(demo, "--count", "--prompts", type=int, default=Settings.prompts, metavar="N", help=count)
     demo.add_argument("--prompt", action="append", help="a caption in place of those drawn; may be repeated")
     add_option(demo, "--strong", type=float, help=f"guidance scale of Denoise (default: {BEST})")
     add_option(demo, "--weak", type=float, default=Settings.weak, help="guidance scale of Invert")
@@ -40,7 +41,7 @@ def add(commands: Commands) -> None:
 def _demo(args: argparse.Namespace) -> None:
     from zigzag.evaluation import demo
 
-    args.prompt = tuple(args.prompt or ())
+    args.prompt, args.prompts = tuple(args.prompt or ()), args.count
     take_best_scale(args, "strong")
     settings = Settings(**{f.name: getattr(args, f.name) for f in fields(Settings)})
     require_figure()

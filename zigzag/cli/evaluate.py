@@ -48,7 +48,8 @@ def add(commands: Commands) -> None:
         "model's own",
     )
     add_option(evaluate, "--steps", type=int, default=20, help="steps of the grid, T")
-    evaluate.add_argument("--prompts", type=int, default=600, help="prompts a seed, shared among the categories")
+    count = "prompts a seed, shared among the categories"
+    add_option(evaluate, "--count", "--prompts", type=int, default=600, metavar="N", help=count)
     add_option(
         evaluate,
         "--strong",
@@ -94,7 +95,7 @@ def _eval(args: argparse.Namespace) -> None:
     from zigzag.evaluation.verdict_cells import LearnedWorker
 
     take_best_scale(args, "strong")
-    trials = [Trial(args.prompts, seed, args.amp) for seed in dict.fromkeys(args.seed)]
+    trials = [Trial(args.count, seed, args.amp) for seed in dict.fromkeys(args.seed)]
     methods = [parse_method(text, args.steps) for text in dict.fromkeys(args.methods)]
     check_device(args.device, "--device cpu")
     solver = _solver(args.solver)

@@ -10,7 +10,7 @@ from zigzag.evaluation.named import METHODS, make_method, name_of, refinement
 from zigzag.guidance import Guidance
 from zigzag.methods import Method
 from zigzag.moves import Tol
-from zigzag.support.commands import Parser
+from zigzag.support.commands import Parser, add_older
 from zigzag.support.objects import find_object, names_object
 from zigzag.zoo.learned import MODELS, best_scale
 
@@ -56,9 +56,7 @@ def option(name: str) -> str:
 
 def add_option(parser: Adds, name: str, *older: str, **given: Any) -> None:
     """Adds an option that also goes by its published names, and by older ones, which its help does not list."""
-    to = parser.add_argument(name, **given).dest
-    for alias in (*_PUBLISHED.get(name, ()), *older):
-        parser.add_argument(alias, dest=to, type=given["type"], default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    add_older(parser, parser.add_argument(name, **given), *_PUBLISHED.get(name, ()), *older)
 
 
 def add_method_options(parser: argparse.ArgumentParser) -> None:

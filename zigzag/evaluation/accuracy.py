@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zigzag.evaluation.samplers import Sampler
 from zigzag.methods import Standard
-from zigzag.support.commands import Parser, ending
+from zigzag.support.commands import Parser, add_older, ending
 from zigzag.zoo.learned import MODELS, LearnedModel, best_scale, load
 from zigzag.zoo.shapes import CATEGORIES, check, draw_caption
 
@@ -120,14 +120,15 @@ def main() -> None:
     )
     parser.add_argument("name", choices=MODELS, help="the model")
     parser.add_argument("--weights", type=Path, help="a weights.safetensors (default: those in the package)")
-    parser.add_argument("--prompts", type=int, default=600, help="prompts in all")
+    count = parser.add_argument("--count", type=int, default=600, metavar="N", help="prompts in all")
+    add_older(parser, count, "--prompts")
     parser.add_argument("--steps", type=int, default=20, help="steps of the solver")
     parser.add_argument("--strong", "--scale", type=float, help="guidance scale (default: the best on record)")
     parser.add_argument("--seed", type=int, default=0, help="seed of prompts and noise")
     args = parser.parse_args()
     with ending(parser.prog, "nothing is kept"):
         model = load(args.name, args.weights)
-        print(table(accuracy(model, args.prompts, args.steps, args.strong, args.seed)))
+        print(table(accuracy(model, args.count, args.steps, args.strong, args.seed)))
 
 
 if __name__ == "__main__":

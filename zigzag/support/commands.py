@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-__all__ = ["FAULTS", "Help", "Parser", "Several", "ending", "one_line"]
+__all__ = ["FAULTS", "Help", "Parser", "Several", "add_older", "ending", "one_line"]
 
 FAULTS = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)  # of what was asked for
 INTERRUPTED = 130  # what a shell says of a process that SIGINT ended
@@ -62,6 +62,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Says what is wrong, and exits with 2."""
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def add_older(parser: argparse._ActionsContainer, to: argparse.Action, *names: str) -> None:
+    """Other names of an option that takes one value: they mean the same, and its help does not list them."""
+    kind: Any = to.type
+    for name in names:
+        parser.add_argument(name, dest=to.dest, type=kind, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 @contextmanager

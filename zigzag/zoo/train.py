@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from zigzag.support.commands import Parser, ending
+from zigzag.support.commands import Parser, add_older, ending
 from zigzag.support.progress import on_terminal, steps_bar
 from zigzag.zoo.learned import MODELS, recorded
 from zigzag.zoo.objectives import Settings
@@ -30,7 +30,8 @@ def _parser() -> Parser:
     )
     parser.add_argument("name", choices=MODELS, help="the model")
     parser.add_argument("--out", type=Path, help="folder of the run (default: out/NAME, or out/NAME-lora)")
-    parser.add_argument("--steps", type=int, default=6000, help="steps in all")
+    updates = parser.add_argument("--updates", type=int, default=6000, metavar="N", help="steps of the training in all")
+    add_older(parser, updates, "--steps")  # which elsewhere are those of a solver
     parser.add_argument("--batch", type=int, default=48, help="images a step")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, scenes and noise")
@@ -67,7 +68,7 @@ def main() -> None:
         start = recorded()[args.name]["sha256"] if args.lora else ""
         if args.weights:
             start = hashlib.sha256(args.weights.read_bytes()).hexdigest()
-        settings = Settings(args.name, args.steps, args.batch, args.rate, args.seed, start, args.lora)
+        settings = Settings(args.name, args.updates, args.batch, args.rate, args.seed, start, args.lora)
         training = Training(settings, args.device, args.amp, args.weights)
         if (folder / "checkpoint.safetensors").exists():
             training.resume(folder)

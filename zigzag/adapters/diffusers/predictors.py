@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,12 +13,12 @@ from torch import Tensor, nn
 from zigzag.adapters.diffusers.conventions import CONVENTIONS, UNET, Convention, convention_of
 from zigzag.adapters.diffusers.probing import input_factors
 from zigzag.adapters.diffusers.schedulers import prediction_of, solver_from_scheduler
-from zigzag.adapters.diffusers.stepping import name_of
+from zigzag.adapters.diffusers.stepping import detached, name_of
 from zigzag.adapters.diffusers.unfit import refuse_caches
 from zigzag.sampling import Predictor
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
-from zigzag.solvers.predictions import made_for
+from zigzag.solvers.predictions import MadeFor, made_for
 
 __all__ = ["arguments_of_forward", "dit_predictor", "unet_predictor"]
 
@@ -31,8 +32,9 @@ def unet_predictor(unet: Any, *, scheduler: Any = None, common: Mapping[str, Any
         unet: `UNet2DConditionModel`, `UNet3DConditionModel`, `UNetMotionModel`, …, also compiled, with offload hooks,
             or wrapped (a PeftModel, DataParallel, DDP, FSDP): the wrapper is called, what it wraps tells how.
         scheduler: the one the solver was read off, its grid set. Needed where it scales the model's input, as
-            `EulerDiscreteScheduler` does: x becomes `x/√(1 + σ²)`. The predictor is then made for that grid: `walk`
-            refuses another, and called by hand at a time off it, it returns NaN.
+            `EulerDiscreteScheduler` does: x becomes `x/√(1 + σ²)`. The predictor is then made for the grid that is
+            set now: `walk` refuses another, and called by hand at a time off it, it returns NaN. The first walk reads
+            the grid off the scheduler's steps, which takes 0.1 to 3 s.
         common: arguments of `forward` that hold no batch and are the same for both conditions; see `dit_predictor`.
 
     Returns:
@@ -138,11 +140,38 @@ def _predictor(model: Any, convention: Convention, scheduler: Any, common: Mappi
             e = e.clone()  # what a captured graph returns, its next call overwrites
         return (-e if convention.negated else e).to(x.device)
 
-    grid = None if scale is None else _grid_of(scheduler)
-    said: Any = convention.prediction  # also what only a scheduler knows, as EDM's
+    said: Any = convention.prediction
+    if scale is not None:
+        return _Scaled(predict, said, detached(scheduler))
     if said is None and scheduler is not None:
-        said = prediction_of(scheduler) if grid is None else grid.prediction
-    return predict if said is None else made_for(predict, said, grid)
+        said = prediction_of(scheduler)
+    return predict if said is None else made_for(predict, said)
+
+
+class _Scaled:
+    """A predictor whose scheduler scales the model's input by its grid, and which was so made for that grid.
+
+    The grid is read off the scheduler's steps, which may take seconds: not until a walk asks.
+
+    Args:
+        predict: the predictor itself. said: what it predicts; None, if the scheduler is to say it. scheduler: a copy
+            that nothing else sets another grid on.
+    """
+
+    def __init__(self, predict: Predictor, said: Any, scheduler: Any) -> None:
+        self.__wrapped__ = predict  # by the name that a capture finds the model by
+        self._said, self._scheduler = said, scheduler
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        return self.__wrapped__(x, t, cond)
+
+    @cached_property
+    def made_for(self) -> MadeFor | None:
+        """What it predicts, also where only the steps say it, as EDM's, and the grid."""
+        grid, said = _grid_of(self._scheduler), self._said
+        if said is None:
+            said = prediction_of(self._scheduler) if grid is None else grid.prediction
+        return None if said is None else MadeFor(said, grid)
 
 
 def _grid_of(scheduler: Any) -> Solver | None:

@@ -1,27 +1,25 @@
-"""How much of a gap a Shift applies: a number, or a rule that reads what is there already, per sample."""
+"""What a rule of the strength is, what it may read, and the gap that a walk keeps for it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Real
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from zigzag.solvers.affine import AffineStep, StepInfo, flat, norms, per_sample
+from zigzag.solvers.affine import AffineStep, StepInfo, per_sample
 
 __all__ = [
-    "CosineStrength",
+    "NUMBER",
     "Gaps",
-    "NormStrength",
     "Seen",
-    "ShareStrength",
     "Strength",
     "StrengthRule",
     "apply_rule",
+    "check_positive",
     "check_strength",
 ]
 
@@ -60,88 +58,6 @@ class StrengthRule(Protocol):
 
 
 Strength: TypeAlias = float | StrengthRule
-
-
-@dataclass(frozen=True)
-class CosineStrength:
-    r"""As much as two gaps in a row agree.
-
-    .. math:: \lambda = \max(0, \cos(g, g'))^{p}
-
-    `g` is the gap and `g'` the one before it; 0 where there is none yet, or one of them is 0. So a Shift begins when
-    the gaps have settled: a warm-up that ends by itself.
-
-    Args:
-        power: `p`, above 0; the larger, the later.
-
-    Source: this library; the Z²-Sampling paper asks for such a rule in its Appendix I.
-    """
-
-    power: float = 4.0
-    reads_state = False
-
-    def __post_init__(self) -> None:
-        _check_positive(self, "power")
-
-    def __call__(self, gap: Tensor, cached: Tensor, step: StepInfo, *seen: Seen) -> Tensor:
-        """`λ`, `(B,)`."""
-        g, h = flat(gap), flat(cached)
-        # Not F.cosine_similarity: its clamp of the norms would make a small gap look like another direction.
-        cosine = (g * h).sum(1) / (norms(gap) * norms(cached))
-        return torch.nan_to_num(cosine).clamp(0, 1) ** self.power
-
-
-@dataclass(frozen=True)
-class ShareStrength:
-    r"""At most a share of the prediction.
-
-    .. math:: \lambda = \min\Big(1, \varrho\,\frac{\|e_s\|}{\|g\|}\Big)
-
-    Args:
-        share: `ϱ`, above 0: the norm of what is applied over that of the strong prediction.
-
-    Source: this library; against what the Z²-Sampling paper calls saturation overflow (Appendix E).
-    """
-
-    share: float
-    reads_state = True
-
-    def __post_init__(self) -> None:
-        _check_positive(self, "share")
-
-    def __call__(self, gap: Tensor, cached: Tensor, step: StepInfo, *seen: Seen) -> Tensor:
-        """`λ`, `(B,)`."""
-        (known,) = seen
-        ratio = self.share * norms(known.e) / norms(gap)
-        return torch.nan_to_num(ratio, nan=1.0).clamp(max=1)
-
-
-@dataclass(frozen=True)
-class NormStrength:
-    r"""As much as lets the norm of the state grow by a factor at most.
-
-    .. math:: \lambda = \max\{\lambda \in [0, 1] : \|x + \lambda\,\tfrac ba\,g\| \le (1 + \tau)\,\|x\|\}
-
-    Args:
-        growth: `τ`, at least 0.
-
-    Source: this library; against what the Z²-Sampling paper calls saturation overflow (Appendix E).
-    """
-
-    growth: float = 0.0
-    reads_state = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.growth < math.inf:
-            raise ValueError(f"NormStrength: growth must be a finite number of at least 0, got {self.growth!r}")
-
-    def __call__(self, gap: Tensor, cached: Tensor, step: StepInfo, *seen: Seen) -> Tensor:
-        """`λ`, `(B,)`: the larger root of `‖v‖²λ² + 2⟨x, v⟩λ − ((1 + τ)² − 1)‖x‖² = 0`, within [0, 1]."""
-        (known,) = seen
-        x, v = flat(known.x), known.shift * flat(gap)
-        a, b, c = (v * v).sum(1), (x * v).sum(1), ((1 + self.growth) ** 2 - 1) * (x * x).sum(1)
-        root = ((b * b + a * c).sqrt() - b) / a
-        return torch.nan_to_num(root, nan=1.0, posinf=1.0).clamp(0, 1)
 
 
 class Gaps:
@@ -212,7 +128,8 @@ def check_strength(strength: object, of: str, *named: object) -> None:
         )
 
 
-def _check_positive(rule: object, name: str) -> None:
+def check_positive(rule: object, name: str) -> None:
+    """Raises unless the attribute `name` of a rule is a finite number above 0."""
     value: object = getattr(rule, name)
     if not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ValueError(f"{type(rule).__name__}: {name} must be a finite number above 0, got {value!r}")
