@@ -96,6 +96,7 @@ NUMBERS = {
     "demo": ("--count", "--prompts"),
     "eval": ("--count", "--prompts"),
     "zigzag.evaluation.accuracy": ("--count", "--prompts"),
+    "zigzag.evaluation.studies.__main__": ("--count", "--prompts"),
     "zigzag.zoo.train": ("--updates", "--steps"),
 }
 """Where --prompts is no file, and --steps are no solver's: what the word of the help is, and what it was."""
@@ -112,7 +113,8 @@ def parsed(monkeypatch: pytest.MonkeyPatch, program: str, *words: str) -> dict[s
         pass
 
     def read(parser: Parser, args: Any = None) -> Any:
-        seen.append(vars(argparse.ArgumentParser.parse_args(parser, ["shapes-dit", *words])))
+        first = "warmup" if "studies" in program else "shapes-dit"
+        seen.append(vars(argparse.ArgumentParser.parse_args(parser, [first, *words])))
         raise Read
 
     with monkeypatch.context() as patch, pytest.raises(Read):

@@ -15,7 +15,7 @@ from zigzag.evaluation.report import report, samplers_of
 from zigzag.evaluation.studies.picture import draw_study
 from zigzag.evaluation.studies.sweeps import STUDIES
 from zigzag.evaluation.verdict_cells import LearnedWorker
-from zigzag.support.commands import Parser, ending
+from zigzag.support.commands import Parser, add_older, ending
 from zigzag.support.extras import require_figure
 from zigzag.support.progress import on_terminal
 from zigzag.zoo.learned import MODELS, best_scale
@@ -47,7 +47,8 @@ def _parser() -> Parser:
         [*(f"{name}: {make().title}" for name, make in STUDIES.items()), "attention: cross-attention maps", "all"]
     ))  # fmt: skip
     parser.add_argument("--model", choices=MODELS, default="shapes-unet", help="the model")
-    parser.add_argument("--prompts", type=int, default=600, help="prompts a seed")
+    count = parser.add_argument("--count", type=int, default=600, metavar="N", help="prompts a seed")
+    add_older(parser, count, "--prompts")
     parser.add_argument(
         "--out", type=Path, default=Path("out/studies"), help="folder; what is there is not sampled again"
     )
@@ -103,9 +104,7 @@ def _one(name: str, evaluation: Evaluation, args: argparse.Namespace, shard: Sha
     else:
         require_figure()
         study = STUDIES[name](best_scale(args.model)) if name in BY_MODEL else STUDIES[name]()
-        trials = [
-            Trial(args.prompts, seed, args.amp and not study.exact) for seed in args.seed or SEEDS.get(name, (0,))
-        ]
+        trials = [Trial(args.count, seed, args.amp and not study.exact) for seed in args.seed or SEEDS.get(name, (0,))]
         stem = f"{name}-{args.model}"
         title = f"{study.title} ({study.source})"
         if shard is not None:
