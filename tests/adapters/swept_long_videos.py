@@ -10,11 +10,13 @@ from typing import Any
 import diffusers
 import numpy as np
 import swept_nets as nets
+import transformers
 from swept import Swept
 from swept_more_videos import IMAGE, UNTOLD, changed, clip_seen
-from swept_parts import NO_GAP, again, case, of_family, of_parts, pil
+from swept_parts import NO_GAP, Words, again, case, of_family, of_parts, pil
 from swept_videos import guided, unipc
 from tiny_dits import flow
+from tiny_more import ltx
 from tiny_paths import picture
 from tiny_sound import ltx2
 from tiny_unets import Case, ddim, embeds, noise, shake
@@ -63,6 +65,22 @@ def chrono_unipc() -> Case:
     one = chrono()
     one.pipe.components["scheduler"] = unipc()
     return one
+
+
+def t5() -> Any:
+    config = transformers.T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, vocab_size=100)
+    return shake(transformers.T5EncoderModel(config), 3)
+
+
+def long_ltx() -> Swept:
+    """Two windows, each of which is a loop."""
+    one = ltx()
+    parts = {name: one.pipe.components[name] for name in ("vae", "transformer")}
+    parts |= {"text_encoder": t5(), "tokenizer": Words(), "scheduler": diffusers.LTXEulerAncestralRFScheduler()}
+    call = {name: one.call[name] for name in ("height", "width", "guidance_scale")}
+    call |= {"prompt": "red|blue", "negative_prompt": "green", "sigmas": [1.0, 0.7, 0.4, 0.0]}
+    call |= {"num_frames": 25, "temporal_tile_size": 24, "temporal_overlap": 8}
+    return of_parts("LTXI2VLongMultiPromptPipeline", call, parts)
 
 
 def distilled(name: str, **more: Any) -> Swept:
@@ -120,6 +138,7 @@ CLASSES: dict[str, Callable[[], Swept]] = {
 FRAMES: dict[str, Any] = {"num_frames": 9, "latents": noise(1, 4, 5, 16, 16), "audio_latents": noise(1, 2, 4, 2)}
 FRAMES |= {"keyframes_latents": noise(1, 4, 2, 16, 16), "keyframe_positions": [4, 8]}
 CLASSES |= {
+    "LTXI2VLongMultiPromptPipeline": long_ltx,
     "LTX2DFRPipeline": partial(distilled, "LTX2DFRPipeline"),
     "LTX2DFRTemporalRefinePipeline": partial(distilled, "LTX2DFRTemporalRefinePipeline", **FRAMES),
     "SanaWMPipeline": sana_wm,

@@ -128,6 +128,7 @@ class Session:
                 unfit.refuse_perturbed(self.now.pipe)
             with self.now.grid.shown():
                 self.now.plan = plan_of(self.now.scheduler)
+            self.now.grid.put_away(self.now)
         self.now.scheduler.timesteps = spread(self.now.grid.times, 0, self)
 
     def _get_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
