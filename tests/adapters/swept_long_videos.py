@@ -60,10 +60,11 @@ def chrono() -> Case:
     return case(net, nets.wan_vae(), flow(), num_frames=9, **SIZE)
 
 
-def chrono_unipc() -> Case:
-    """The scheduler that it comes with, whose memory it cuts together with its latents."""
+def reasoning() -> Case:
+    """It cuts its latents, and what its scheduler remembers, of which there is nothing in a step of first order."""
     one = chrono()
-    one.pipe.components["scheduler"] = unipc()
+    one.pipe.components["scheduler"] = diffusers.UniPCMultistepScheduler.from_config(unipc().config, solver_order=1)
+    one.call |= {"enable_temporal_reasoning": True, "num_temporal_reasoning_steps": 3, "num_inference_steps": 5}
     return one
 
 
@@ -119,7 +120,6 @@ inpainting = changed(nets.easyanimate, in_channels=12, resize_inpaint_mask_direc
 INTO = {"video": picture(1, 3, 5, 16, 16), "mask_video": (picture(1, 1, 5, 16, 16) > 0).float() * 255}
 STAGES = partial(pyramid, scheduler_type="euler")
 STAR = {"is_cfg_zero_star": True}
-REASONED = IMAGE | {"enable_temporal_reasoning": True, "num_temporal_reasoning_steps": 2, "num_inference_steps": 5}
 ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("EasyAnimateInpaintPipeline", inpainting, INTO, None, {}),
     ("EasyAnimateInpaintPipeline, blended", easyanimate_ddim, INTO, None, {}),
@@ -130,6 +130,7 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("MotifVideoPipeline, projected", motif, {}, projected, {"scale": None}),
     ("MotifVideoImage2VideoPipeline", motif, UNTOLD | IMAGE, guided, {}),
     ("ChronoEditPipeline", chrono, IMAGE, clip_seen, {}),
+    ("ChronoEditPipeline, reasoning", reasoning, IMAGE, clip_seen, {"steps": 5}),
 ]
 CLASSES: dict[str, Callable[[], Swept]] = {
     name: partial(of_family, name.split(",")[0], family, call, parts, **known)
