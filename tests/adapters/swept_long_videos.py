@@ -119,6 +119,7 @@ def sana_wm() -> Swept:
 inpainting = changed(nets.easyanimate, in_channels=12, resize_inpaint_mask_directly=False)
 INTO = {"video": picture(1, 3, 5, 16, 16), "mask_video": (picture(1, 1, 5, 16, 16) > 0).float() * 255}
 STAGES = partial(pyramid, scheduler_type="euler")
+DISTILLED, DMD = partial(pyramid, diffusers.HeliosDMDScheduler), "dmd_sigmas, .* its own pipeline passes"
 STAR = {"is_cfg_zero_star": True}
 ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("EasyAnimateInpaintPipeline", inpainting, INTO, None, {}),
@@ -126,6 +127,7 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("HeliosPyramidPipeline", STAGES, {}, None, {}),
     # With memory, and with guidance that begins late, at αu + w·(c − αu).
     ("HeliosPyramidPipeline, unipc", partial(pyramid, scheduler_type="unipc", side=64), {}, STAR, {"scale": None}),
+    ("HeliosPyramidPipeline, distilled", DISTILLED, {"guidance_scale": 1.0}, {"is_distilled": True}, {"refused": DMD}),
     ("MotifVideoPipeline", motif, {}, guided, {}),
     ("MotifVideoPipeline, projected", motif, {}, projected, {"scale": None}),
     ("MotifVideoImage2VideoPipeline", motif, UNTOLD | IMAGE, guided, {}),
