@@ -13,7 +13,7 @@ import swept_nets as nets
 import transformers
 from swept import Swept
 from swept_more_videos import IMAGE, UNTOLD, changed, clip_seen
-from swept_parts import NO_GAP, Words, again, case, of_family, of_parts, pil
+from swept_parts import NO_GAP, Words, again, case, clip_text, of_family, of_parts, pil
 from swept_videos import guided, unipc
 from tiny_dits import flow
 from tiny_more import ltx
@@ -116,6 +116,17 @@ def sana_wm() -> Swept:
     return of_parts("SanaWMPipeline", call, parts | {"scheduler": flow()}, refused="per_token_timesteps")
 
 
+def refiner() -> Swept:
+    """Two blocks, each of which is a loop; its model is called before and after them as well, without a step."""
+    cls, (pipe, _) = diffusers.SanaWMLTX2RefinerTransformer3DModel, ltx2()
+    sizes, taken = pipe.transformer.config, inspect.signature(cls.__init__).parameters
+    parts = {"transformer": shake(cls(**{name: size for name, size in sizes.items() if name in taken}))}
+    parts |= {"connectors": again(pipe.connectors, text_proj_in_factor=2), "scheduler": flow(shift=1.0), "vae": None}
+    call = {"sana_latent": noise(1, 4, 3, 4, 4), "prompt": "red", "fps": 24.0, "block_size": 1}
+    parts |= {"text_encoder": clip_text(), "tokenizer": Words(), "text_max_sequence_length": 5}
+    return of_parts("SanaWMLTX2Refiner", call, parts, refused=NO_GAP)
+
+
 inpainting = changed(nets.easyanimate, in_channels=12, resize_inpaint_mask_directly=False)
 INTO = {"video": picture(1, 3, 5, 16, 16), "mask_video": (picture(1, 1, 5, 16, 16) > 0).float() * 255}
 STAGES = partial(pyramid, scheduler_type="euler")
@@ -145,6 +156,7 @@ CLASSES |= {
     "LTX2DFRPipeline": partial(distilled, "LTX2DFRPipeline"),
     "LTX2DFRTemporalRefinePipeline": partial(distilled, "LTX2DFRTemporalRefinePipeline", **FRAMES),
     "SanaWMPipeline": sana_wm,
+    "SanaWMLTX2Refiner": refiner,
 }
 
 # What is in no sweep, and why.
