@@ -149,7 +149,6 @@ hunyuan15_seen = changed(nets.hunyuan15, image_embed_dim=16, task_type="i2v")
 IMAGE = {"image": pil(16)}
 UNTOLD: dict[str, Any] = {"prompt": None}
 LONG = {"video": [pil(16)] * 5, "overlap_history": 5, "base_num_frames": 9, "num_frames": 13}
-GIVEN = "not a comb"
 ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("WanAnimatePipeline", animate, {}, clip_seen, {}),
     ("SkyReelsV2ImageToVideoPipeline", skyreels_seen, IMAGE, clip_seen, {}),
@@ -166,7 +165,7 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     # Two states, as LTX-2's, whose tests are in test_attach_sound.py.
     ("Kandinsky6TI2VAPipeline, sound", kandinsky6, IMAGE | {"sample_audio": True}, heard, {"scale": None}),
     ("Cosmos2_5_PredictBasePipeline", cosmos, {}, SAFE, {"scale": 5.0}),  # it calls c + g·(c − u) a scale of g
-    ("Cosmos2_5_PredictBasePipeline, video", cosmos, {"video": [pil(32)] * 5}, SAFE, {"refused": GIVEN}),
+    ("Cosmos2_5_PredictBasePipeline, video", cosmos, {"video": [pil(32)] * 5}, SAFE, {"scale": 5.0, "known": 2}),
 ]
 CLASSES: dict[str, Callable[[], Swept]] = {
     name: partial(of_family, name.split(",")[0], family, call, parts, **known)
