@@ -8,13 +8,20 @@ from __future__ import annotations
 import importlib
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from zigzag import Standard
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+attach = pytest.importorskip("zigzag.adapters.diffusers").attach
+
 from test_every_pipeline import CLASSES  # noqa: E402
+from tiny_more import ltx  # noqa: E402
+from tiny_sound import ltx2  # noqa: E402
 
 SWEPT = {name.split(",")[0] for name in CLASSES}
 
@@ -51,3 +58,22 @@ def test_what_is_named_is_a_class_that_is_not_swept_and_has_a_reason() -> None:
 
 def test_the_sweep_is_of_classes_of_diffusers() -> None:
     assert public().keys() >= SWEPT, sorted(SWEPT - public().keys())
+
+
+def upsamplers() -> list[Any]:
+    """Pipelines of one call, without a scheduler: LTX's and LTX-2's."""
+    from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
+    from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
+
+    sizes: dict[str, Any] = {"in_channels": 8, "mid_channels": 32, "num_blocks_per_stage": 1}
+    nets = LTXLatentUpsamplerModel(**sizes), LTX2LatentUpsamplerModel(**sizes, use_rational_resampler=False)
+    classes = diffusers.LTXLatentUpsamplePipeline, diffusers.LTX2LatentUpsamplePipeline
+    vaes = ltx().pipe.vae, ltx2()[0].vae
+    return [cls(vae=vae, latent_upsampler=net) for cls, vae, net in zip(classes, vaes, nets, strict=True)]
+
+
+def test_a_pipeline_of_one_call_is_refused() -> None:
+    for pipe in upsamplers():
+        name = type(pipe).__name__
+        with pytest.raises(TypeError, match=f"must have a scheduler and one of .*{name}"), attach(pipe, Standard()):
+            pass
