@@ -12,17 +12,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "BY_CALL",
-    "Caller",
-    "Fails",
-    "NotLinear",
-    "begun_at",
-    "config_of",
-    "detached",
-    "emptied",
-    "name_of",
-    "prepare",
-]
+    "BY_CALL", "Caller", "Fails", "NotLinear", "begun_at", "config_of", "detached", "emptied", "name_of", "prepare",
+]  # fmt: skip
 
 # What a pipeline passes to `step` anew at every call. The rest of its keywords belong to the step itself.
 BY_CALL: Final = {
