@@ -27,6 +27,7 @@ class Swept:
         samples: in a batch of the model's, for one branch. steps: of the call.
         lays: a branch of the model's output as it lies in the prediction that the scheduler is given.
         says: that prediction, of the model's own, at a state and its sigma.
+        known: of how many first frames the pipeline makes the prediction itself, whatever the branch.
         models: whose calls are rows.
     """
 
@@ -40,6 +41,7 @@ class Swept:
     steps: int = STEPS
     lays: Callable[[Tensor, Tensor], Tensor] = lambda part, m: lay(part, m)
     says: Callable[[Tensor, Tensor, float], Tensor] = lambda e, x, sigma: e
+    known: int = 0
     models: list[nn.Module] = field(default_factory=list)
 
     def __post_init__(self) -> None:

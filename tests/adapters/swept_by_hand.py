@@ -104,6 +104,8 @@ def _by_hand(
                 ab[:] = _coefficients(scheduler)
         parts = [case.lays(part, m).float() for output in outputs for part in output.split(case.samples)]
         parts = [case.says(part, x, float(own["sigmas"][k]) if "sigmas" in own else 0.0) for part in parts]
+        if case.known:
+            parts = [torch.cat([m[:, :, : case.known], part[:, :, case.known :]], 2) for part in parts]
         outputs.clear()
         assert len(parts) == 2, f"{len(parts)} branches"
         which[:] = which or _named(parts, m, scale)

@@ -106,7 +106,7 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
         partial(nets.cosmos, 5, nets.wan_vae, karras),
         {"image": pil(32)},
         SAFE,
-        {"refused": "not a comb"},
+        COSMOS | {"known": 1},
     ),
     ("HunyuanVideoPipeline", nets.hunyuan_video, {}, None, {}),
     ("HunyuanSkyreelsImageToVideoPipeline", partial(nets.hunyuan_video, 8), {"image": pil(16)}, None, {}),

@@ -1,4 +1,4 @@
-"""LTX-2's pipelines of video and sound: both go along the path, and what is given of a video stays."""
+"""Pipelines of video and sound (LTX-2, Kandinsky 6): both go along the path, and what is given of a video stays."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ pytest.importorskip("transformers")
 adapters = pytest.importorskip("zigzag.adapters.diffusers")
 attach = adapters.attach
 
+from swept_more_videos import heard, kandinsky6  # noqa: E402
+from swept_parts import of_family  # noqa: E402
 from tiny_sound import ltx2, ltx2_form  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # diffusers' own, of numpy
@@ -162,3 +164,30 @@ def test_video_and_sound_of_one_branch(video: tuple[Any, dict[str, Any]]) -> Non
         led = sample(predict, torch.cat([x.flatten(1), y.flatten(1)], 1), solver, method, **given)
         check_same(last["latents"].flatten(1), led[:, : sizes[0]])
         assert run.rows == count_rows(method, 6, strong=1.0, weak=1.0, own_weak=("cond",))
+
+
+def test_video_and_sound_of_kandinsky_6() -> None:
+    """Against the core with its transformer called by hand; its sound is stepped by a copy, at the scale of both."""
+    case = of_family("Kandinsky6TI2VAPipeline", kandinsky6, {"sample_audio": True}, heard, scale=None)
+    shown: list[dict[str, Any]] = []
+    hook = case.pipe.transformer.register_forward_pre_hook(lambda m, a, k: shown.append(k), with_kwargs=True)
+    case.run()
+    hook.remove()
+    x, y = shown[0]["hidden_states"][..., :4], shown[0]["audio_hidden_states"]
+    sizes = [x[0].numel(), y[0].numel()]
+
+    def predict(z: Tensor, t: Tensor, row: int) -> Tensor:
+        video, sound = (p.reshape(s.shape) for p, s in zip(z.split(sizes, 1), (x, y), strict=True))
+        seen = torch.cat([video, torch.zeros_like(shown[0]["hidden_states"][..., 4:])], -1)
+        told = shown[row] | {"hidden_states": seen, "audio_hidden_states": sound, "timestep": t}
+        return torch.cat([e.flatten(1) for e in case.pipe.transformer(**told)], 1)
+
+    for method in METHODS:
+        with attach(case.pipe, method), case.seen() as rows:
+            led = case.run()
+        assert len(rows) == 2 * calls_of(method.path(3))
+        solver = adapters.solver_from_scheduler(case.pipe.scheduler)
+        given: dict[str, Any] = {"cond": 0, "uncond": 1, "strong": 4.0, "batched": False}
+        z = sample(predict, torch.cat([x.flatten(1), y.flatten(1)], 1), solver, method, **given)
+        video, sound = (p.reshape(s.shape) for p, s in zip(z.split(sizes, 1), (x, y), strict=True))
+        check_same(led, torch.cat([video.permute(0, 4, 1, 2, 3).flatten(), sound.mT.flatten()]))

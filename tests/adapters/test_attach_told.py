@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,6 +17,11 @@ from zigzag.moves import Denoise, Invert, Shift
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 attach = pytest.importorskip("zigzag.adapters.diffusers").attach
+
+import swept_nets as nets  # noqa: E402
+from swept_more_videos import changed, siglip_seen  # noqa: E402
+from swept_parts import of_family, pil  # noqa: E402
+from swept_videos import guided  # noqa: E402
 
 # diffusers hands tensors to numpy in a way that numpy 2 warns of, thousands of times.
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
@@ -110,3 +116,28 @@ def test_a_grid_that_the_pipeline_writes_into(
         sigmas = scheduler.sigmas[: steps + 1]
         assert run.sigma == pytest.approx(float(sigmas[-1])) and run.rows == 2 * calls_of(method.path(steps))
         check_same(x, case.sampled(method, solver=DDIM(torch.ones(steps + 1), sigmas, scheduler.timesteps[:steps])))
+
+
+@pytest.mark.parametrize("method", [Standard(), Z2Sampling(warmup=1), ZSampling(), ImplicitZ(), EndToEnd()], ids=repr)
+def test_a_model_of_mean_velocities_is_told_where_its_step_ends(method: Any) -> None:
+    """At every call, also of an inversion; the pipeline says the time of its next call for it."""
+    family = changed(nets.hunyuan15, image_embed_dim=16, task_type="i2v", use_meanflow=True)
+    given = {"image": pil(16)}
+    case = of_family("HunyuanVideo15ImageToVideoPipeline", family, given, lambda: guided() | siglip_seen())
+    told = list[tuple[float, float]]()
+    model = case.pipe.transformer
+    hook = model.register_forward_pre_hook(
+        lambda module, args, kwargs: told.append((float(kwargs["timestep"]), float(kwargs["timestep_r"]))),
+        with_kwargs=True,
+    )
+    plain = case.run()
+    times = [*case.pipe.scheduler.timesteps.tolist(), 0.0]
+    steps = dict(pairwise(times))
+    assert told == [pair for pair in steps.items() for _ in range(2)]
+    told.clear()
+    with attach(case.pipe, method):
+        led = case.run()
+    hook.remove()
+    assert len(told) == 2 * calls_of(method.path(3)) and all(steps[t] == end for t, end in told)
+    assert torch.equal(led, plain) == isinstance(method, Standard)
+    assert torch.equal(case.run(), plain)

@@ -10,6 +10,7 @@ import torch
 from tiny_paths import calls_of, check_same, picture
 from torch import Tensor
 
+from support.steered import Led
 from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
 from zigzag.moves import Denoise
 
@@ -175,3 +176,21 @@ def test_a_window_of_skip_layer_guidance(method: Any, tiny: Tiny) -> None:
     assert 2 * 6 < sum(plain) < 3 * 6
     with pytest.raises(ValueError, match="3 branches"), attach(case.pipe, method):
         case.run(**window)
+
+
+@pytest.mark.parametrize("method", [ZSampling(), Z2Sampling(warmup=1), Led(ZSampling())], ids=repr)
+def test_latents_of_another_shape_where_the_scheduler_remembers(method: Any, tiny: Tiny) -> None:
+    """Said at that call; where nothing is remembered the path goes on with them."""
+
+    def narrowed(pipe: Any, i: int, t: Any, given: dict[str, Any]) -> dict[str, Any]:
+        return {"latents": given["latents"][..., :4]} if i == 2 else {}
+
+    case = tiny("sd")
+    case.pipe.scheduler = diffusers.DPMSolverMultistepScheduler(solver_order=1)
+    with attach(case.pipe, method):
+        assert case.run(callback_on_step_end=narrowed).shape == (1, 4, 8, 4)
+    case.pipe.scheduler = diffusers.DPMSolverMultistepScheduler(solver_order=2)
+    refused = pytest.raises(ValueError, match=r"another shape.*solver_order=1")
+    with case.counted() as rows, refused, attach(case.pipe, method):
+        case.run(callback_on_step_end=narrowed)
+    assert sum(rows) == 4 * 2

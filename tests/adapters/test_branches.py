@@ -79,6 +79,36 @@ def test_rows_that_are_kept_have_no_gap(rule: str, few: int) -> None:
             assert torch.equal(part, torch.where(kept, m, e))
 
 
+@given(known=st.integers(1, 4), seed=st.integers(0, 9), w=SCALES, sign=st.sampled_from([1, -1]))
+def test_first_frames_that_the_pipeline_knows_have_no_gap(known: int, seed: int, w: float, sign: int) -> None:
+    """What it says of them is neither branch's; the others are told apart as ever."""
+    e_u, e_c = pair(0.5, seed, (2, 4, 5, 4, 4))
+    own, x = pair(1.0, seed + 10, e_u.shape)
+    m = guide(e_u, e_c, w, "plain", sign)
+    m[:, :, :known] = own[:, :, :known]
+    (cond, uncond), rows = Naming()([e_c, e_u], m, x)
+    assert rows == 2
+    for found, branch in ((cond, sign * e_c), (uncond, sign * e_u)):
+        assert torch.equal(found[:, :, :known], m[:, :, :known])
+        assert torch.equal(found[:, :, known:], branch[:, :, known:])
+
+
+@pytest.mark.parametrize("which", ["all", "last", "guided otherwise"])
+def test_frames_that_are_not_known_at_first_are_refused(which: str) -> None:
+    e_u, e_c = pair(0.5, 0, (2, 4, 5, 4, 4))
+    own, x = pair(1.0, 10, e_u.shape)
+    m = guide(e_u, e_c, 4.0, "plain", 1)
+    if which == "guided otherwise":
+        m[:, :, :2] = guide(e_u, e_c, 2.0, "plain", 1)[:, :, :2]
+        m = m.flatten(-2).unsqueeze(-1)  # rows of one entry, for a scale of each row's own is followed
+        e_u, e_c, x = (each.flatten(-2).unsqueeze(-1) for each in (e_u, e_c, x))
+    else:
+        part = slice(None) if which == "all" else slice(-1, None)
+        m[:, :, part] = own[:, :, part]
+    with pytest.raises(ValueError, match="not a combination"):
+        Naming()([e_c, e_u], m, x)
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_equal_branches_have_no_names_yet(scale: float) -> None:
     e_u = scale * pair(0.0, 0)[0]

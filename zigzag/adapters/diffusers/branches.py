@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from zigzag.adapters.diffusers.known import known_frames
 from zigzag.adapters.diffusers.layouts import is_doubled, rows_per_sample, split_branches
 
 __all__ = ["Branches", "Names", "Naming", "name_branches"]
@@ -62,7 +63,8 @@ class Naming:
     """Tells the branches of a pipeline apart at the first call where they differ, and names those of every call.
 
     Rows of the prediction that are 0 there, while the model's are not, are kept by the pipeline (tokens of an image
-    that is given): whatever the branch, it hands its own to the scheduler, and there is no gap.
+    that is given): whatever the branch, it hands its own to the scheduler, and there is no gap. Nor is there one where
+    it makes the prediction of frames that it knows (Cosmos, of a video that is given).
 
     Attributes:
         doubled: whether the scheduler is given twice the samples, one half a branch, both to be the same (DiT).
@@ -115,15 +117,18 @@ class Naming:
 
     def _name(self, laid: Sequence[Sequence[Tensor]], guided: Tensor, sample: Tensor) -> None:
         errors = []
-        for layout, (p, q) in enumerate(laid):
-            kept = _kept(p, q, guided)
+        for layout, kept in _ways(laid, guided, sample):
             try:
-                self._names, self._layout = name_branches(*_without(kept, p, q, guided, sample)), layout
-                self._kept = kept
+                self._names = name_branches(*_without(kept, *laid[layout], guided, sample))
+                self._layout, self._kept = layout, kept
                 return
             except ValueError as error:
                 errors.append(error)
         raise errors[0]
+
+
+class Unexplained(ValueError):
+    """Raised for guidance that is no combination of the two branches."""
 
 
 def name_branches(p: Tensor, q: Tensor, guided: Tensor, sample: Tensor) -> Names | None:
@@ -151,7 +156,7 @@ def name_branches(p: Tensor, q: Tensor, guided: Tensor, sample: Tensor) -> Names
     if not bool(_clear(p.flatten(1), (q - p).flatten(1), eps).any()):
         if any(a.shape[-1] > 3 and _multiple(a, c, eps) for a, _, c in rows) or _mixed(p, p, m, x, eps) is not None:
             return None
-        raise ValueError(
+        raise Unexplained(
             "what the pipeline hands to its scheduler is no multiple of its model's two predictions, though these are "
             "equal: it makes something else of them, so that attach cannot follow; use method Standard()"
         )
@@ -163,11 +168,28 @@ def name_branches(p: Tensor, q: Tensor, guided: Tensor, sample: Tensor) -> Names
         gg = (q - p).flatten(1).square().sum(-1)
         share, total = beta / torch.where(k == 0, torch.ones_like(k), k), gg.sum()
         return Names(_named(share, gg, total), sign=1, converted=True)
-    raise ValueError(
+    raise Unexplained(
         "the pipeline's guidance is not a combination of its conditional and unconditional predictions, so attach "
         "cannot tell them apart; switch off what else takes part in it (skip-layer, perturbed-attention or partial "
         "guidance, a guider), or use method Standard()"
     )
+
+
+def _ways(laid: Sequence[Sequence[Tensor]], guided: Tensor, sample: Tensor) -> Iterator[tuple[int, Tensor | None]]:
+    """Layouts, and what the pipeline may keep in each; what it may know itself, where it is no other."""
+    for layout, (p, q) in enumerate(laid):
+        yield layout, _kept(p, q, guided)
+    for layout, (p, q) in enumerate(laid):
+        if (known := known_frames(p, q, guided, sample, _explained)) is not None:
+            yield layout, known
+
+
+def _explained(p: Tensor, q: Tensor, guided: Tensor, sample: Tensor) -> bool:
+    try:
+        name_branches(p, q, guided, sample)
+    except ValueError as error:
+        return not isinstance(error, Unexplained)
+    return True
 
 
 def _kept(p: Tensor, q: Tensor, guided: Tensor) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""The calls of a pipeline's model, edited as the role has it whose pass the pipeline is in."""
+"""The calls of a pipeline's model, edited as the role has it whose pass the pipeline is in, and where they end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,12 @@ from zigzag.adapters.diffusers.patches import Patches
 from zigzag.adapters.diffusers.predictors import arguments_of_forward
 from zigzag.adapters.diffusers.progress import Progress
 from zigzag.adapters.diffusers.roles import Role
+from zigzag.adapters.diffusers.timesteps import with_data
 from zigzag.adapters.diffusers.unfit import refuse_caches
 
 __all__ = ["Edits"]
+
+END: Final = "timestep_r"  # by which models of mean velocities (meanflow) are told where the step ends
 
 
 class Edits:
@@ -47,11 +50,11 @@ class Edits:
 
     def take_over(self, patches: Patches) -> None:
         """Goes between, until `patches` are undone."""
-        if not self.roles:
-            return
         if self.encodings.wanted:
             patches.wrap(self.now.pipe, "encode_prompt", self.encodings.encode)
         for model in self.models:
+            if not self.roles and END not in arguments_of_forward(model):
+                continue
             # Before hooks, and whatever else wraps a model's forward: what they do, they do for the edited call.
             original = model._compiled_call_impl or model._call_impl
             patches.set(model, "_compiled_call_impl", partial(self._call, model, original))
@@ -72,7 +75,7 @@ class Edits:
 
     def _call(self, model: nn.Module, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of a call of `model`."""
-        now = self.now
+        now, kwargs = self.now, self._ending(kwargs)
         loop, known = self._checked
         if now.loop is not None and not now.stepped and (now.loop is not loop or model not in known):
             self._checked = now.loop, [model, *(known if now.loop is loop else ())]
@@ -88,6 +91,14 @@ class Edits:
             # What came by its place goes by its place: hooks may look there.
             placed = [arguments.pop(argument) for argument, _ in zip(arguments_of_forward(model), args, strict=False)]
             return original(*placed, **arguments)
+
+    def _ending(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """With the time where the step of this call ends, for which a pipeline takes that of its next call."""
+        now, end = self.now, kwargs.get(END)
+        if not isinstance(end, Tensor) or now.loop is None or now.loop.ended or now.told is None or now.plan is None:
+            return kwargs
+        call = now.plan.layout.call(now.loop.asked[now.loop.calls])
+        return kwargs | {END: with_data(now.grid.times)[call + 1].expand(end.shape).to(end)}
 
     def _edited(self, name: Source, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by name, as the role of that name has them.

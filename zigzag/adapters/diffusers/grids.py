@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers.levels import stand_at
-from zigzag.adapters.diffusers.timesteps import plain
+from zigzag.adapters.diffusers.timesteps import Levels, Shown, plain
 
 __all__ = ["Grid"]
 
@@ -55,6 +55,11 @@ class Grid:
         """Sets attributes."""
         for name, value in values.items():
             setattr(self.scheduler, name, value)
+
+    def put_away(self, shown: Shown) -> None:
+        """A pipeline that takes `sigmas` before its loop, to look them up within it, finds those of its calls there."""
+        if "sigmas" in self.own:
+            self.scheduler.sigmas = Levels.of(self.own["sigmas"], shown)
 
     @contextmanager
     def shown(self) -> Iterator[None]:

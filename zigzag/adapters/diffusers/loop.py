@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zigzag.adapters.diffusers import unfit
 from zigzag.adapters.diffusers.answering import Answering
 from zigzag.adapters.diffusers.cast import Cast, calls_of, passes_for
 from zigzag.guided import Answer, Query, check_shown
 from zigzag.held import HeldStep
 from zigzag.methods import Method, Standard, Steered, is_steered
-from zigzag.moves import Invert, Move, Renoise, Tol, evaluations
+from zigzag.moves import Denoise, Invert, Move, Renoise, Tol, evaluations
 from zigzag.paths import plan_path
 from zigzag.sampling import Traversal, Visit, planned, traverse
 from zigzag.solvers import Solver
@@ -207,7 +208,22 @@ class Loop(Answering):
         if self._came_back(sample):
             return None
         state = self._held.x if isinstance(self._held, Query) else self._held.state  # type: ignore[union-attr]
+        if sample.shape != state.shape and self._reads_back():
+            unfit.refuse_reshaped(state, sample)
         return sample.to(state.dtype)
+
+    def _reads_back(self) -> bool:
+        """Whether what was left, or drawn, at the states so far is read on the rest of the path."""
+        if self.steering is not None:
+            return bool(self.solver.memory) or any(held.interval is not None for held in self.steps)
+        since = set[int | tuple[int, int] | None]()
+        for move, held in zip(self.path[self.made :], self.steps[self.made :], strict=True):
+            drawn = () if held.draws or held.interval is None else (held.interval,)
+            left = (move.end,) if isinstance(move, Invert) and move.strength != 1 else ()
+            if not since.issuperset((*held.reads, *drawn, *left)):
+                return True
+            since |= {held.interval, *((move.start,) if isinstance(move, Denoise) else ())}
+        return False
 
 
 class Following:

@@ -17,7 +17,7 @@ from zigzag.adapters.diffusers.entry import Entry
 from zigzag.adapters.diffusers.grids import Grid
 from zigzag.adapters.diffusers.plans import Plan, levels_of
 from zigzag.adapters.diffusers.routes import is_standard
-from zigzag.adapters.diffusers.timesteps import Beside, Times
+from zigzag.adapters.diffusers.timesteps import Beside, Times, plain
 from zigzag.adapters.diffusers.ways import Way
 from zigzag.methods import Method, Steered, is_steered
 from zigzag.moves import Move
@@ -116,6 +116,11 @@ class Progress:
         """The times of a copy of the scheduler: once a loop has begun it is a callback's own, and they are plain."""
         # By what was led as well: who looks over the times in the last callback is at no call any more.
         return grid if self.within or self.led or not self.leads() else Beside.of(grid, self)
+
+    def levels(self, grid: Tensor) -> Tensor:
+        """The `sigmas` of the scheduler: while a loop is led, those that it shows there; else the `grid` itself."""
+        led = self.loop is not None and self.told is not None
+        return plain(self.scheduler.sigmas).to(grid) if led else grid
 
     def drop_seconds(self) -> None:
         """The further states' schedulers have their own levels again, and are nobody's."""

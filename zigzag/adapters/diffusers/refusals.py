@@ -8,7 +8,7 @@ from typing import Any, Final
 from zigzag.adapters.diffusers.knots import Chain
 from zigzag.adapters.diffusers.rehearsal import Mismatch
 from zigzag.adapters.diffusers.remedies import Refused, Remedy, others
-from zigzag.adapters.diffusers.stepping import NotLinear, config_of, name_of
+from zigzag.adapters.diffusers.stepping import Fails, NotLinear, config_of, name_of
 
 __all__ = ["of_bending", "of_grid", "of_leading", "of_rehearsal", "of_steps", "of_upward"]
 
@@ -40,8 +40,10 @@ def of_rehearsal(scheduler: Any, error: NotLinear) -> Refused:
             "noise is not linear",
             [_changed(scheduler, ", for a pipeline that drops the variance", **fixed)],
         )
-    remedies = [_changed(scheduler, solver_type="bh2")] if _own(scheduler).get("solver_type") == "bh1" else []
     reason = f"has no steps a·x + b·e + r that could be read off it: {error}"
+    if isinstance(error, Fails):  # what its model gives, or its pipeline, is not what another scheduler takes
+        return Refused(scheduler, reason, ())
+    remedies = [_changed(scheduler, solver_type="bh2")] if _own(scheduler).get("solver_type") == "bh1" else []
     return Refused(scheduler, reason, [*remedies, *others(scheduler)])
 
 

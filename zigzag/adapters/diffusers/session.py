@@ -79,10 +79,7 @@ class Session:
                 for name, wrapper in self.steps.of_others.items():
                     patches.wrap(other, name, wrapper, of_copy=partial(self.steps.of_others.get, name))
                 patches.copies(other)
-        own = {
-            "get_timesteps": self._get_timesteps,
-            "progress_bar": self._progress_bar,
-        }
+        own = {"get_timesteps": self._get_timesteps, "progress_bar": self._progress_bar}
         if isinstance(self.now.method, Way) or enters(self.now.method):
             check_takes_latents(self.now.pipe)
             own["prepare_latents"] = self._prepare_latents
@@ -109,8 +106,12 @@ class Session:
             raise RuntimeError("pipe.scheduler was replaced within the attach block; replace it before the block")
         led = self.now.loop is not None and not self.now.loop.ended
         self.now.calls.saw(output, arguments_of(args, kwargs), whole=led)
+        if self.now.stepped is None:
+            self._check_explained()
+
+    def _check_explained(self) -> None:
         # Outside of a loop a model may be called for something else, but not as often as a whole loop does.
-        if self.now.stepped is None and len(self.now.calls.outputs) >= len(self.now.grid):
+        if len(self.now.calls.outputs) >= len(self.now.grid):
             self.now.check_explained()
 
     def _saw_prior(self, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -119,7 +120,7 @@ class Session:
     # The grid: the scheduler's own is kept, and the pipeline is shown one drawn out to the calls of the path.
 
     def _set_timesteps(self, original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        self.now.check_explained()
+        self._check_explained()
         self.now.led = 0
         original(*args, **kwargs)
         self.now.begin_grid()
@@ -128,6 +129,7 @@ class Session:
                 unfit.refuse_perturbed(self.now.pipe)
             with self.now.grid.shown():
                 self.now.plan = plan_of(self.now.scheduler)
+            self.now.grid.put_away(self.now)
         self.now.scheduler.timesteps = spread(self.now.grid.times, 0, self)
 
     def _get_timesteps(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -11,7 +11,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-__all__ = ["BY_CALL", "Caller", "NotLinear", "begun_at", "config_of", "detached", "emptied", "name_of", "prepare"]
+__all__ = [
+    "BY_CALL", "Caller", "Fails", "NotLinear", "begun_at", "config_of", "detached", "emptied", "name_of", "prepare",
+]  # fmt: skip
 
 # What a pipeline passes to `step` anew at every call. The rest of its keywords belong to the step itself.
 BY_CALL: Final = {
@@ -22,6 +24,10 @@ BY_CALL: Final = {
 
 class NotLinear(ValueError):
     """Raised for a scheduler whose step cannot be rehearsed; the message says why."""
+
+
+class Fails(NotLinear):
+    """Raised for a step that fails by itself, called with a prediction like its state: of another kind than others'."""
 
 
 def name_of(part: Any) -> str:
@@ -60,7 +66,7 @@ def emptied(scheduler: Any) -> Any:
     new, twin = detached(scheduler), detached(scheduler)
     try:
         twin.set_timesteps(twin.num_inference_steps)
-    except (AttributeError, AssertionError, TypeError, ValueError):  # it asks for more than a number
+    except Exception:  # of whatever kind: it asks for more than a number
         return new
     for name, value in vars(twin).items():
         nothing = isinstance(value, list) and all(entry is None for entry in value)
@@ -127,7 +133,7 @@ class Caller:
         """`(prev_sample, pred_original_sample or None)` of call `k`.
 
         Raises:
-            NotLinear: where there is no such step, or it fails.
+            NotLinear: where there is no such step, or (`Fails`) it fails.
             IndexError: where call `k` needs a time after the last one.
         """
         step = getattr(type(self.scheduler), "step", None)
@@ -140,7 +146,7 @@ class Caller:
         except (NotLinear, IndexError):
             raise
         except Exception as error:
-            raise NotLinear(f"its step fails: {type(error).__name__}: {error}") from error
+            raise Fails(f"its step fails{self._without(error, kwargs)}: {type(error).__name__}: {error}") from error
         self.calls += 1
         # A tuple, or what reads as a dictionary of what is there: the state, and mostly x₀.
         parts = [*out] if isinstance(out, tuple) else [*vars(out).values()]
@@ -168,6 +174,14 @@ class Caller:
         if missing:
             raise NotLinear(f"its step also needs {', '.join(missing)}")
         return kwargs
+
+    def _without(self, error: Exception, kwargs: Mapping[str, Any]) -> str:
+        """Which parameters it was not called with, for an error of that, as none but their own pipeline has them."""
+        taken = inspect.signature(type(self.scheduler).step).parameters
+        left = [name for name, p in taken.items() if name not in kwargs and p.default is None]
+        if left and "NoneType" in str(error):
+            return f" without {', '.join(left)}, which its own pipeline passes"
+        return ", for a prediction of the state's own shape"
 
     def _stepped(self, step: Any, kwargs: dict[str, Any]) -> Any:
         """The step, with one time for each of the batch where it will not take one for all."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Beside", "Times", "Tour", "copied", "is_tail", "plain", "spread", "with_data"]
+__all__ = ["Beside", "Levels", "Shown", "Times", "Tour", "copied", "is_tail", "plain", "spread", "with_data"]
 
 
 class Shown(Protocol):
@@ -20,6 +20,10 @@ class Shown(Protocol):
 
     def copied(self, grid: Tensor) -> Tensor:
         """What a copy of the scheduler is to have for its times."""
+        ...
+
+    def levels(self, grid: Tensor) -> Tensor:
+        """The `sigmas` of the scheduler: while a loop is led, those that it shows there; else the `grid` itself."""
         ...
 
 
@@ -134,6 +138,42 @@ class Beside(Tensor):
         return Beside.of(self.grid.clone(), self.shown)
 
 
+class Levels(Tensor):
+    """`sigmas` of the scheduler, which a pipeline may put away before its loop, to look them up by its counter.
+
+    What stands at a place is what the scheduler shows there when that is asked for. In all else they are its own.
+
+    Attributes:
+        grid: `(T + 1,)`, those. shown: who knows the calls.
+    """
+
+    grid: Tensor
+    shown: Shown
+
+    # Everything computed of it is a plain tensor.
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def of(cls, grid: Tensor, shown: Shown) -> Levels:
+        """These levels, for the calls that `shown` will know."""
+        new: Levels = torch.Tensor._make_subclass(cls, grid)
+        new.grid, new.shown = grid, shown
+        return new
+
+    def to(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The same elsewhere, or of another dtype."""
+        return Levels.of(self.grid.to(*args, **kwargs), self.shown)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return (self.shown.levels(self.grid) if isinstance(index, int) else self.grid)[index]
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return repr(self.grid)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.grid.clone()
+
+
 def spread(grid: Tensor, start: int, tour: Tour, *, ended: bool = False) -> Times:
     """The times of the calls that `tour` makes on the part `grid` of a scheduler's grid, from its `start` on.
 
@@ -149,12 +189,14 @@ def spread(grid: Tensor, start: int, tour: Tour, *, ended: bool = False) -> Time
 
 
 def plain(value: Any) -> Any:
-    """The plain grid in place of a `Times` or `Beside`, for a scheduler that goes through it; others as they are."""
-    return value.grid if isinstance(value, Times | Beside) else value
+    """The plain grid in place of a `Times`, `Beside` or `Levels`, for a scheduler that uses it; others as they are."""
+    return value.grid if isinstance(value, Times | Beside | Levels) else value
 
 
 def copied(value: Any) -> Any:
-    """What a copy of a scheduler has in place of a `Times` or `Beside`; others as they are."""
+    """What a copy of a scheduler has in place of a `Times`, `Beside` or `Levels`; others as they are."""
+    if isinstance(value, Levels):
+        return value.grid
     if isinstance(value, Times):
         return value.tour.shown.copied(value.grid)
     return value.shown.copied(value.grid) if isinstance(value, Beside) else value

@@ -188,6 +188,16 @@ def check_led(loop: Answering, time: Any, told: Any, outputs: Sequence[Any], *, 
         )
 
 
+def refuse_reshaped(state: Tensor, sample: Tensor) -> NoReturn:
+    """Raises ValueError for latents of another shape than was handed out, where the former ones are read later."""
+    raise ValueError(
+        f"the pipeline goes on with latents of another shape, {tuple(sample.shape)}, than it was given, "
+        f"{tuple(state.shape)} (ChronoEdit's temporal reasoning drops frames, say), and the steps after read what was "
+        "remembered, or drawn, at the former; switch that off, take a scheduler that remembers nothing "
+        "(solver_order=1), or use method Standard()"
+    )
+
+
 def check_dose(doses: Sequence[Any]) -> None:
     """Raises ValueError where ControlNet's scale is not the same at every call of a loop that does not go down alone.
 
