@@ -93,6 +93,14 @@ def _by_hand(
             out: Tensor = original(*given.args, **given.kwargs)
         return out
 
+    def scaled(original: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """By the sigma of the call, wherever the counter is."""
+        at, scheduler._step_index = scheduler._step_index, told(calls[0])
+        with shown(own):
+            out: Tensor = original(*args, **kwargs)
+        scheduler._step_index = at
+        return out
+
     def stepped(original: Any, *args: Any, **kwargs: Any) -> Any:
         given = inspect.signature(original).bind(*args, **kwargs).arguments
         m, x = given["model_output"], given["sample"].float()
@@ -120,6 +128,8 @@ def _by_hand(
         return SchedulerOutput(prev_sample=out)
 
     wrappers = {"set_timesteps": set_timesteps, "step": stepped, "add_noise": noised, "scale_noise": noised}
+    if "sigmas" in vars(scheduler):
+        wrappers["scale_model_input"] = scaled
     names = [name for name in wrappers if hasattr(scheduler, name)]
     for name in names:
         original = getattr(scheduler, name)

@@ -29,6 +29,7 @@ scheme_loop = pytest.importorskip("zigzag.adapters.diffusers.scheme_loop")
 import swept  # noqa: E402
 import swept_by_hand  # noqa: E402
 import swept_images  # noqa: E402
+import swept_more_unets  # noqa: E402
 import swept_others  # noqa: E402
 import swept_unets  # noqa: E402
 import swept_videos  # noqa: E402
@@ -43,6 +44,7 @@ pytestmark = [
 ]
 
 CLASSES = swept_unets.CLASSES | swept_images.CLASSES | swept_videos.CLASSES | swept_others.CLASSES
+CLASSES |= swept_more_unets.CLASSES
 METHODS: dict[str, Any] = {"z2": Z2Sampling(warmup=1), "z": ZSampling(steps=1)}
 WANTED = 5e-5  # two implementations in float32, and a decoder behind some; measured at 1e-5 and below
 MOVED = 5e-5  # what a method does here; 1e-3 and more for most
@@ -116,8 +118,11 @@ UNSTEERED = {
         "StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline",
         "StableDiffusionControlNetInpaintPipeline", "StableDiffusionXLControlNetPipeline",
         "StableDiffusionXLControlNetImg2ImgPipeline", "StableDiffusionXLControlNetInpaintPipeline",
-        "StableDiffusion3ControlNetPipeline", "FluxControlNetPipeline",
+        "StableDiffusion3ControlNetPipeline", "FluxControlNetPipeline", "StableDiffusionXLControlNetUnionPipeline",
+        "StableDiffusionXLControlNetUnionImg2ImgPipeline", "StableDiffusionXLControlNetUnionInpaintPipeline",
+        "StableDiffusionControlNetXSPipeline", "StableDiffusionXLControlNetXSPipeline",
     ],
+    "grounds its objects by": ["StableDiffusionGLIGENPipeline"],
     "ends its guidance by": ["Lumina2Pipeline"],
     "cfg_truncation=None": ["ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"],
     "switches its guider by": ["HunyuanVideo15Pipeline"],

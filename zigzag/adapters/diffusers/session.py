@@ -143,6 +143,9 @@ class Session:
             result = original(*call.args, **call.kwargs)
         parts = result if isinstance(result, tuple) else (result,)
         drawn = tuple(spread(x, len(whole) - len(x), self) if is_tail(x, whole) else x for x in parts)
+        for x in drawn:
+            if isinstance(x, Times):
+                unfit.refuse_tabled(self.now.pipe, steps=len(x.grid), calls=len(x))
         return drawn if isinstance(result, tuple) else drawn[0]
 
     def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -15,7 +15,7 @@ from zigzag.adapters.diffusers.stepping import name_of
 
 __all__ = [
     "UNLED", "UNTIMED", "check_dose", "check_led", "explain_missing", "refuse_caches", "refuse_copy",
-    "refuse_per_token", "refuse_perturbed", "refuse_unfit", "same_time", "warn_of_corrector",
+    "refuse_per_token", "refuse_perturbed", "refuse_tabled", "refuse_unfit", "same_time", "warn_of_corrector",
 ]  # fmt: skip
 
 # What the names of diffusers' hooks that cache across time steps have in them.
@@ -27,7 +27,17 @@ GUIDERS: Final = ("guider", "guider_2", "ocr_guider")  # as pipelines name them
 
 
 # What pipelines do by the share of their loop's calls, by the argument that shows it.
-DOSED: Final = {"control_guidance_start": "doses its ControlNet", "cfg_trunc_ratio": "ends its guidance"}
+DOSED: Final = {
+    "control_guidance_start": "doses its ControlNet",
+    "cfg_trunc_ratio": "ends its guidance",
+    "gligen_scheduled_sampling_beta": "grounds its objects",
+}
+
+# What pipelines look up by the number of the call in tables of a row a step, by the argument that shows it.
+TABLED: Final = {
+    "inpaint_strength": "blends its state with one latent image for each time step",
+    "edit_momentum_scale": "keeps its estimates in tables of num_inference_steps + 1 rows",
+}
 
 UNLED: Final = (
     "the pipeline's model was called, and no step of its scheduler followed that attach could lead: it steps a copy of "
@@ -75,11 +85,24 @@ def refuse_unfit(
     if named:
         refuse_perturbed(pipe)
     if calls is None or calls > steps or entered:
-        number = "as many calls as its walk asks for" if calls is None else f"{calls} calls"
-        _refuse_counting(pipe, so := f"and the method makes {number} on {steps} steps")
+        _refuse_counting(pipe, so := _makes(calls, steps))
         _refuse_stepwise(pipe, so)
     if calls is None:
         _refuse_sharing(pipe)
+
+
+def refuse_tabled(pipe: Any, *, steps: int, calls: int) -> None:
+    """Raises ValueError for a pipeline that has something for each of so many `steps`, which are drawn out to `calls`.
+
+    Said when its times are cut, for it may hold that against their number before its loop.
+    """
+    if calls > steps:
+        _refuse_tables(pipe, _makes(calls, steps))
+
+
+def _makes(calls: int | None, steps: int) -> str:
+    number = "as many calls as its walk asks for" if calls is None else f"{calls} calls"
+    return f"and the method makes {number} on {steps} steps"
 
 
 def refuse_caches(models: Sequence[nn.Module]) -> None:
@@ -122,11 +145,20 @@ def _refuse_counting(pipe: Any, so: str) -> None:
             "beyond that number guidance would be off; use a method of one call a step (Z2Sampling, Standard), or the "
             "pipeline of the model that is not modular"
         )
+    _refuse_tables(pipe, so)
     if getattr(pipe, "adapter", None) is not None and _takes(pipe, "adapter_conditioning_factor"):
         raise ValueError(
             f"{type(pipe).__name__} drops its adapter at the call whose number is adapter_conditioning_factor times "
             f"the number of steps, {so}: the last of them would run without it; use a method of one call a step "
             "(Z2Sampling, Standard), or ControlNet"
+        )
+
+
+def _refuse_tables(pipe: Any, so: str) -> None:
+    for what in (what for name, what in TABLED.items() if _takes(pipe, name)):
+        raise ValueError(
+            f"{type(pipe).__name__} {what}, by the number of the call, {so}; use a method of one call a step "
+            "(Z2Sampling, Standard)"
         )
 
 
