@@ -110,7 +110,7 @@ def _by_hand(
                 own["sigmas"][-1] = scheduler.sigmas[-1]  # which some pipelines set
             with shown(own):
                 ab[:] = _coefficients(scheduler)
-        parts = [case.lays(part, m).float() for output in outputs for part in output.split(case.samples)]
+        parts = [case.lays(part, m).float() for output in outputs for part in output.split(int(case.samples))]
         parts = [case.says(part, x, float(own["sigmas"][k]) if "sigmas" in own else 0.0) for part in parts]
         outputs.clear()
         assert len(parts) == 2, f"{len(parts)} branches"

@@ -11,7 +11,9 @@ import torch
 import transformers
 from diffusers.pipelines.deprecated.paint_by_example import PaintByExampleImageEncoder
 from diffusers.pipelines.stable_diffusion.clip_image_project_model import CLIPImageProjection
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from swept import Swept
+from swept_others import prior_parts
 from swept_parts import (
     Words,
     again,
@@ -24,7 +26,8 @@ from swept_parts import (
     vision,
     wider,
 )
-from tiny_unets import SD_BETAS, Case, noise, sd, sdxl, shake, unet
+from swept_unets import seen
+from tiny_unets import SD_BETAS, Case, animatediff, modelscope, noise, sd, sdxl, shake, unet
 from torch import Tensor
 
 IMAGE, MASK = image(16), mask(16)
@@ -178,6 +181,100 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
         LEDITS | {"editing_prompt": "blue", "negative_pooled_prompt_embeds": None},
         lambda: {"text_encoder_2": clip_text(), "tokenizer_2": Words()},
         {"refused": BEFORE},
+    ),
+]
+
+
+def frames(family: Callable[..., Case] = sd) -> dict[str, Any]:
+    """A motion adapter for the U-Net of Stable Diffusion, or SDXL."""
+    sizes = {"block_out_channels": (8, 16), "motion_norm_num_groups": 2, "motion_num_attention_heads": 2}
+    return {"motion_adapter": shake(diffusers.MotionAdapter(motion_layers_per_block=1, **sizes), 5)}
+
+
+def sparse() -> dict[str, Any]:
+    sizes: dict[str, Any] = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
+    sizes |= {"cross_attention_dim": 16, "attention_head_dim": 4, "motion_num_attention_heads": 2}
+    blocks = ("DownBlockMotion", "CrossAttnDownBlockMotion")
+    return {"controlnet": shake(diffusers.SparseControlNetModel(down_block_types=blocks, **sizes), 7)}
+
+
+def animated_control() -> dict[str, Any]:
+    return {"controlnet": shake(diffusers.ControlNetModel.from_unet(unet("sd"), **HINT), 7)}
+
+
+def i2vgen() -> Case:
+    one = modelscope()
+    one.pipe.unet = shake(
+        diffusers.I2VGenXLUNet(
+            block_out_channels=(4, 8), layers_per_block=1, sample_size=8, cross_attention_dim=16, attention_head_dim=2,
+            norm_num_groups=2, down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+            up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        )
+    )  # fmt: skip
+    return one
+
+
+def embedded() -> Case:
+    """Whose U-Net is shown an embedding of an image, and the level of its noise."""
+    one = sd()
+    one.pipe.unet = again(one.pipe.unet, class_embed_type="projection", projection_class_embeddings_input_dim=32)
+    return one
+
+
+def noised() -> dict[str, Any]:
+    config: dict[str, Any] = {"beta_schedule": "squaredcos_cap_v2"}
+    parts = {"image_noising_scheduler": diffusers.DDPMScheduler(**config)}
+    return parts | {"image_normalizer": StableUnCLIPImageNormalizer(embedding_dim=16)}
+
+
+def unclip() -> dict[str, Any]:
+    own = prior_parts()
+    config: dict[str, Any] = {
+        "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": "sample",
+        "clip_sample_range": 5.0,
+    }
+    parts = {f"prior_{key}": own[key] for key in ("text_encoder", "tokenizer")} | {"prior": own["prior"]}
+    return texts() | noised() | parts | {"prior_scheduler": diffusers.DDPMScheduler(**config)}
+
+
+FOUR: list[Any] = [pil(16)] * 4
+SHOWN = {"conditioning_frames": FOUR}
+ZERO: dict[str, Any] = {"refused": "a copy of its", "samples": 1.5}  # two steps of one frame, two of both
+ROWS += [
+    ("StableUnCLIPPipeline", embedded, SIZE | SAID | {"prior_num_inference_steps": 2}, unclip, {"before": 4}),
+    ("StableUnCLIPImg2ImgPipeline", embedded, SIZE | {"image": pil(16)}, lambda: noised() | seen(), {}),
+    ("AnimateDiffControlNetPipeline", animatediff, SHOWN, animated_control, {}),
+    ("AnimateDiffSDXLPipeline", sdxl, {"num_frames": 4}, frames, {}),
+    (
+        "AnimateDiffSparseControlNetPipeline",
+        animatediff,
+        SHOWN | {"controlnet_frame_indices": [0, 1, 2, 3]},
+        sparse,
+        {},
+    ),
+    (
+        "AnimateDiffVideoToVideoControlNetPipeline",
+        animatediff,
+        SHOWN | {"video": FOUR, "strength": 1.0},
+        animated_control,
+        {},
+    ),
+    ("PIAPipeline", wider(animatediff, 9), {"image": pil(16)}, None, {}),
+    ("I2VGenXLPipeline", i2vgen, {"image": pil(16)}, seen, {}),
+    (
+        "TextToVideoZeroPipeline",
+        sd,
+        SIZE | {"prompt": "red", "video_length": 2, "t0": 0, "t1": 1},
+        texts,
+        ZERO,
+    ),
+    (
+        "TextToVideoZeroSDXLPipeline",
+        sdxl,
+        SIZE | {"prompt": None, "video_length": 2, "t0": 0, "t1": 1},
+        None,
+        ZERO,
     ),
 ]
 CLASSES: dict[str, Callable[[], Swept]] = {

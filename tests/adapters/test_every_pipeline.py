@@ -121,6 +121,7 @@ UNSTEERED = {
         "StableDiffusion3ControlNetPipeline", "FluxControlNetPipeline", "StableDiffusionXLControlNetUnionPipeline",
         "StableDiffusionXLControlNetUnionImg2ImgPipeline", "StableDiffusionXLControlNetUnionInpaintPipeline",
         "StableDiffusionControlNetXSPipeline", "StableDiffusionXLControlNetXSPipeline",
+        "AnimateDiffControlNetPipeline", "AnimateDiffVideoToVideoControlNetPipeline",
     ],
     "grounds its objects by": ["StableDiffusionGLIGENPipeline"],
     "ends its guidance by": ["Lumina2Pipeline"],
@@ -191,7 +192,7 @@ def test_the_scheduler_that_is_named_instead_is_led(name: str) -> None:
 
 
 @pytest.mark.parametrize(("prompts", "images"), [(2, 1), (1, 2), (2, 3)])
-@pytest.mark.parametrize("name", ["KandinskyCombinedPipeline", "StableCascadeCombinedPipeline"])
+@pytest.mark.parametrize("name", ["KandinskyCombinedPipeline", "StableCascadeCombinedPipeline", "StableUnCLIPPipeline"])
 def test_rows_of_a_combined_pipeline_are_per_sample(name: str, prompts: int, images: int) -> None:
     """Of its prior and its decoder, whatever the batch."""
     case = CLASSES[name]()
@@ -212,12 +213,12 @@ def test_the_page_on_diffusers_says_of_each_class_what_becomes_of_it() -> None:
             assert f"`{name.removesuffix('Pipeline')}`" in said[kind], name
 
 
-# Three branches, a perturbed one, none; sigma times the latents, frames first, a condition behind the state.
+# Three branches, a perturbed one, none; sigma times the latents, frames first, a condition behind the state; a prior.
 INVERTED = [
     "StableDiffusionInstructPix2PixPipeline", "StableDiffusionPAGPipeline", "StableVideoDiffusionPipeline",
     "FluxControlPipeline", "QwenImageImg2ImgPipeline", "KandinskyPipeline", "StableCascadeDecoderPipeline",
     "CogVideoXImageToVideoPipeline", "WanVACEPipeline", "MochiPipeline", "Cosmos2TextToImagePipeline",
-    "HunyuanVideoPipeline", "SanaVideoPipeline",
+    "HunyuanVideoPipeline", "SanaVideoPipeline", "StableUnCLIPPipeline",
 ]  # fmt: skip
 
 
@@ -234,7 +235,7 @@ def test_an_inversion_comes_back(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     with put_back(name):
         with attach(case.pipe, Inversion(Recorded(trajectory))) as run, case.seen() as seen:
             dataclasses.replace(case, call=case.call | {"latents": z0}).run()
-        assert run.rows == sum(seen) / case.samples == run.inverted.report.rows
+        assert run.rows == sum(seen) / case.samples == run.inverted.report.rows + case.before
         with attach(case.pipe, Reconstruction(run.inverted)) as run, case.seen() as seen:
             case.run()
         assert run.rows == sum(seen) / case.samples
@@ -250,7 +251,7 @@ def test_an_inversion_leads_one_state() -> None:
 
 
 def latents_of(case: swept.Swept) -> Tensor:
-    """Latents of the shape of those that the pipeline prepares first."""
+    """Latents of the shape of those that the pipeline prepares first along its scheduler."""
     prepare, prepared = case.pipe.prepare_latents, list[Any]()
 
     @functools.wraps(prepare)
@@ -261,5 +262,6 @@ def latents_of(case: swept.Swept) -> Tensor:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(case.pipe, "prepare_latents", noted)
         case.run()
-    first = prepared[0][0] if isinstance(prepared[0], tuple) else prepared[0]
+    own = prepared[1 if hasattr(case.pipe, "prior_scheduler") else 0]  # after those of a prior
+    first = own[0] if isinstance(own, tuple) else own
     return torch.randn(first.shape, generator=torch.Generator().manual_seed(4), dtype=first.dtype) / 2

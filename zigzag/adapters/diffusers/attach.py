@@ -14,6 +14,7 @@ from zigzag.adapters.diffusers.counting import Run
 from zigzag.adapters.diffusers.graphed import graphed
 from zigzag.adapters.diffusers.loop import only_inverts
 from zigzag.adapters.diffusers.patches import Patches
+from zigzag.adapters.diffusers.priors import prior_of
 from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.session import Session
 from zigzag.adapters.diffusers.ways import Inversion, Reconstruction, Way
@@ -175,6 +176,6 @@ def _check_way(cast: Cast, trace: Trace | None) -> None:
 
 
 def models_of(pipe: Any) -> list[nn.Module]:
-    """The networks that a pipeline calls step by step, of those that it has."""
-    found = (getattr(pipe, name, None) for name in MODELS)
-    return [model for model in found if isinstance(model, nn.Module)]
+    """The networks that a pipeline calls step by step along its scheduler, of those that it has."""
+    found, prior = [getattr(pipe, name, None) for name in MODELS], prior_of(pipe)
+    return [model for model in found if isinstance(model, nn.Module) and model is not prior]

@@ -15,7 +15,8 @@ from zigzag.adapters.diffusers.stepping import name_of
 
 __all__ = [
     "UNLED", "UNTIMED", "check_dose", "check_led", "explain_missing", "refuse_caches", "refuse_copy",
-    "refuse_per_token", "refuse_perturbed", "refuse_tabled", "refuse_unfit", "same_time", "warn_of_corrector",
+    "refuse_frames", "refuse_per_token", "refuse_perturbed", "refuse_tabled", "refuse_unfit",
+    "same_time", "warn_of_corrector",
 ]  # fmt: skip
 
 # What the names of diffusers' hooks that cache across time steps have in them.
@@ -57,6 +58,18 @@ def refuse_copy() -> NoReturn:
         "predicts together with the first (but for a view, or a frame, or on another grid), so that attach cannot lead "
         "it; only method Standard() works"
     )
+
+
+def refuse_frames(pipe: Any) -> None:
+    """Raises RuntimeError for a pipeline that goes on from one frame to others (Text2Video-Zero).
+
+    Said when the grid is set, for it shows that only after the loops of the first frame.
+    """
+    if _takes(pipe, "motion_field_strength_x"):
+        raise RuntimeError(
+            f"{type(pipe).__name__} draws its first frame over parts of its grid, and all of them from the middle on, "
+            "with a copy of its scheduler, and attach leads one loop along one scheduler; only method Standard() works"
+        )
 
 
 def refuse_per_token(extras: Mapping[str, Any]) -> None:
