@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 STEPS = 3
-MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder", "prior_prior")
+MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder", "prior_prior", "image_unet")
 
 
 @dataclass

@@ -30,9 +30,11 @@ import swept  # noqa: E402
 import swept_by_hand  # noqa: E402
 import swept_images  # noqa: E402
 import swept_more_unets  # noqa: E402
+import swept_olds  # noqa: E402
 import swept_others  # noqa: E402
 import swept_sounds  # noqa: E402
 import swept_unets  # noqa: E402
+import swept_variants  # noqa: E402
 import swept_videos  # noqa: E402
 
 from support.steered import Led  # noqa: E402
@@ -45,7 +47,7 @@ pytestmark = [
 ]
 
 CLASSES = swept_unets.CLASSES | swept_images.CLASSES | swept_videos.CLASSES | swept_others.CLASSES
-CLASSES |= swept_more_unets.CLASSES | swept_sounds.CLASSES
+CLASSES |= swept_more_unets.CLASSES | swept_variants.CLASSES | swept_sounds.CLASSES | swept_olds.CLASSES
 METHODS: dict[str, Any] = {"z2": Z2Sampling(warmup=1), "z": ZSampling(steps=1)}
 WANTED = 5e-5  # two implementations in float32, and a decoder behind some; measured at 1e-5 and below
 MOVED = 5e-5  # what a method does here; 1e-3 and more for most

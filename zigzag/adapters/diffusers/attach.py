@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "attach", "models_of"]
 
-MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder")
+MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder", "image_unet")
 
 
 @contextmanager
@@ -123,7 +123,10 @@ def attach(
     """
     scheduler, models = getattr(pipe, "scheduler", None), models_of(pipe)
     if not all(hasattr(scheduler, name) for name in ("step", "set_timesteps")) or not models:
-        raise TypeError(f"pipe must have a scheduler and one of {', '.join(MODELS)}, got {type(pipe).__name__}")
+        got = type(pipe).__name__ + (f" with {type(scheduler).__name__}" if scheduler is not None else "")
+        raise TypeError(
+            f"pipe must have a scheduler, with step and set_timesteps, and one of {', '.join(MODELS)}, got {got}"
+        )
     if "step" in vars(scheduler):
         raise ValueError("pipe: its scheduler's step is replaced already, by another attach block; leave that first")
     if isinstance(method, type | str) or not (isinstance(method, Method | Sequence | Way) or is_steered(method)):

@@ -123,7 +123,7 @@ class Session:
         original(*args, **kwargs)
         self.now.begin_grid()
         if not is_standard(self.now.method, len(self.now.grid)):
-            unfit.refuse_frames(self.now.pipe)
+            unfit.refuse_other_loops(self.now.pipe)
             if self.now.cast.rules():
                 unfit.refuse_perturbed(self.now.pipe)
             with self.now.grid.shown():

@@ -15,7 +15,7 @@ from zigzag.adapters.diffusers.stepping import name_of
 
 __all__ = [
     "UNLED", "UNTIMED", "check_dose", "check_led", "explain_missing", "refuse_caches", "refuse_copy",
-    "refuse_frames", "refuse_per_token", "refuse_perturbed", "refuse_tabled", "refuse_unfit",
+    "refuse_other_loops", "refuse_per_token", "refuse_perturbed", "refuse_tabled", "refuse_unfit",
     "same_time", "warn_of_corrector",
 ]  # fmt: skip
 
@@ -40,6 +40,15 @@ TABLED: Final = {
     "edit_momentum_scale": "keeps its estimates in tables of num_inference_steps + 1 rows",
 }
 
+# What pipelines do that make other loops, by the argument that shows it.
+LOOPS: Final = {
+    "motion_field_strength_x": "draws its first frame over parts of its grid, and all of them from the middle on with "
+    "a copy of its scheduler",
+    "cross_attention_guidance_amount": "samples twice along its grid, and the second time to the attention of the "
+    "first, which it looks up by the time",
+    "parallel": "steps many times of its grid at once, by batch_step_no_noise",
+}
+
 UNLED: Final = (
     "the pipeline's model was called, and no step of its scheduler followed that attach could lead: it steps a copy of "
     "the scheduler, or another one (an inner pipeline's), or runs over time steps set before the block; attach to the "
@@ -60,21 +69,23 @@ def refuse_copy() -> NoReturn:
     )
 
 
-def refuse_frames(pipe: Any) -> None:
-    """Raises RuntimeError for a pipeline that goes on from one frame to others (Text2Video-Zero).
+def refuse_other_loops(pipe: Any) -> None:
+    """Raises RuntimeError for a pipeline that makes no loop of one state along its scheduler's steps.
 
-    Said when the grid is set, for it shows that only after the loops of the first frame.
+    Said when the grid is set, for some show that only after a loop that could be led.
     """
-    if _takes(pipe, "motion_field_strength_x"):
-        raise RuntimeError(
-            f"{type(pipe).__name__} draws its first frame over parts of its grid, and all of them from the middle on, "
-            "with a copy of its scheduler, and attach leads one loop along one scheduler; only method Standard() works"
-        )
+    for what in (what for name, what in LOOPS.items() if _takes(pipe, name)):
+        raise RuntimeError(f"{type(pipe).__name__} {what}, so that attach cannot lead it; only method Standard() works")
 
 
 def refuse_per_token(extras: Mapping[str, Any]) -> None:
-    """Raises ValueError for what goes to the scheduler's step entry by entry, as a time for each token."""
+    """Raises ValueError for what goes to the scheduler's step entry by entry: a time for each token, a noise."""
     for name, value in extras.items():
+        if name == "variance_noise" and value is not None:
+            raise ValueError(
+                "the pipeline passes variance_noise to its scheduler's step, a noise that it makes itself at each of "
+                "its rounds, and attach draws the noise of each step, to hold it in a zigzag; use method Standard()"
+            )
         if isinstance(value, Tensor) and (value.numel() > 1 or value.ndim > 1):
             raise ValueError(
                 f"the pipeline passes {name}, of shape {tuple(value.shape)}, to its scheduler's step: a level for each "
