@@ -26,7 +26,7 @@ from swept_parts import (
     vision,
     wider,
 )
-from swept_unets import seen
+from swept_unets import SD_CONTROL, seen
 from tiny_unets import SD_BETAS, Case, animatediff, modelscope, noise, sd, sdxl, shake, unet
 from torch import Tensor
 
@@ -36,26 +36,25 @@ FROM: dict[str, Any] = {"image": IMAGE, "strength": 1.0}
 UNION: dict[str, Any] = {"control_image": IMAGE, "control_mode": 1}
 
 
-def union() -> dict[str, Any]:
-    net = unet("sdxl")
-    taken = {key: value for key, value in net.config.items() if key in CONTROLLED}
-    sizes = {"num_trans_channel": 8, "num_trans_head": 2, "num_proj_channel": 8, "addition_time_embed_dim": 4}
-    return {"controlnet": shake(diffusers.ControlNetUnionModel(**taken, **sizes, **HINT), 7)}
-
-
 CONTROLLED = {
     "in_channels", "down_block_types", "block_out_channels", "layers_per_block", "norm_num_groups",
     "cross_attention_dim", "attention_head_dim", "use_linear_projection", "addition_embed_type",
     "projection_class_embeddings_input_dim",
 }  # fmt: skip
-HINT = {"conditioning_embedding_out_channels": (4, 8)}
+HINT: dict[str, Any] = {"conditioning_embedding_out_channels": (4, 8)}
+
+
+def union() -> dict[str, Any]:
+    taken = {key: value for key, value in unet("sdxl").config.items() if key in CONTROLLED}
+    sizes = {"num_trans_channel": 8, "num_trans_head": 2, "num_proj_channel": 8, "addition_time_embed_dim": 4}
+    return {"controlnet": shake(diffusers.ControlNetUnionModel(**taken, **sizes, **HINT), 7)}
 
 
 def xs(kind: str) -> Callable[[], dict[str, Any]]:
     def parts() -> dict[str, Any]:
-        given: dict[str, Any] = {"conditioning_embedding_out_channels": (4, 8), "size_ratio": 0.5}
-        net = again(unet(kind), layers_per_block=2)  # of which its blocks are made, whatever the U-Net has
-        return {"unet": net, "controlnet": shake(diffusers.ControlNetXSAdapter.from_unet(net, **given), 7)}
+        net = again(unet(kind), layers_per_block=2)  # as many as the adapter's blocks take
+        adapter = diffusers.ControlNetXSAdapter.from_unet(net, size_ratio=0.5, **HINT)
+        return {"unet": net, "controlnet": shake(adapter, 7)}
 
     return parts
 
@@ -102,8 +101,9 @@ def sde(family: Callable[..., Case]) -> Callable[[], Case]:
     return lambda: family(scheduler=diffusers.DPMSolverMultistepScheduler(**SD_BETAS, **scheduler))
 
 
-def inverted(one: Swept) -> Swept:
+def inverted(build: Callable[[], Swept]) -> Swept:
     """After its image was inverted, as its call needs it."""
+    one = build()
     torch.manual_seed(0)
     one.pipe.vae.register_to_config(sample_size=32)
     one.pipe.invert(image=pil(32), source_prompt="", num_inversion_steps=3)
@@ -185,8 +185,7 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
 ]
 
 
-def frames(family: Callable[..., Case] = sd) -> dict[str, Any]:
-    """A motion adapter for the U-Net of Stable Diffusion, or SDXL."""
+def frames() -> dict[str, Any]:
     sizes = {"block_out_channels": (8, 16), "motion_norm_num_groups": 2, "motion_num_attention_heads": 2}
     return {"motion_adapter": shake(diffusers.MotionAdapter(motion_layers_per_block=1, **sizes), 5)}
 
@@ -196,10 +195,6 @@ def sparse() -> dict[str, Any]:
     sizes |= {"cross_attention_dim": 16, "attention_head_dim": 4, "motion_num_attention_heads": 2}
     blocks = ("DownBlockMotion", "CrossAttnDownBlockMotion")
     return {"controlnet": shake(diffusers.SparseControlNetModel(down_block_types=blocks, **sizes), 7)}
-
-
-def animated_control() -> dict[str, Any]:
-    return {"controlnet": shake(diffusers.ControlNetModel.from_unet(unet("sd"), **HINT), 7)}
 
 
 def i2vgen() -> Case:
@@ -221,21 +216,19 @@ def embedded() -> Case:
     return one
 
 
+SQUARED: dict[str, Any] = {"beta_schedule": "squaredcos_cap_v2"}
+
+
 def noised() -> dict[str, Any]:
-    config: dict[str, Any] = {"beta_schedule": "squaredcos_cap_v2"}
-    parts = {"image_noising_scheduler": diffusers.DDPMScheduler(**config)}
+    parts = {"image_noising_scheduler": diffusers.DDPMScheduler(**SQUARED)}
     return parts | {"image_normalizer": StableUnCLIPImageNormalizer(embedding_dim=16)}
 
 
 def unclip() -> dict[str, Any]:
     own = prior_parts()
-    config: dict[str, Any] = {
-        "beta_schedule": "squaredcos_cap_v2",
-        "prediction_type": "sample",
-        "clip_sample_range": 5.0,
-    }
+    config: dict[str, Any] = {"prediction_type": "sample", "clip_sample_range": 5.0}
     parts = {f"prior_{key}": own[key] for key in ("text_encoder", "tokenizer")} | {"prior": own["prior"]}
-    return texts() | noised() | parts | {"prior_scheduler": diffusers.DDPMScheduler(**config)}
+    return texts() | noised() | parts | {"prior_scheduler": diffusers.DDPMScheduler(**SQUARED, **config)}
 
 
 FOUR: list[Any] = [pil(16)] * 4
@@ -244,7 +237,7 @@ ZERO: dict[str, Any] = {"refused": "a copy of its", "samples": 1.5}  # two steps
 ROWS += [
     ("StableUnCLIPPipeline", embedded, SIZE | SAID | {"prior_num_inference_steps": 2}, unclip, {"before": 4}),
     ("StableUnCLIPImg2ImgPipeline", embedded, SIZE | {"image": pil(16)}, lambda: noised() | seen(), {}),
-    ("AnimateDiffControlNetPipeline", animatediff, SHOWN, animated_control, {}),
+    ("AnimateDiffControlNetPipeline", animatediff, SHOWN, SD_CONTROL, {}),
     ("AnimateDiffSDXLPipeline", sdxl, {"num_frames": 4}, frames, {}),
     (
         "AnimateDiffSparseControlNetPipeline",
@@ -257,7 +250,7 @@ ROWS += [
         "AnimateDiffVideoToVideoControlNetPipeline",
         animatediff,
         SHOWN | {"video": FOUR, "strength": 1.0},
-        animated_control,
+        SD_CONTROL,
         {},
     ),
     ("PIAPipeline", wider(animatediff, 9), {"image": pil(16)}, None, {}),
@@ -281,5 +274,4 @@ CLASSES: dict[str, Callable[[], Swept]] = {
     name: partial(of_family, name.split(",")[0], family, call, parts, **known)
     for name, family, call, parts, known in ROWS
 }
-for name in ("LEditsPPPipelineStableDiffusion", "LEditsPPPipelineStableDiffusionXL"):
-    CLASSES[name] = lambda build=CLASSES[name]: inverted(build())
+CLASSES |= {name: partial(inverted, build) for name, build in CLASSES.items() if name.startswith("LEdits")}

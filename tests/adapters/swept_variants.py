@@ -83,7 +83,7 @@ def blip(name: str, call: dict[str, Any], **more: Any) -> Swept:
     parts = {"text_encoder": shake(ContextCLIPTextModel(config), 3), "tokenizer": Padded(), "vae": tiny_vae()}
     parts |= {"unet": unet("sd"), "scheduler": ddim(), "qformer": Queries()}
     parts |= {"image_processor": BlipImageProcessor(size=SIZE), "mean": [0.5] * 3, "std": [0.5] * 3}
-    call |= {"prompt": "red", "source_subject_category": "cat", "target_subject_category": "dog"}
+    call = {"prompt": "red", "source_subject_category": "cat", "target_subject_category": "dog"} | call
     call |= {"reference_image": pil(16), "guidance_scale": 4.0, "output_type": "np"}
     return of_parts(name, SIZE | call, parts | more)
 

@@ -34,19 +34,20 @@ DOSED: Final = {
     "gligen_scheduled_sampling_beta": "grounds its objects",
 }
 
-# What pipelines look up by the number of the call in tables of a row a step, by the argument that shows it.
+# What pipelines look up by the number of the call in tables of a row a step, by the arguments that show it.
 TABLED: Final = {
-    "inpaint_strength": "blends its state with one latent image for each time step",
-    "edit_momentum_scale": "keeps its estimates in tables of num_inference_steps + 1 rows",
+    ("image_latents", "inpaint_strength"): "blends its state with one latent image for each time step",
+    ("edit_momentum_scale",): "keeps its estimates in tables of num_inference_steps + 1 rows",
 }
 
-# What pipelines do that make other loops, by the argument that shows it.
+# What pipelines do that make other loops, by the arguments that show it.
 LOOPS: Final = {
-    "motion_field_strength_x": "draws its first frame over parts of its grid, and all of them from the middle on with "
-    "a copy of its scheduler",
-    "cross_attention_guidance_amount": "samples twice along its grid, and the second time to the attention of the "
+    (
+        "motion_field_strength_x",
+    ): "draws its first frame over parts of its grid, and all of them from the middle on with a copy of its scheduler",
+    ("cross_attention_guidance_amount",): "samples twice along its grid, and the second time to the attention of the "
     "first, which it looks up by the time",
-    "parallel": "steps many times of its grid at once, by batch_step_no_noise",
+    ("parallel", "tolerance"): "steps many times of its grid at once, by batch_step_no_noise",
 }
 
 UNLED: Final = (
@@ -74,7 +75,7 @@ def refuse_other_loops(pipe: Any) -> None:
 
     Said when the grid is set, for some show that only after a loop that could be led.
     """
-    for what in (what for name, what in LOOPS.items() if _takes(pipe, name)):
+    for what in (what for names, what in LOOPS.items() if _takes(pipe, *names)):
         raise RuntimeError(f"{type(pipe).__name__} {what}, so that attach cannot lead it; only method Standard() works")
 
 
@@ -179,7 +180,7 @@ def _refuse_counting(pipe: Any, so: str) -> None:
 
 
 def _refuse_tables(pipe: Any, so: str) -> None:
-    for what in (what for name, what in TABLED.items() if _takes(pipe, name)):
+    for what in (what for names, what in TABLED.items() if _takes(pipe, *names)):
         raise ValueError(
             f"{type(pipe).__name__} {what}, by the number of the call, {so}; use a method of one call a step "
             "(Z2Sampling, Standard)"
@@ -274,5 +275,5 @@ def same_time(time: Any, told: Any) -> bool:
     return times.numel() > 0 and bool((times.detach().cpu().double() == float(told)).all())
 
 
-def _takes(pipe: Any, name: str) -> bool:
-    return name in inspect.signature(type(pipe).__call__).parameters
+def _takes(pipe: Any, *names: str) -> bool:
+    return set(names) <= set(inspect.signature(type(pipe).__call__).parameters)
