@@ -66,8 +66,8 @@ def attach(
     bit by bit what the pipeline does by itself.
 
     Args:
-        pipe: a diffusers pipeline with a `scheduler` and a `unet`, `transformer`, `prior` or `decoder`. On leaving the
-            block, also by an exception, it is as it was.
+        pipe: a diffusers pipeline with a `scheduler` and a `unet` (`image_unet`), `transformer`, `prior` or `decoder`.
+            On leaving the block, also by an exception, it is as it was.
         method: one of `zigzag.methods`; or moves that run from knot 0 to the last; or moves that begin below knot 0 (an
             image to invert) and end anywhere, or an `Inversion` or `Reconstruction`, with a state that is handed in. Or
             a method that is steered by its walk (`zigzag.Steered`), from knot 0 to the last: it is sent each visit
