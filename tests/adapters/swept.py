@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 STEPS = 3
-MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder", "prior_prior")
+MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder", "prior_prior", "image_unet")
 
 
 @dataclass
@@ -24,7 +24,8 @@ class Swept:
         pipe, call: and how it is called.
         scale: its guidance is `u + scale·(c − u)`, up to a sign; None where it is not.
         refused: what a method that zigzags is refused with, or nothing; z_refused, z2_refused: of one of them alone.
-        samples: in a batch of the model's, for one branch. steps: of the call.
+        samples: in a batch of the model's, for one branch, on average. steps: of the call.
+        before: rows of a prior that samples first.
         lays: a branch of the model's output as it lies in the prediction that the scheduler is given.
         says: that prediction, of the model's own, at a state and its sigma.
         known: of how many first frames the pipeline makes the prediction itself, whatever the branch.
@@ -37,8 +38,9 @@ class Swept:
     refused: str = ""
     z_refused: str = ""
     z2_refused: str = ""
-    samples: int = 1
+    samples: float = 1
     steps: int = STEPS
+    before: int = 0
     lays: Callable[[Tensor, Tensor], Tensor] = lambda part, m: lay(part, m)
     says: Callable[[Tensor, Tensor, float], Tensor] = lambda e, x, sigma: e
     known: int = 0
@@ -63,6 +65,9 @@ class Swept:
     def seen(self, outputs: list[Any] | None = None, stop: int | None = None) -> Iterator[list[int]]:
         """The rows of every call of a model, counted by hooks of the test's own; an error at call `stop`."""
         rows: list[int] = []
+        prior = getattr(
+            self.pipe, "prior_prior", getattr(self.pipe, "prior", None) if "unet" in vars(self.pipe) else None
+        )
 
         def note(module: Any, args: Any, kwargs: Any, output: Any) -> None:
             if len(rows) == stop:
@@ -70,7 +75,7 @@ class Swept:
             out = first_of(output)
             x = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
             rows.append(len(x if out is None else out))
-            if outputs is not None and out is not None and module is not getattr(self.pipe, "prior_prior", None):
+            if outputs is not None and out is not None and module is not prior:
                 outputs.append(torch.stack(list(out)) if isinstance(out, list | tuple) else out)
 
         hooks = [model.register_forward_hook(note, with_kwargs=True) for model in self.models]

@@ -84,13 +84,22 @@ def _by_hand(
             setattr(scheduler, name, grid)
 
     def noised(original: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """To the level of the state."""
+        """To the level of the state, where the time of the next call is asked for."""
         given = inspect.signature(original).bind(*args, **kwargs)
         name = "timesteps" if "timesteps" in given.arguments else "timestep"
-        if calls[0]:
+        coming = drawn(own["timesteps"])[calls[0] : calls[0] + 1]
+        if calls[0] and len(coming) and (given.arguments[name] == coming).all():
             given.arguments[name] = own["timesteps"][knot(calls[0])].expand(given.arguments[name].shape)
         with shown(own):
             out: Tensor = original(*given.args, **given.kwargs)
+        return out
+
+    def scaled(original: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """By the sigma of the call, wherever the counter is."""
+        at, scheduler._step_index = scheduler._step_index, told(calls[0])
+        with shown(own):
+            out: Tensor = original(*args, **kwargs)
+        scheduler._step_index = at
         return out
 
     def stepped(original: Any, *args: Any, **kwargs: Any) -> Any:
@@ -102,7 +111,7 @@ def _by_hand(
                 own["sigmas"][-1] = scheduler.sigmas[-1]  # which some pipelines set
             with shown(own):
                 ab[:] = _coefficients(scheduler)
-        parts = [case.lays(part, m).float() for output in outputs for part in output.split(case.samples)]
+        parts = [case.lays(part, m).float() for output in outputs for part in output.split(int(case.samples))]
         parts = [case.says(part, x, float(own["sigmas"][k]) if "sigmas" in own else 0.0) for part in parts]
         if case.known:
             parts = [torch.cat([m[:, :, : case.known], part[:, :, case.known :]], 2) for part in parts]
@@ -122,6 +131,8 @@ def _by_hand(
         return SchedulerOutput(prev_sample=out)
 
     wrappers = {"set_timesteps": set_timesteps, "step": stepped, "add_noise": noised, "scale_noise": noised}
+    if "sigmas" in vars(scheduler):
+        wrappers["scale_model_input"] = scaled
     names = [name for name in wrappers if hasattr(scheduler, name)]
     for name in names:
         original = getattr(scheduler, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import diffusers
@@ -83,12 +84,17 @@ class Words:
 
     model_max_length = 5
     pad_token_id = 0
+    added_tokens_encoder = MappingProxyType[str, int]({})
 
     def __call__(self, texts: Any, **kwargs: Any) -> Any:
         texts = [texts] if isinstance(texts, str) else texts
         ids = [([1, *(ord(letter) % 90 + 3 for letter in text[:3]), 2] + [0] * 5)[:5] for text in texts]
         mask = torch.ones(len(ids), 5, dtype=torch.long)
-        return transformers.BatchEncoding({"input_ids": torch.tensor(ids), "attention_mask": mask})
+        length = {"length": mask.sum(1)} if kwargs.get("return_length") else {}
+        return transformers.BatchEncoding({"input_ids": torch.tensor(ids), "attention_mask": mask, **length})
+
+    def tokenize(self, text: str) -> list[str]:
+        return [text]
 
     def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
         return [""]

@@ -163,4 +163,5 @@ def test_a_copy_steps_itself(copied: Any, tiny: Tiny, schedulers: Tiny) -> None:
             assert torch.equal(one.step(e, t, x).prev_sample, fresh.step(e, t, x).prev_sample)
         assert one.step_index == 2 and scheduler.step_index is None
     assert torch.equal(one.step(e, t, x).prev_sample, fresh.step(e, t, x).prev_sample)
+    assert not {"step", "set_timesteps", "add_noise"} & set(vars(one))
     assert copied(scheduler).step.__func__ is type(scheduler).step and type(scheduler) not in copyreg.dispatch_table

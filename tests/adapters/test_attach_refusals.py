@@ -167,9 +167,11 @@ def test_steps_that_a_method_does_not_take(tiny: Tiny) -> None:
 def test_arguments_that_do_not_fit(tiny: Tiny) -> None:
     pipe = tiny("sd").pipe
     before = snapshot(pipe)
+    stepless = diffusers.ScoreSdeVePipeline(unet=pipe.unet, scheduler=diffusers.ScoreSdeVeScheduler())
     for error, match, given in (
         (TypeError, "pipe", {"pipe": object()}),
         (TypeError, "pipe", {"pipe": pipe.unet}),
+        (TypeError, "with step and .* got ScoreSdeVePipeline with ScoreSdeVeS", {"pipe": stepless}),
         (TypeError, "method", {"method": ZSampling}),
         (TypeError, "method", {"method": "z"}),
         (TypeError, "method", {"method": 3}),

@@ -30,9 +30,13 @@ import swept  # noqa: E402
 import swept_by_hand  # noqa: E402
 import swept_images  # noqa: E402
 import swept_long_videos  # noqa: E402
+import swept_more_unets  # noqa: E402
 import swept_more_videos  # noqa: E402
+import swept_olds  # noqa: E402
 import swept_others  # noqa: E402
+import swept_sounds  # noqa: E402
 import swept_unets  # noqa: E402
+import swept_variants  # noqa: E402
 import swept_videos  # noqa: E402
 
 from support.steered import Led  # noqa: E402
@@ -46,6 +50,7 @@ pytestmark = [
 
 CLASSES = swept_unets.CLASSES | swept_images.CLASSES | swept_videos.CLASSES | swept_others.CLASSES
 CLASSES |= swept_more_videos.CLASSES | swept_long_videos.CLASSES
+CLASSES |= swept_more_unets.CLASSES | swept_variants.CLASSES | swept_sounds.CLASSES | swept_olds.CLASSES
 METHODS: dict[str, Any] = {"z2": Z2Sampling(warmup=1), "z": ZSampling(steps=1)}
 WANTED = 5e-5  # two implementations in float32, and a decoder behind some; measured at 1e-5 and below
 MOVED = 5e-5  # what a method does here; 1e-3 and more for most
@@ -119,8 +124,12 @@ UNSTEERED = {
         "StableDiffusionControlNetPipeline", "StableDiffusionControlNetImg2ImgPipeline",
         "StableDiffusionControlNetInpaintPipeline", "StableDiffusionXLControlNetPipeline",
         "StableDiffusionXLControlNetImg2ImgPipeline", "StableDiffusionXLControlNetInpaintPipeline",
-        "StableDiffusion3ControlNetPipeline", "FluxControlNetPipeline",
+        "StableDiffusion3ControlNetPipeline", "FluxControlNetPipeline", "StableDiffusionXLControlNetUnionPipeline",
+        "StableDiffusionXLControlNetUnionImg2ImgPipeline", "StableDiffusionXLControlNetUnionInpaintPipeline",
+        "StableDiffusionControlNetXSPipeline", "StableDiffusionXLControlNetXSPipeline",
+        "AnimateDiffControlNetPipeline", "AnimateDiffVideoToVideoControlNetPipeline",
     ],
+    "grounds its objects by": ["StableDiffusionGLIGENPipeline"],
     "ends its guidance by": ["Lumina2Pipeline"],
     "cfg_truncation=None": ["ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"],
     "switches its guider by": [
@@ -192,7 +201,7 @@ def test_the_scheduler_that_is_named_instead_is_led(name: str) -> None:
 
 
 @pytest.mark.parametrize(("prompts", "images"), [(2, 1), (1, 2), (2, 3)])
-@pytest.mark.parametrize("name", ["KandinskyCombinedPipeline", "StableCascadeCombinedPipeline"])
+@pytest.mark.parametrize("name", ["KandinskyCombinedPipeline", "StableCascadeCombinedPipeline", "StableUnCLIPPipeline"])
 def test_rows_of_a_combined_pipeline_are_per_sample(name: str, prompts: int, images: int) -> None:
     """Of its prior and its decoder, whatever the batch."""
     case = CLASSES[name]()
@@ -213,12 +222,12 @@ def test_the_page_on_diffusers_says_of_each_class_what_becomes_of_it() -> None:
             assert f"`{name.removesuffix('Pipeline')}`" in said[kind], name
 
 
-# Three branches, a perturbed one, none; sigma times the latents, frames first, a condition behind the state.
+# Three branches, a perturbed one, none; sigma times the latents, frames first, a condition behind the state; a prior.
 INVERTED = [
     "StableDiffusionInstructPix2PixPipeline", "StableDiffusionPAGPipeline", "StableVideoDiffusionPipeline",
     "FluxControlPipeline", "QwenImageImg2ImgPipeline", "KandinskyPipeline", "StableCascadeDecoderPipeline",
     "CogVideoXImageToVideoPipeline", "WanVACEPipeline", "MochiPipeline", "Cosmos2TextToImagePipeline",
-    "HunyuanVideoPipeline", "SanaVideoPipeline",
+    "HunyuanVideoPipeline", "SanaVideoPipeline", "StableUnCLIPPipeline",
 ]  # fmt: skip
 
 
@@ -235,7 +244,7 @@ def test_an_inversion_comes_back(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     with put_back(name):
         with attach(case.pipe, Inversion(Recorded(trajectory))) as run, case.seen() as seen:
             dataclasses.replace(case, call=case.call | {"latents": z0}).run()
-        assert run.rows == sum(seen) / case.samples == run.inverted.report.rows
+        assert run.rows == sum(seen) / case.samples == run.inverted.report.rows + case.before
         with attach(case.pipe, Reconstruction(run.inverted)) as run, case.seen() as seen:
             case.run()
         assert run.rows == sum(seen) / case.samples
@@ -251,7 +260,7 @@ def test_an_inversion_leads_one_state() -> None:
 
 
 def latents_of(case: swept.Swept) -> Tensor:
-    """Latents of the shape of those that the pipeline prepares first."""
+    """Latents of the shape of those that the pipeline prepares first along its scheduler."""
     prepare, prepared = case.pipe.prepare_latents, list[Any]()
 
     @functools.wraps(prepare)
@@ -262,5 +271,6 @@ def latents_of(case: swept.Swept) -> Tensor:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(case.pipe, "prepare_latents", noted)
         case.run()
-    first = prepared[0][0] if isinstance(prepared[0], tuple) else prepared[0]
+    own = prepared[1 if hasattr(case.pipe, "prior_scheduler") else 0]  # after those of a prior
+    first = own[0] if isinstance(own, tuple) else own
     return torch.randn(first.shape, generator=torch.Generator().manual_seed(4), dtype=first.dtype) / 2

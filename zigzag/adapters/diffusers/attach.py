@@ -14,6 +14,7 @@ from zigzag.adapters.diffusers.counting import Run
 from zigzag.adapters.diffusers.graphed import graphed
 from zigzag.adapters.diffusers.loop import only_inverts
 from zigzag.adapters.diffusers.patches import Patches
+from zigzag.adapters.diffusers.priors import prior_of
 from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.session import Session
 from zigzag.adapters.diffusers.ways import Inversion, Reconstruction, Way
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "attach", "models_of"]
 
-MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder")
+MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder", "image_unet")
 
 
 @contextmanager
@@ -65,8 +66,8 @@ def attach(
     bit by bit what the pipeline does by itself.
 
     Args:
-        pipe: a diffusers pipeline with a `scheduler` and a `unet`, `transformer`, `prior` or `decoder`. On leaving the
-            block, also by an exception, it is as it was.
+        pipe: a diffusers pipeline with a `scheduler` and a `unet` (`image_unet`), `transformer`, `prior` or `decoder`.
+            On leaving the block, also by an exception, it is as it was.
         method: one of `zigzag.methods`; or moves that run from knot 0 to the last; or moves that begin below knot 0 (an
             image to invert) and end anywhere, or an `Inversion` or `Reconstruction`, with a state that is handed in. Or
             a method that is steered by its walk (`zigzag.Steered`), from knot 0 to the last: it is sent each visit
@@ -122,7 +123,10 @@ def attach(
     """
     scheduler, models = getattr(pipe, "scheduler", None), models_of(pipe)
     if not all(hasattr(scheduler, name) for name in ("step", "set_timesteps")) or not models:
-        raise TypeError(f"pipe must have a scheduler and one of {', '.join(MODELS)}, got {type(pipe).__name__}")
+        got = type(pipe).__name__ + (f" with {type(scheduler).__name__}" if scheduler is not None else "")
+        raise TypeError(
+            f"pipe must have a scheduler, with step and set_timesteps, and one of {', '.join(MODELS)}, got {got}"
+        )
     if "step" in vars(scheduler):
         raise ValueError("pipe: its scheduler's step is replaced already, by another attach block; leave that first")
     if isinstance(method, type | str) or not (isinstance(method, Method | Sequence | Way) or is_steered(method)):
@@ -175,6 +179,6 @@ def _check_way(cast: Cast, trace: Trace | None) -> None:
 
 
 def models_of(pipe: Any) -> list[nn.Module]:
-    """The networks that a pipeline calls step by step, of those that it has."""
-    found = (getattr(pipe, name, None) for name in MODELS)
-    return [model for model in found if isinstance(model, nn.Module)]
+    """The networks that a pipeline calls step by step along its scheduler, of those that it has."""
+    found, prior = [getattr(pipe, name, None) for name in MODELS], prior_of(pipe)
+    return [model for model in found if isinstance(model, nn.Module) and model is not prior]

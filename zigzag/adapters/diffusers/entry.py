@@ -32,17 +32,20 @@ class Entry:
         assert self._buffer is not None
         return self._buffer.dtype
 
-    def prepare(self, original: Callable[..., Any], args: Any, kwargs: Any, kept: Tensor | None) -> Any:
+    def prepare(self, original: Callable[..., Any], args: Any, kwargs: Any, kept: Tensor | None, scheduler: Any) -> Any:
         """What `prepare_latents` gives, with the buffer in place of its latents.
 
         Args:
             kept: the state that enters; None is the `latents` that the pipeline was given, whatever it scales them by.
+            scheduler: that is led; the latents of another one, a prior's, are left as they are.
 
         Raises:
             ValueError: where there are none, or beside a state that is `kept`; for a state of another shape than the
                 pipeline's own; and for a pipeline that makes other numbers of its latents.
         """
         call = inspect.signature(original).bind(*args, **kwargs)
+        if call.arguments.get("scheduler", scheduler) is not scheduler:
+            return original(*args, **kwargs)
         latents = call.arguments.get("latents")
         if kept is None and latents is None:
             raise ValueError("latents is missing: pass latents=z0, as encode_image(pipe, image) gives it")

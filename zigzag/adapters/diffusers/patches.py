@@ -12,7 +12,7 @@ from torch import nn
 
 from zigzag.adapters.diffusers.timesteps import copied, plain
 
-__all__ = ["Patches"]
+__all__ = ["Patches", "is_wrapped"]
 
 ABSENT: Final = object()
 OfCopy: TypeAlias = Callable[[], Callable[..., Any] | None]
@@ -70,6 +70,11 @@ class Patches(ExitStack):
         self.wrap(model, "_compiled_call_impl", watching)
 
 
+def is_wrapped(owner: Any) -> bool:
+    """Whether methods of `owner` are wrapped: it was patched itself, or is a copy of what was."""
+    return any(isinstance(value, _Wrapped) for value in vars(owner).values())
+
+
 def _register(cls: type, reduce: Any) -> None:
     if reduce is None:
         del copyreg.dispatch_table[cls]
@@ -107,9 +112,12 @@ class _Wrapped:
         return self.wrapper(self.original, *args, **kwargs)
 
     def retire(self) -> None:
-        """From now on it is the original, wherever it was put away; so are the copies'."""
+        """From now on it is the original, wherever it was put away; copies of the owner have none any more."""
         for wrapped in (self, *self.copies):
             wrapped.wrapper, wrapped.of_copy = _call, lambda: None
+        for wrapped in self.copies:
+            if vars(wrapped.owner).get(wrapped.name) is wrapped:
+                delattr(wrapped.owner, wrapped.name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         # Pipelines of views copy the attributes of their scheduler alone, and put them back into it.

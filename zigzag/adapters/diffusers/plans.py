@@ -78,8 +78,9 @@ def _plan_of(scheduler: Any, step_kwargs: Mapping[str, Any] | None) -> Plan:
         raise refusals.of_rehearsal(scheduler, error) from error
     if mismatch is not None:
         raise refusals.of_bending(scheduler, mismatch)
-    chain = chain_of(rehearsal)
+    chain = None
     try:
+        chain = chain_of(rehearsal)
         if any(row.constant for row in rows):
             raise NotLinear("its steps add a constant")
         groups = groups_of(rehearsal, chain)

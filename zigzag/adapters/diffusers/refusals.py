@@ -59,7 +59,8 @@ def of_steps(scheduler: Any, error: NotLinear) -> Refused:
     """For calls that are no steps of one evaluation or two."""
     if _own(scheduler).get("skip_prk_steps") is False:
         changed = _changed(scheduler, skip_prk_steps=True)
-        return Refused(scheduler, f"begins with Runge-Kutta steps: {error}", [changed, *others(scheduler)])
+        why = "begins with Runge-Kutta steps: they are of four model calls each, and steps of two are led"
+        return Refused(scheduler, why, [changed, *others(scheduler)])
     return Refused(scheduler, f"has steps that cannot be led: {error}", others(scheduler))
 
 
@@ -91,7 +92,7 @@ def of_upward(scheduler: Any) -> Refused:
 def of_grid(scheduler: Any, chain: Chain, error: ValueError) -> Refused:
     """For knots that do not run strictly from noise to data."""
     if _own(scheduler).get("skip_prk_steps") is False:
-        return of_steps(scheduler, NotLinear("they are of four model calls each, and steps of two are led"))
+        return of_steps(scheduler, NotLinear(str(error)))
     reason = f"has a grid on which there is no solver: {error}"
     return Refused(scheduler, reason, others(scheduler), "another number of steps, or spacing, or method Standard()")
 

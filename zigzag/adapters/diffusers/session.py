@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,8 +20,9 @@ from zigzag.adapters.diffusers.graphed import Graphed
 from zigzag.adapters.diffusers.led import enter
 from zigzag.adapters.diffusers.levels import noised, noised_by_call, scaled
 from zigzag.adapters.diffusers.loop import Loop, enters
-from zigzag.adapters.diffusers.patches import Patches
+from zigzag.adapters.diffusers.patches import Patches, is_wrapped
 from zigzag.adapters.diffusers.plans import Plan, plan_of
+from zigzag.adapters.diffusers.priors import prior_of
 from zigzag.adapters.diffusers.progress import Progress
 from zigzag.adapters.diffusers.routes import asks_on, check_whole, is_standard, path_on, steered_on, stood_on
 from zigzag.adapters.diffusers.scheme_loop import SchemeLoop
@@ -36,8 +37,6 @@ from zigzag.sampling import Generators
 from zigzag.trace import Trace
 
 __all__ = ["Run", "Session"]
-
-PRIOR: Final = "prior_prior"  # of a combined pipeline, whose other half is led
 
 
 class Session:
@@ -92,7 +91,7 @@ class Session:
         self.edits.take_over(patches)
         for model in self.models:
             patches.watch(model, self._saw)
-        if isinstance(prior := getattr(self.now.pipe, PRIOR, None), nn.Module):
+        if (prior := prior_of(self.now.pipe)) is not None:
             patches.watch(prior, self._saw_prior)
 
     def _release(self) -> None:
@@ -102,7 +101,7 @@ class Session:
         self.now.grid.show(self.now.grid.own)
 
     def _saw(self, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        if self.now.pipe.scheduler is not self.now.scheduler:
+        if self.now.pipe.scheduler is not self.now.scheduler and not is_wrapped(self.now.pipe.scheduler):
             raise RuntimeError("pipe.scheduler was replaced within the attach block; replace it before the block")
         led = self.now.loop is not None and not self.now.loop.ended
         self.now.calls.saw(output, arguments_of(args, kwargs), whole=led)
@@ -125,6 +124,7 @@ class Session:
         original(*args, **kwargs)
         self.now.begin_grid()
         if not is_standard(self.now.method, len(self.now.grid)):
+            unfit.refuse_other_loops(self.now.pipe)
             if self.now.cast.rules():
                 unfit.refuse_perturbed(self.now.pipe)
             with self.now.grid.shown():
@@ -145,6 +145,9 @@ class Session:
             result = original(*call.args, **call.kwargs)
         parts = result if isinstance(result, tuple) else (result,)
         drawn = tuple(spread(x, len(whole) - len(x), self) if is_tail(x, whole) else x for x in parts)
+        for x in drawn:
+            if isinstance(x, Times):
+                unfit.refuse_tabled(self.now.pipe, steps=len(x.grid), calls=len(x))
         return drawn if isinstance(result, tuple) else drawn[0]
 
     def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -267,7 +270,7 @@ class Session:
 
     def _prepare_latents(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         kept = self.now.method.state if isinstance(self.now.method, Way) else None
-        return self.now.entry.prepare(original, args, kwargs, kept)
+        return self.now.entry.prepare(original, args, kwargs, kept, self.now.scheduler)
 
     def _prepare_extra_step_kwargs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = original(*args, **kwargs)

@@ -74,13 +74,12 @@ class Steps:
             if not is_standard(self.now.method, len(self.now.scheduler.timesteps)):
                 raise RuntimeError(unfit.UNTIMED)
             self.now.stepped = 0
-        rows = self.now.calls.count(outputs, given["model_output"], given["sample"])
+        sample = given.get("sample", given["model_output"])  # which some schedulers call otherwise
+        rows = self.now.calls.count(outputs, given["model_output"], sample)
         result = original(*args, **kwargs)
         if self.now.trace is not None and self.now.stepped < len(self.now.path):
             move, after = self.now.path[self.now.stepped], result[0]
-            self.now.trace.log(
-                move, self.now.hosts[self.now.stepped], rows, given["sample"], after, given["model_output"], None
-            )
+            self.now.trace.log(move, self.now.hosts[self.now.stepped], rows, sample, after, given["model_output"], None)
         self.now.stepped, self.now.run.knot = self.now.stepped + 1, self.now.run.knot + 1
         if self.now.stepped == len(self.now.path):
             self.now.stepped = None

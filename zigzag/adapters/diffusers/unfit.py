@@ -15,7 +15,8 @@ from zigzag.adapters.diffusers.stepping import name_of
 
 __all__ = [
     "UNLED", "UNTIMED", "check_dose", "check_led", "explain_missing", "refuse_caches", "refuse_copy",
-    "refuse_per_token", "refuse_perturbed", "refuse_unfit", "same_time", "warn_of_corrector",
+    "refuse_other_loops", "refuse_per_token", "refuse_perturbed", "refuse_tabled", "refuse_unfit",
+    "same_time", "warn_of_corrector",
 ]  # fmt: skip
 
 # What the names of diffusers' hooks that cache across time steps have in them.
@@ -27,7 +28,27 @@ GUIDERS: Final = ("guider", "guider_2", "ocr_guider")  # as pipelines name them
 
 
 # What pipelines do by the share of their loop's calls, by the argument that shows it.
-DOSED: Final = {"control_guidance_start": "doses its ControlNet", "cfg_trunc_ratio": "ends its guidance"}
+DOSED: Final = {
+    "control_guidance_start": "doses its ControlNet",
+    "cfg_trunc_ratio": "ends its guidance",
+    "gligen_scheduled_sampling_beta": "grounds its objects",
+}
+
+# What pipelines look up by the number of the call in tables of a row a step, by the arguments that show it.
+TABLED: Final = {
+    ("image_latents", "inpaint_strength"): "blends its state with one latent image for each time step",
+    ("edit_momentum_scale",): "keeps its estimates in tables of num_inference_steps + 1 rows",
+}
+
+# What pipelines do that make other loops, by the arguments that show it.
+LOOPS: Final = {
+    (
+        "motion_field_strength_x",
+    ): "draws its first frame over parts of its grid, and all of them from the middle on with a copy of its scheduler",
+    ("cross_attention_guidance_amount",): "samples twice along its grid, and the second time to the attention of the "
+    "first, which it looks up by the time",
+    ("parallel", "tolerance"): "steps many times of its grid at once, by batch_step_no_noise",
+}
 
 UNLED: Final = (
     "the pipeline's model was called, and no step of its scheduler followed that attach could lead: it steps a copy of "
@@ -49,9 +70,23 @@ def refuse_copy() -> NoReturn:
     )
 
 
+def refuse_other_loops(pipe: Any) -> None:
+    """Raises RuntimeError for a pipeline that makes no loop of one state along its scheduler's steps.
+
+    Said when the grid is set, for some show that only after a loop that could be led.
+    """
+    for what in (what for names, what in LOOPS.items() if _takes(pipe, *names)):
+        raise RuntimeError(f"{type(pipe).__name__} {what}, so that attach cannot lead it; only method Standard() works")
+
+
 def refuse_per_token(extras: Mapping[str, Any]) -> None:
-    """Raises ValueError for what goes to the scheduler's step entry by entry, as a time for each token."""
+    """Raises ValueError for what goes to the scheduler's step entry by entry: a time for each token, a noise."""
     for name, value in extras.items():
+        if name == "variance_noise" and value is not None:
+            raise ValueError(
+                "the pipeline passes variance_noise to its scheduler's step, a noise that it makes itself at each of "
+                "its rounds, and attach draws the noise of each step, to hold it in a zigzag; use method Standard()"
+            )
         if isinstance(value, Tensor) and (value.numel() > 1 or value.ndim > 1):
             raise ValueError(
                 f"the pipeline passes {name}, of shape {tuple(value.shape)}, to its scheduler's step: a level for each "
@@ -75,11 +110,24 @@ def refuse_unfit(
     if named:
         refuse_perturbed(pipe)
     if calls is None or calls > steps or entered:
-        number = "as many calls as its walk asks for" if calls is None else f"{calls} calls"
-        _refuse_counting(pipe, so := f"and the method makes {number} on {steps} steps")
+        _refuse_counting(pipe, so := _makes(calls, steps))
         _refuse_stepwise(pipe, so)
     if calls is None:
         _refuse_sharing(pipe)
+
+
+def refuse_tabled(pipe: Any, *, steps: int, calls: int) -> None:
+    """Raises ValueError for a pipeline that has something for each of so many `steps`, which are drawn out to `calls`.
+
+    Said when its times are cut, for it may hold that against their number before its loop.
+    """
+    if calls > steps:
+        _refuse_tables(pipe, _makes(calls, steps))
+
+
+def _makes(calls: int | None, steps: int) -> str:
+    number = "as many calls as its walk asks for" if calls is None else f"{calls} calls"
+    return f"and the method makes {number} on {steps} steps"
 
 
 def refuse_caches(models: Sequence[nn.Module]) -> None:
@@ -122,11 +170,20 @@ def _refuse_counting(pipe: Any, so: str) -> None:
             "beyond that number guidance would be off; use a method of one call a step (Z2Sampling, Standard), or the "
             "pipeline of the model that is not modular"
         )
+    _refuse_tables(pipe, so)
     if getattr(pipe, "adapter", None) is not None and _takes(pipe, "adapter_conditioning_factor"):
         raise ValueError(
             f"{type(pipe).__name__} drops its adapter at the call whose number is adapter_conditioning_factor times "
             f"the number of steps, {so}: the last of them would run without it; use a method of one call a step "
             "(Z2Sampling, Standard), or ControlNet"
+        )
+
+
+def _refuse_tables(pipe: Any, so: str) -> None:
+    for what in (what for names, what in TABLED.items() if _takes(pipe, *names)):
+        raise ValueError(
+            f"{type(pipe).__name__} {what}, by the number of the call, {so}; use a method of one call a step "
+            "(Z2Sampling, Standard)"
         )
 
 
@@ -228,5 +285,5 @@ def same_time(time: Any, told: Any) -> bool:
     return times.numel() > 0 and bool((times.detach().cpu().double() == float(told)).all())
 
 
-def _takes(pipe: Any, name: str) -> bool:
-    return name in inspect.signature(type(pipe).__call__).parameters
+def _takes(pipe: Any, *names: str) -> bool:
+    return set(names) <= set(inspect.signature(type(pipe).__call__).parameters)
