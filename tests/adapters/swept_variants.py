@@ -100,6 +100,8 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
         {"refused": "passes variance_noise"},
     ),
     ("StableDiffusionModelEditingPipeline", sd, SIZE, texts, {}),
+    ("StableDiffusionPanoramaPipeline", sd, SIZE, None, {}),
+    ("StableDiffusionPanoramaPipeline, two views", sd, SIZE | {"width": 576}, None, {"refused": "at one time"}),
     ("StableDiffusionInpaintPipelineLegacy", sd, FROM | {"mask_image": mask(16)}, None, {}),
     ("StableDiffusionParadigmsPipeline", parallel, SIZE, None, {"refused": "steps many times"}),
     ("StableDiffusionPix2PixZeroPipeline", sd, SIZE | ZERO, None, {"refused": "samples twice"}),

@@ -53,7 +53,7 @@ def test_what_is_named_is_a_class_that_is_not_swept_and_has_a_reason() -> None:
     assert len(set(names)) == len(names), "named twice"
     assert not SWEPT.intersection(names), "swept as well"
     assert all(inspect.isclass(getattr(diffusers, name, None)) for name in names), "no class of diffusers"
-    assert all(len(why.split()) > 2 for _, why in named), "a reason that says nothing"
+    assert all(len(why.split()) > 1 for _, why in named), "a reason that says nothing"
 
 
 def test_the_sweep_is_of_classes_of_diffusers() -> None:
@@ -75,5 +75,5 @@ def upsamplers() -> list[Any]:
 def test_a_pipeline_of_one_call_is_refused() -> None:
     for pipe in upsamplers():
         name = type(pipe).__name__
-        with pytest.raises(TypeError, match=f"must have a scheduler and one of .*{name}"), attach(pipe, Standard()):
+        with pytest.raises(TypeError, match=f"must have a scheduler, .*, got {name}"), attach(pipe, Standard()):
             pass
