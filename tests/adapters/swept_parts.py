@@ -37,9 +37,11 @@ def case(net: Any, vae: Any, scheduler: Any, **call: Any) -> Case:
     return Case(Parts(parts), given, noise(1), None, {}, {})  # type: ignore[arg-type]
 
 
-def of_family(name: str, family: Family, call: Any = None, parts: Any = None, **known: Any) -> Swept:
-    """The pipeline class `name` of the components of a family, and of more `parts`."""
-    one, cls = family(), getattr(diffusers, name)
+def of_family(
+    name: str, family: Family, call: Any = None, parts: Any = None, cls: Any = None, **known: Any
+) -> Swept:
+    """The pipeline class `name` (or one made of it, `cls`) of the components of a family, and of more `parts`."""
+    one, cls = family(), cls or getattr(diffusers, name)
     if "unet" in one.pipe.components:  # which families share, and perturbed attention replaces parts of
         one.pipe.unet = copy.deepcopy(one.pipe.unet)
     if isinstance(one.pipe.components.get("vae"), diffusers.AutoencoderKL):
