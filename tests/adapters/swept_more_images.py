@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import inspect
+import math
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,15 +12,34 @@ from unittest import mock
 
 import diffusers
 import torch
-import transformers
 from swept import Swept
-from swept_parts import Words, again, case, clip_text, image, mask, of_family, of_parts, pil
+from swept_more_nets import (
+    bria,
+    cogview3,
+    ernie,
+    fibo,
+    fibo2,
+    hidream,
+    hunyuan_control,
+    hunyuan_image,
+    ideogram,
+    krea2,
+    llama,
+    longcat,
+    lumina,
+    movq,
+    nucleus,
+    ovis,
+    refiner,
+    sd3_control,
+)
+from swept_parts import Words, again, clip_text, image, mask, of_family, of_parts, pil
 from tiny_dits import flow, hunyuan, sd3
 from tiny_packed import qwen
 from tiny_unets import Case, embeds, noise, shake, tiny_vae
+from torch import Tensor
 
 BIG, BIG_MASK = image(64), mask(64)
-SIZED = {"height": 64, "width": 64}
 
 
 def small(name: str) -> Any:
@@ -50,105 +69,10 @@ def layered() -> Case:
     return one
 
 
-def llama() -> Any:
-    """A text encoder of which a pipeline takes all layers."""
-    config = transformers.LlamaConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
-        vocab_size=100,
-    )  # fmt: skip
-    return shake(transformers.LlamaForCausalLM(config), 3)
-
-
-def hunyuan_control() -> dict[str, Any]:
-    sizes = dict(hunyuan().pipe.transformer.config)
-    taken = inspect.signature(diffusers.HunyuanDiT2DControlNetModel.__init__).parameters
-    sizes = {key: size for key, size in sizes.items() if key in taken} | {"transformer_num_layers": 2}
-    return {"controlnet": shake(diffusers.HunyuanDiT2DControlNetModel(**sizes), 7)}
-
-
-def sd3_control() -> dict[str, Any]:
-    given = {"num_layers": 1, "num_extra_conditioning_channels": 1, "load_weights_from_transformer": False}
-    return {"controlnet": shake(diffusers.SD3ControlNetModel.from_transformer(sd3().pipe.transformer, **given), 7)}
-
-
-def hunyuan_image(**guided: Any) -> Callable[[], Case]:
-    def build() -> Case:
-        net = diffusers.HunyuanImageTransformer2DModel(
-            in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=1,
-            num_single_layers=1, num_refiner_layers=1, patch_size=(1, 1), text_embed_dim=16, text_embed_2_dim=16,
-            rope_axes_dim=(4, 4),
-        )  # fmt: skip
-        vae = diffusers.AutoencoderKLHunyuanImage(
-            in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(4, 8, 8, 8), layers_per_block=1,
-            scaling_factor=0.5, spatial_compression_ratio=8, sample_size=64,
-        )  # fmt: skip
-        second = {"prompt_embeds_2": noise(1, 5, 16, seed=5), "negative_prompt_embeds_2": noise(1, 5, 16, seed=6)}
-        masks = [f"{n}prompt_embeds_mask{k}" for n in ("", "negative_") for k in ("", "_2")]
-        call = SIZED | second | dict.fromkeys(masks, torch.ones(1, 5, dtype=torch.long))
-        return case(net, vae, flow(), **call)
-
-    return build
-
-
-def cogview3() -> Case:
-    net = diffusers.CogView3PlusTransformer2DModel(
-        patch_size=2, in_channels=4, num_layers=1, attention_head_dim=4, num_attention_heads=2, out_channels=4,
-        text_embed_dim=16, time_embed_dim=8, condition_dim=2, pos_embed_max_size=8, sample_size=8,
-    )  # fmt: skip
-    return case(net, tiny_vae(), diffusers.CogVideoXDDIMScheduler(clip_sample=False), height=16, width=16)
-
-
-def bria() -> Case:
-    net = diffusers.BriaTransformer2DModel(
-        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
-        joint_attention_dim=16, pooled_projection_dim=None, axes_dims_rope=[0, 4, 4],
-    )  # fmt: skip
-    return case(net, tiny_vae(), flow(use_dynamic_shifting=True), height=16, width=16)
-
-
-def fibo_vae() -> Any:
-    return diffusers.AutoencoderKLWan(
-        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, in_channels=12, out_channels=12, patch_size=2,
-        scale_factor_spatial=16,
-    )  # fmt: skip
-
-
-def fibo() -> Case:
-    net = diffusers.BriaFiboTransformer2DModel(
-        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
-        joint_attention_dim=32, text_encoder_dim=16, pooled_projection_dim=None, axes_dims_rope=[0, 4, 4],
-    )  # fmt: skip
-    call = {"prompt": '{"text": "red"}', "negative_prompt": "blue", "guidance_scale": 4.0}
-    return case(net, fibo_vae(), flow(use_dynamic_shifting=True), **SIZED | call)
-
-
-def hidream() -> Case:
-    net = diffusers.HiDreamImageTransformer2DModel(
-        patch_size=2, in_channels=4, out_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=8,
-        num_attention_heads=2, caption_channels=[16, 16], text_emb_dim=32, num_routed_experts=2,
-        num_activated_experts=1, axes_dims_rope=(4, 2, 2), max_resolution=(16, 16), llama_layers=(0, 1),
-    )  # fmt: skip
-    names = ("prompt_embeds_t5", "negative_prompt_embeds_t5")
-    call: dict[str, Any] = dict(zip(names, embeds(1), strict=True))
-    call |= {"prompt_embeds_llama3": noise(2, 1, 5, 16, seed=7), "negative_prompt_embeds_llama3": noise(2, 1, 5, 16, seed=8)}
-    call |= {"pooled_prompt_embeds": noise(1, 32, seed=5), "negative_pooled_prompt_embeds": noise(1, 32, seed=6)}
-    return case(net, tiny_vae(8), flow(), **SIZED | call)
-
-
-def movq() -> Any:
-    return shake(
-        diffusers.VQModel(
-            block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
-            up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"), latent_channels=4, layers_per_block=1,
-            norm_num_groups=4, norm_type="spatial", num_vq_embeddings=12, vq_embed_dim=4,
-        )
-    )  # fmt: skip
-
-
 def kandinsky3(name: str, **call: Any) -> Swept:
     net = diffusers.Kandinsky3UNet(
-        in_channels=4, time_embedding_dim=4, groups=2, attention_head_dim=4, layers_per_block=1,
-        block_out_channels=(8, 16), cross_attention_dim=4, encoder_hid_dim=16,
+        in_channels=4, time_embedding_dim=4, groups=2, attention_head_dim=4, layers_per_block=3,
+        block_out_channels=(16, 32), cross_attention_dim=4, encoder_hid_dim=16,
     )  # fmt: skip
     scheduler = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", steps_offset=1, clip_sample=False)
     parts = {"unet": shake(net), "movq": movq(), "scheduler": scheduler, "text_encoder": None, "tokenizer": None}
@@ -183,23 +107,87 @@ def guided_apart(start: int = 5, **given: Any) -> dict[str, Any]:
     return {"guider": made}
 
 
+def told(name: str, encode: Callable[..., Any], base: Any = None) -> Any:
+    """The class that is told its embeddings, where it takes none."""
+    return type(name, (base or getattr(diffusers, name),), {"encode_prompt": encode})
+
+
+def longcat_told(name: str) -> Any:
+    def encode(pipe: Any, prompt: str, **kwargs: Any) -> Any:
+        return embeds(1)[not prompt], torch.zeros(5, 3)
+
+    return told(name, encode, small(name) if "Edit" in name else None)
+
+
+def ideogram4() -> Swept:
+    def encode(pipe: Any, prompt: Any, grid_h: int, grid_w: int, max_sequence_length: int, device: Any) -> Any:
+        tokens = grid_h * grid_w
+        features = torch.cat([noise(1, max_sequence_length, 16, seed=3), torch.zeros(1, tokens, 16)], 1)
+        return features, *pipe._prepare_ids([max_sequence_length], grid_h, grid_w, max_sequence_length, device)
+
+    call = {"prompt": "red", "height": 8, "width": 8, "guidance_scale": 4.0, "guidance_schedule": None}
+    call |= {"max_sequence_length": 5}
+    parts = ideogram()
+    return Swept(told("Ideogram4Pipeline", encode)(**parts), call, z_refused=SCHEDULED, lays=last_tokens)
+
+
+class Looks:
+    """In place of a processor of texts and images, of which the images' is asked for."""
+
+    image_processor = None
+
+
+def last_tokens(part: Tensor, m: Tensor) -> Tensor:
+    """Behind those of the text, where the branch has one."""
+    return part[:, -m.shape[1] :]
+
+
+def three_channels(guided: Tensor, c: Tensor) -> Tensor:
+    """Lumina guides three of its channels, and leaves the others conditional."""
+    return torch.cat([guided[:, :3], c[:, 3:]], 1)
+
+
+def renormalised(guided: Tensor, c: Tensor, dim: int = -1, most: float = math.inf) -> Tensor:
+    """Brought back to the norm of the conditional prediction along a dimension."""
+    return guided * (c.norm(dim=dim, keepdim=True) / guided.norm(dim=dim, keepdim=True)).clamp(max=most)
+
+
+SCHEDULED = "lays out a guidance scale for each of its steps"
 EDITED: dict[str, Any] = {"image": pil(64)}
 PT = {"output_type": "pt"}
 LAYERED: dict[str, Any] = {"prompt": "red", "layers": 2, "cfg_normalize": False}
 ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     # Renormalised, which is no u + w·(c − u).
-    ("QwenImageControlNetPipeline", qwen, {"control_image": BIG}, qwen_control, {"scale": None}),
+    ("QwenImageControlNetPipeline", qwen, {"control_image": BIG}, qwen_control, {"guides": renormalised}),
     (
         "QwenImageControlNetInpaintPipeline",
         qwen,
         {"control_image": BIG, "control_mask": BIG_MASK},
         partial(qwen_control, 4),
-        {"scale": None},
+        {"guides": renormalised},
     ),
-    ("QwenImageEditPipeline", qwen, EDITED, None, {"scale": None}),
-    ("QwenImageEditPlusPipeline", qwen, EDITED, None, {"scale": None}),
-    ("QwenImageEditInpaintPipeline", qwen, EDITED | {"mask_image": BIG_MASK, "strength": 1.0}, None, {"scale": None}),
-    ("QwenImageLayeredPipeline", layered, EDITED | LAYERED | PT, lambda: {"text_encoder": clip_text()}, {}),
+    ("QwenImageEditPipeline", qwen, EDITED, None, {"cls": small("QwenImageEditPipeline"), "guides": renormalised}),
+    (
+        "QwenImageEditPlusPipeline",
+        qwen,
+        EDITED,
+        None,
+        {"cls": small("QwenImageEditPlusPipeline"), "guides": renormalised},
+    ),
+    (
+        "QwenImageEditInpaintPipeline",
+        qwen,
+        EDITED | {"mask_image": BIG_MASK, "strength": 1.0},
+        None,
+        {"cls": small("QwenImageEditInpaintPipeline"), "guides": renormalised},
+    ),
+    (
+        "QwenImageLayeredPipeline",
+        layered,
+        EDITED | LAYERED | PT,
+        lambda: {"text_encoder": clip_text()},
+        {"cls": small("QwenImageLayeredPipeline")},
+    ),
     ("StableDiffusion3InpaintPipeline", sd3, {"image": image(16), "mask_image": mask(16), "strength": 1.0}, None, {}),
     (
         "StableDiffusion3ControlNetInpaintingPipeline",
@@ -214,11 +202,42 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("BriaPipeline", bria, {}, None, {}),
     ("BriaFiboPipeline", fibo, {}, lambda: {"text_encoder": llama(), "tokenizer": Words()}, {}),
     ("HiDreamImagePipeline", hidream, {}, None, {}),
+    ("Krea2Pipeline", krea2, {}, None, {"scale": 5.0}),  # it calls c + g·(c − u) a scale of g
+    (
+        "LongCatImagePipeline",
+        longcat,
+        {"enable_prompt_rewrite": False},
+        None,
+        {"guides": partial(renormalised, most=1.0), "cls": longcat_told("LongCatImagePipeline")},
+    ),
+    (
+        "LongCatImageEditPipeline",
+        longcat,
+        EDITED,
+        {"text_processor": Looks()},
+        {"cls": longcat_told("LongCatImageEditPipeline")},
+    ),
+    ("NucleusMoEImagePipeline", nucleus, {}, None, {"guides": renormalised}),
+    ("OvisImagePipeline", ovis, {}, None, {}),
+    ("ErnieImagePipeline", ernie, {}, None, {}),
+    ("LuminaPipeline", lumina, {}, None, {"guides": three_channels}),
+    ("HunyuanImageRefinerPipeline", refiner, {"image": BIG}, guided_apart, {}),
+    ("BriaFibo2Pipeline", fibo2, {}, None, {}),
+    ("BriaFibo2Pipeline, shown", fibo2, {"image": pil(16)}, None, {}),
+    (
+        "BriaFiboEditPipeline",
+        fibo,
+        {"image": pil(64), "prompt": '{"edit_instruction": "red"}'},
+        lambda: {"text_encoder": llama(), "tokenizer": Words()},
+        {},
+    ),
 ]
 CLASSES: dict[str, Callable[[], Swept]] = {
-    name: partial(of_family, name, family, call, parts, cls=small(name) if "QwenImage" in name and "Control" not in name else None, **known) for name, family, call, parts, known in ROWS
+    name: partial(of_family, name.split(",")[0], family, call, parts, **known)
+    for name, family, call, parts, known in ROWS
 }
 CLASSES |= {
+    "Ideogram4Pipeline": ideogram4,
     "Kandinsky3Pipeline": partial(kandinsky3, "Kandinsky3Pipeline", height=64, width=64),
     "Kandinsky3Img2ImgPipeline": partial(kandinsky3, "Kandinsky3Img2ImgPipeline", image=pil(16), strength=1.0),
     "Kandinsky5T2IPipeline": partial(kandinsky5, "Kandinsky5T2IPipeline"),

@@ -37,9 +37,7 @@ def case(net: Any, vae: Any, scheduler: Any, **call: Any) -> Case:
     return Case(Parts(parts), given, noise(1), None, {}, {})  # type: ignore[arg-type]
 
 
-def of_family(
-    name: str, family: Family, call: Any = None, parts: Any = None, cls: Any = None, **known: Any
-) -> Swept:
+def of_family(name: str, family: Family, call: Any = None, parts: Any = None, cls: Any = None, **known: Any) -> Swept:
     """The pipeline class `name` (or one made of it, `cls`) of the components of a family, and of more `parts`."""
     one, cls = family(), cls or getattr(diffusers, name)
     if "unet" in one.pipe.components:  # which families share, and perturbed attention replaces parts of

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "attach", "models_of"]
 
-MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder")
+MODELS = ("unet", "transformer", "transformer_2", "unconditional_transformer", "prior", "decoder")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
@@ -78,6 +79,7 @@ def refuse_unfit(
         number = "as many calls as its walk asks for" if calls is None else f"{calls} calls"
         _refuse_counting(pipe, so := f"and the method makes {number} on {steps} steps")
         _refuse_stepwise(pipe, so)
+        _refuse_projecting(pipe, math.inf if calls is None or entered else calls - 1, so)
     if calls is None:
         _refuse_sharing(pipe)
 
@@ -128,6 +130,12 @@ def _refuse_counting(pipe: Any, so: str) -> None:
             f"the number of steps, {so}: the last of them would run without it; use a method of one call a step "
             "(Z2Sampling, Standard), or ControlNet"
         )
+    if _takes(pipe, "guidance_schedule"):
+        raise ValueError(
+            f"{type(pipe).__name__} lays out a guidance scale for each of its steps and looks it up by the call's "
+            f"number, {so}: it would guide at other steps' scales, and has none for the last calls; use a method of "
+            "one call a step (Z2Sampling, Standard)"
+        )
 
 
 def _refuse_stepwise(pipe: Any, so: str) -> None:
@@ -139,6 +147,24 @@ def _refuse_stepwise(pipe: Any, so: str) -> None:
                 f"the pipeline tells its {name}, {type(guider).__name__}, the number of the call, by which it guides "
                 f"from {start:g} to {stop:g} of the steps only, {so}: it would guide at other steps; set start=0, "
                 "stop=1 (and zero_init_steps=0), or use a method of one call a step (Z2Sampling, Standard)"
+            )
+
+
+def _refuse_projecting(pipe: Any, last: float, so: str) -> None:
+    """Of guiders that project, which they may do from a call on, and on what they have seen at the calls before.
+
+    last: the number of the last call.
+    """
+    for name in GUIDERS:
+        guider = getattr(pipe, name, None)
+        start = getattr(guider, "adaptive_projected_guidance_start_step", -1)
+        momentum = getattr(guider, "adaptive_projected_guidance_momentum", None)
+        if start < last and (start >= 0 or momentum is not None):
+            since = f"from call {start + 1} on, " if start >= 0 else ""
+            raise ValueError(
+                f"the pipeline's {name}, {type(guider).__name__}, projects its guidance {since}at a momentum of "
+                f"{momentum} over the calls before, {so}, which are at other steps, and some of them at one; use a "
+                "method of one call a step (Z2Sampling, Standard), or ClassifierFreeGuidance"
             )
 
 
