@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -11,29 +10,10 @@ from typing import Any
 from unittest import mock
 
 import diffusers
+import swept_more_nets as nets
 import torch
 from swept import Swept
-from swept_more_nets import (
-    bria,
-    cogview3,
-    ernie,
-    fibo,
-    fibo2,
-    hidream,
-    hunyuan_control,
-    hunyuan_image,
-    ideogram,
-    krea2,
-    llama,
-    longcat,
-    lumina,
-    movq,
-    nucleus,
-    ovis,
-    refiner,
-    sd3_control,
-)
-from swept_parts import Words, again, clip_text, image, mask, of_family, of_parts, pil
+from swept_parts import Words, again, clip_text, image, mask, of_family, of_parts, pil, renormalised, told
 from tiny_dits import flow, hunyuan, sd3
 from tiny_packed import qwen
 from tiny_unets import Case, embeds, noise, shake, tiny_vae
@@ -63,6 +43,14 @@ def qwen_control(extra: int = 0) -> dict[str, Any]:
     return {"controlnet": shake(diffusers.QwenImageControlNetModel(**sizes, extra_condition_channels=extra), 7)}
 
 
+def sixteen() -> Case:
+    """Of as many channels as the inpainting pipeline takes for a model that is not shown the mask."""
+    one = sd3()
+    one.pipe.transformer = again(one.pipe.transformer, in_channels=16, out_channels=16)
+    one.pipe.vae = tiny_vae(2, 16)
+    return one
+
+
 def layered() -> Case:
     one = qwen()
     one.pipe.transformer = again(one.pipe.transformer, use_additional_t_cond=True)
@@ -75,7 +63,7 @@ def kandinsky3(name: str, **call: Any) -> Swept:
         block_out_channels=(16, 32), cross_attention_dim=4, encoder_hid_dim=16,
     )  # fmt: skip
     scheduler = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", steps_offset=1, clip_sample=False)
-    parts = {"unet": shake(net), "movq": movq(), "scheduler": scheduler, "text_encoder": None, "tokenizer": None}
+    parts = {"unet": shake(net), "movq": nets.movq(), "scheduler": scheduler, "text_encoder": None, "tokenizer": None}
     masks = {"attention_mask": torch.ones(1, 5), "negative_attention_mask": torch.ones(1, 5)}
     given = dict(zip(("prompt_embeds", "negative_prompt_embeds"), embeds(1), strict=True))
     return of_parts(name, given | masks | {"guidance_scale": 3.0} | call, parts)
@@ -99,17 +87,19 @@ def kandinsky5(name: str, shown: bool = False, **call: Any) -> Swept:
     return one
 
 
+def hidream() -> Swept:
+    """Which brings every size to that of its default: to 64², here."""
+    one = of_family("HiDreamImagePipeline", nets.hidream)
+    one.pipe.default_sample_size = 8
+    return one
+
+
 def guided_apart(start: int = 5, **given: Any) -> dict[str, Any]:
     """The guider of Hunyuan-Image: plain guidance up to a step, projected from there on."""
     made = diffusers.AdaptiveProjectedMixGuidance(
         guidance_scale=4.0, adaptive_projected_guidance_start_step=start, **given
     )
     return {"guider": made}
-
-
-def told(name: str, encode: Callable[..., Any], base: Any = None) -> Any:
-    """The class that is told its embeddings, where it takes none."""
-    return type(name, (base or getattr(diffusers, name),), {"encode_prompt": encode})
 
 
 def longcat_told(name: str) -> Any:
@@ -127,8 +117,22 @@ def ideogram4() -> Swept:
 
     call = {"prompt": "red", "height": 8, "width": 8, "guidance_scale": 4.0, "guidance_schedule": None}
     call |= {"max_sequence_length": 5}
-    parts = ideogram()
+    parts = nets.ideogram()
     return Swept(told("Ideogram4Pipeline", encode)(**parts), call, z_refused=SCHEDULED, lays=last_tokens)
+
+
+class Chat:
+    """In place of a processor of chats, of which the pipeline asks what goes before a prompt."""
+
+    def apply_chat_template(self, *args: Any, **given: Any) -> list[list[int]]:
+        return [[1, 2]]
+
+    @property
+    def tokenizer(self) -> Chat:
+        return self
+
+    def encode(self, text: str) -> list[int]:
+        return [7]
 
 
 class Looks:
@@ -147,17 +151,11 @@ def three_channels(guided: Tensor, c: Tensor) -> Tensor:
     return torch.cat([guided[:, :3], c[:, 3:]], 1)
 
 
-def renormalised(guided: Tensor, c: Tensor, dim: int = -1, most: float = math.inf) -> Tensor:
-    """Brought back to the norm of the conditional prediction along a dimension."""
-    return guided * (c.norm(dim=dim, keepdim=True) / guided.norm(dim=dim, keepdim=True)).clamp(max=most)
-
-
 SCHEDULED = "lays out a guidance scale for each of its steps"
 EDITED: dict[str, Any] = {"image": pil(64)}
 PT = {"output_type": "pt"}
 LAYERED: dict[str, Any] = {"prompt": "red", "layers": 2, "cfg_normalize": False}
 ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
-    # Renormalised, which is no u + w·(c − u).
     ("QwenImageControlNetPipeline", qwen, {"control_image": BIG}, qwen_control, {"guides": renormalised}),
     (
         "QwenImageControlNetInpaintPipeline",
@@ -188,47 +186,53 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
         lambda: {"text_encoder": clip_text()},
         {"cls": small("QwenImageLayeredPipeline")},
     ),
-    ("StableDiffusion3InpaintPipeline", sd3, {"image": image(16), "mask_image": mask(16), "strength": 1.0}, None, {}),
+    ("QwenImage21Pipeline", nets.qwen21, {}, {"processor": Chat()}, {"lays": last_tokens}),
+    (
+        "StableDiffusion3InpaintPipeline",
+        sixteen,
+        {"image": image(16), "mask_image": mask(16), "strength": 1.0},
+        None,
+        {},
+    ),
     (
         "StableDiffusion3ControlNetInpaintingPipeline",
         sd3,
         {"control_image": image(16), "control_mask": mask(16)},
-        sd3_control,
+        nets.sd3_control,
         {},
     ),
-    ("HunyuanDiTControlNetPipeline", hunyuan, {"control_image": BIG}, hunyuan_control, {}),
-    ("HunyuanImagePipeline", hunyuan_image(), {}, guided_apart, {}),
-    ("CogView3PlusPipeline", cogview3, {}, None, {}),
-    ("BriaPipeline", bria, {}, None, {}),
-    ("BriaFiboPipeline", fibo, {}, lambda: {"text_encoder": llama(), "tokenizer": Words()}, {}),
-    ("HiDreamImagePipeline", hidream, {}, None, {}),
-    ("Krea2Pipeline", krea2, {}, None, {"scale": 5.0}),  # it calls c + g·(c − u) a scale of g
+    ("HunyuanDiTControlNetPipeline", hunyuan, {"control_image": BIG}, nets.hunyuan_control, {}),
+    ("HunyuanImagePipeline", nets.hunyuan_image(), {}, guided_apart, {}),
+    ("CogView3PlusPipeline", nets.cogview3, {}, None, {}),
+    ("BriaPipeline", nets.bria, {}, None, {}),
+    ("BriaFiboPipeline", nets.fibo, {}, lambda: {"text_encoder": nets.llama(), "tokenizer": Words()}, {}),
+    ("Krea2Pipeline", nets.krea2, {}, None, {"scale": 5.0}),  # it calls c + g·(c − u) a scale of g
     (
         "LongCatImagePipeline",
-        longcat,
+        nets.longcat,
         {"enable_prompt_rewrite": False},
         None,
         {"guides": partial(renormalised, most=1.0), "cls": longcat_told("LongCatImagePipeline")},
     ),
     (
         "LongCatImageEditPipeline",
-        longcat,
+        nets.longcat,
         EDITED,
         {"text_processor": Looks()},
         {"cls": longcat_told("LongCatImageEditPipeline")},
     ),
-    ("NucleusMoEImagePipeline", nucleus, {}, None, {"guides": renormalised}),
-    ("OvisImagePipeline", ovis, {}, None, {}),
-    ("ErnieImagePipeline", ernie, {}, None, {}),
-    ("LuminaPipeline", lumina, {}, None, {"guides": three_channels}),
-    ("HunyuanImageRefinerPipeline", refiner, {"image": BIG}, guided_apart, {}),
-    ("BriaFibo2Pipeline", fibo2, {}, None, {}),
-    ("BriaFibo2Pipeline, shown", fibo2, {"image": pil(16)}, None, {}),
+    ("NucleusMoEImagePipeline", nets.nucleus, {}, None, {"guides": renormalised}),
+    ("OvisImagePipeline", nets.ovis, {}, None, {}),
+    ("ErnieImagePipeline", nets.ernie, {}, None, {}),
+    ("LuminaPipeline", nets.lumina, {}, None, {"guides": three_channels}),
+    ("HunyuanImageRefinerPipeline", nets.refiner, {"image": BIG}, guided_apart, {}),
+    ("BriaFibo2Pipeline", nets.fibo2, {}, None, {}),
+    ("BriaFibo2Pipeline, shown", nets.fibo2, {"image": pil(16)}, None, {}),
     (
         "BriaFiboEditPipeline",
-        fibo,
+        nets.fibo,
         {"image": pil(64), "prompt": '{"edit_instruction": "red"}'},
-        lambda: {"text_encoder": llama(), "tokenizer": Words()},
+        lambda: {"text_encoder": nets.llama(), "tokenizer": Words()},
         {},
     ),
 ]
@@ -237,9 +241,16 @@ CLASSES: dict[str, Callable[[], Swept]] = {
     for name, family, call, parts, known in ROWS
 }
 CLASSES |= {
+    "HiDreamImagePipeline": hidream,
     "Ideogram4Pipeline": ideogram4,
     "Kandinsky3Pipeline": partial(kandinsky3, "Kandinsky3Pipeline", height=64, width=64),
     "Kandinsky3Img2ImgPipeline": partial(kandinsky3, "Kandinsky3Img2ImgPipeline", image=pil(16), strength=1.0),
     "Kandinsky5T2IPipeline": partial(kandinsky5, "Kandinsky5T2IPipeline"),
     "Kandinsky5I2IPipeline": partial(kandinsky5, "Kandinsky5I2IPipeline", shown=True, image=pil(64)),
+}
+UNBUILT: dict[str, str] = {
+    "OmniGenPipeline": "needs torchvision, for its processor of prompts and images",
+    "FluxPriorReduxPipeline": "a prior of embeddings in one pass: it has no scheduler",
+    "LLaDA2Pipeline": "of tokens of text, block by block: its network is `model`, of the checkpoint's remote code",
+    "DiffusionGemmaPipeline": "of tokens of text, canvas by canvas: its network is `model`",
 }

@@ -214,3 +214,15 @@ def fibo2() -> Case:
     )  # fmt: skip
     texts = {"prompt_embeds": noise(1, 2, 5, 16, seed=3), "negative_prompt_embeds": noise(1, 2, 5, 16, seed=4)}
     return case(net, flux2_vae(), flow(use_dynamic_shifting=True), height=16, width=16, **texts)
+
+
+def qwen21() -> Case:
+    net = diffusers.QwenImage21Transformer2DModel(
+        in_channels=4, out_channels=4, num_layers=1, attention_head_dim=16, num_attention_heads=2, context_in_dim=16,
+        axes_dims_rope=(8, 4, 4),
+    )  # fmt: skip
+    vae = diffusers.AutoencoderKLQwenImage21(
+        base_dim=4, decoder_base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.0] * 4,
+        latents_std=[1.0] * 4,
+    )  # fmt: skip
+    return case(net, vae, flow(use_dynamic_shifting=True), **SIZED, true_cfg_scale=4.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,16 @@ def again(net: Any, seed: int = 1, **changes: Any) -> Any:
     """A model like another, but for some of its configuration."""
     config = {key: value for key, value in net.config.items() if not key.startswith("_")}
     return shake(type(net)(**config | changes), seed)
+
+
+def told(name: str, encode: Callable[..., Any], base: Any = None, method: str = "encode_prompt") -> Any:
+    """The class that is told its embeddings, where it takes none."""
+    return type(name, (base or getattr(diffusers, name),), {method: encode})
+
+
+def renormalised(guided: Tensor, c: Tensor, dim: int = -1, most: float = math.inf) -> Tensor:
+    """Brought back to the norm of the conditional prediction along a dimension."""
+    return guided * (c.norm(dim=dim, keepdim=True) / guided.norm(dim=dim, keepdim=True)).clamp(max=most)
 
 
 def wider(family: Family, channels: int, **changes: Any) -> Family:

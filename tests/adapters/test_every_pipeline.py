@@ -28,7 +28,9 @@ scheme_loop = pytest.importorskip("zigzag.adapters.diffusers.scheme_loop")
 
 import swept  # noqa: E402
 import swept_by_hand  # noqa: E402
+import swept_edits  # noqa: E402
 import swept_images  # noqa: E402
+import swept_more_images  # noqa: E402
 import swept_others  # noqa: E402
 import swept_unets  # noqa: E402
 import swept_videos  # noqa: E402
@@ -43,6 +45,7 @@ pytestmark = [
 ]
 
 CLASSES = swept_unets.CLASSES | swept_images.CLASSES | swept_videos.CLASSES | swept_others.CLASSES
+CLASSES |= swept_more_images.CLASSES | swept_edits.CLASSES
 METHODS: dict[str, Any] = {"z2": Z2Sampling(warmup=1), "z": ZSampling(steps=1)}
 WANTED = 5e-5  # two implementations in float32, and a decoder behind some; measured at 1e-5 and below
 MOVED = 5e-5  # what a method does here; 1e-3 and more for most
@@ -117,9 +120,15 @@ UNSTEERED = {
         "StableDiffusionControlNetInpaintPipeline", "StableDiffusionXLControlNetPipeline",
         "StableDiffusionXLControlNetImg2ImgPipeline", "StableDiffusionXLControlNetInpaintPipeline",
         "StableDiffusion3ControlNetPipeline", "FluxControlNetPipeline",
+        "StableDiffusion3ControlNetInpaintingPipeline", "QwenImageControlNetPipeline",
+        "QwenImageControlNetInpaintPipeline",
     ],
     "ends its guidance by": ["Lumina2Pipeline"],
-    "cfg_truncation=None": ["ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"],
+    "cfg_truncation=None": [
+        "ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline", "ZImageControlNetPipeline",
+        "ZImageControlNetInpaintPipeline", "ZImageOmniPipeline",
+    ],
+    "projects its guidance from call 6 on": ["HunyuanImagePipeline", "HunyuanImageRefinerPipeline"],
     "switches its guider by": ["HunyuanVideo15Pipeline"],
     "of a call of its loop that it had not laid out": ["KandinskyV22PriorPipeline, unclipped"],
 }  # fmt: skip

@@ -104,7 +104,8 @@ class Naming:
         # While the two are equal there is no gap between them and what is made of them.
         pair = Branches(guided, guided)
         if self._names is not None:
-            *parts, m, x = _without(self._kept, *laid[self._layout], guided, sample)
+            # A first call may give more than the later ones, for which its model's cache answers (Qwen-Image 2.1).
+            *parts, m, x = _without(self._kept, *laid[min(self._layout, len(laid) - 1)], guided, sample)
             pair = self._names.of(parts, m, x)
             if self._kept is not None:
                 pair = Branches(*(torch.where(self._kept, guided, part) for part in pair))

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from zigzag.adapters.diffusers.answering import Answering
+from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.stepping import name_of
 
 __all__ = [
-    "UNLED", "UNTIMED", "check_dose", "check_led", "explain_missing", "refuse_caches", "refuse_copy",
-    "refuse_per_token", "refuse_perturbed", "refuse_unfit", "same_time", "warn_of_corrector",
+    "UNLED", "UNTIMED", "at_data", "check_dose", "check_led", "explain_missing", "refuse_caches", "refuse_copy",
+    "refuse_kept", "refuse_per_token", "refuse_perturbed", "refuse_unfit", "same_time", "warn_of_corrector",
 ]  # fmt: skip
 
 # What the names of diffusers' hooks that cache across time steps have in them.
@@ -160,11 +161,12 @@ def _refuse_projecting(pipe: Any, last: float, so: str) -> None:
         start = getattr(guider, "adaptive_projected_guidance_start_step", -1)
         momentum = getattr(guider, "adaptive_projected_guidance_momentum", None)
         if start < last and (start >= 0 or momentum is not None):
-            since = f"from call {start + 1} on, " if start >= 0 else ""
+            since = f" from call {start + 1} on" if start >= 0 else ""
+            over = f", at a momentum of {momentum} over the calls before" if momentum is not None else ""
             raise ValueError(
-                f"the pipeline's {name}, {type(guider).__name__}, projects its guidance {since}at a momentum of "
-                f"{momentum} over the calls before, {so}, which are at other steps, and some of them at one; use a "
-                "method of one call a step (Z2Sampling, Standard), or ClassifierFreeGuidance"
+                f"the pipeline's {name}, {type(guider).__name__}, projects its guidance{since}{over}, {so}: those "
+                "would be of other steps, and several of one; use a method of one call a step (Z2Sampling, Standard), "
+                "or ClassifierFreeGuidance"
             )
 
 
@@ -212,6 +214,27 @@ def check_led(loop: Answering, time: Any, told: Any, outputs: Sequence[Any], *, 
             "no call of the pipeline's model was seen before its scheduler's step, so that attach cannot lead it; "
             "a unet or transformer is to be replaced before the block, not within it"
         )
+
+
+def refuse_kept(name: str, role: Role, pipe: Any, given: Mapping[str, Any]) -> None:
+    """Raises ValueError for a role whose calls a cache that the pipeline keeps would answer, with another role's."""
+    layers = getattr(given.get("kv_caches"), "caches", ())
+    if given.get("kv_cache_mode") is None and all(layer.mode is None for layer in layers):
+        return
+    switch = _takes(pipe, "use_kv_cache")  # where there is one, the prompt is in the cache too
+    if switch or role.adapters is not None or role.module is not None:
+        what = "prompt and images" if switch else "images"
+        instead = "pass use_kv_cache=False" if switch else "use a pipeline of the model without a cache, or no images"
+        raise ValueError(
+            f"{name}={role!r}: {type(pipe).__name__} keeps the keys and values of its {what} over the calls of a loop, "
+            f"so that those of one role would be used for another; {instead}"
+        )
+
+
+def at_data(given: Mapping[str, Any]) -> bool:
+    """Whether a call of the model is told time 0: of an image as it is, to fill a cache with (GLM-Image's sources)."""
+    time = given.get("timestep")
+    return isinstance(time, Tensor) and time.numel() > 0 and not bool(time.any())
 
 
 def check_dose(doses: Sequence[Any]) -> None:
