@@ -182,7 +182,7 @@ CLASSES |= {
         hint=picture(1, 3, 64, 64),
         output_type="pt",
         **others.FROM,
-    ),  # fmt: skip
+    ),
     "KandinskyV22PriorEmb2EmbPipeline": emb2emb,
     "IFImg2ImgSuperResolutionPipeline": partial(others.deepfloyd, "IFImg2ImgSuperResolutionPipeline", **FROM),
     "IFInpaintingSuperResolutionPipeline": partial(

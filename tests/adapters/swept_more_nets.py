@@ -51,7 +51,7 @@ def hunyuan_image(**guided: Any) -> Callable[[], Case]:
         )  # fmt: skip
         second = {"prompt_embeds_2": noise(1, 5, 16, seed=5), "negative_prompt_embeds_2": noise(1, 5, 16, seed=6)}
         masks = [f"{n}prompt_embeds_mask{k}" for n in ("", "negative_") for k in ("", "_2")]
-        call = SIZED | second | dict.fromkeys(masks, torch.ones(1, 5, dtype=torch.long))
+        call = {"height": 16, "width": 16} | second | dict.fromkeys(masks, torch.ones(1, 5, dtype=torch.long))
         return case(net, vae, flow(), **call)
 
     return build
