@@ -107,7 +107,7 @@ def cloze(name: str) -> Swept:
         return embeds(1)[0], noise(1, 16, seed=5), torch.zeros(5, 3)
 
     grid = [[pil(32), pil(32)], [pil(32), None]]
-    call = {"task_prompt": "red", "content_prompt": "blue", "image": grid, "prompt_embeds": None}
+    call: dict[str, Any] = {"task_prompt": "red", "content_prompt": "blue", "image": grid, "prompt_embeds": None}
     call |= {"pooled_prompt_embeds": None}
     call |= {f"upsampling_{side}": 32 for side in ("height", "width")} if name == "VisualClozePipeline" else {}
     one = of_family(name, wider(flux, 288), call, {"resolution": 32}, cls=told(name, encode), refused=NO_GAP)

@@ -175,9 +175,13 @@ def test_an_exception_leaves_nothing_behind(name: str) -> None:
         case.run()
 
 
-@pytest.mark.parametrize(
-    "name", ["KandinskyPriorPipeline", "KandinskyV22PriorPipeline", "IFPipeline", "IFImg2ImgPipeline"]
-)
+NAMED = [
+    "KandinskyPriorPipeline", "KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline", "IFPipeline",
+    "IFImg2ImgPipeline", "IFImg2ImgSuperResolutionPipeline", "IFInpaintingSuperResolutionPipeline",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
 def test_the_scheduler_that_is_named_instead_is_led(name: str) -> None:
     """In that pipeline: a remedy that its refusal names works there."""
     case = CLASSES[name]()
