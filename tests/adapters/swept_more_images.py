@@ -59,8 +59,8 @@ def layered() -> Case:
 
 def kandinsky3(name: str, **call: Any) -> Swept:
     net = diffusers.Kandinsky3UNet(
-        in_channels=4, time_embedding_dim=4, groups=2, attention_head_dim=4, layers_per_block=3,
-        block_out_channels=(16, 32), cross_attention_dim=4, encoder_hid_dim=16,
+        in_channels=4, time_embedding_dim=4, groups=2, attention_head_dim=4, layers_per_block=2,
+        block_out_channels=(8, 16), cross_attention_dim=4, encoder_hid_dim=16,
     )  # fmt: skip
     scheduler = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", steps_offset=1, clip_sample=False)
     parts = {"unet": shake(net), "movq": nets.movq(), "scheduler": scheduler, "text_encoder": None, "tokenizer": None}
