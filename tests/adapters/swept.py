@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 STEPS = 3
-MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder", "prior_prior", "image_unet")
+MODELS = (
+    "unet", "transformer", "transformer_2", "unconditional_transformer", "prior", "decoder", "prior_prior", "image_unet",
+)  # fmt: skip
 
 
 @dataclass
@@ -22,7 +24,8 @@ class Swept:
 
     Attributes:
         pipe, call: and how it is called.
-        scale: its guidance is `u + scale·(c − u)`, up to a sign; None where it is not.
+        scale: its guidance is `u + scale·(c − u)`, up to a sign; None where it is not. guides: and what it makes of
+            that, with `c`.
         refused: what a method that zigzags is refused with, or nothing; z_refused, z2_refused: of one of them alone.
         samples: in a batch of the model's, for one branch, on average. steps: of the call.
         before: rows of a prior that samples first.
@@ -35,6 +38,7 @@ class Swept:
     pipe: Any
     call: dict[str, Any]
     scale: float | None = 4.0
+    guides: Callable[[Tensor, Tensor], Tensor] = lambda guided, c: guided
     refused: str = ""
     z_refused: str = ""
     z2_refused: str = ""

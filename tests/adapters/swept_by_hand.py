@@ -54,6 +54,7 @@ def _by_hand(
     def set_timesteps(original: Any, *args: Any, **kwargs: Any) -> None:
         original(*args, **kwargs)
         calls[0] = 0
+        outputs.clear()  # of what is called beforehand, to fill a cache
         ab.clear()
         held.clear()
         own.update({name: getattr(scheduler, name) for name in ("timesteps", "sigmas") if hasattr(scheduler, name)})
@@ -117,7 +118,7 @@ def _by_hand(
             parts = [torch.cat([m[:, :, : case.known], part[:, :, case.known :]], 2) for part in parts]
         outputs.clear()
         assert len(parts) == 2, f"{len(parts)} branches"
-        which[:] = which or _named(parts, m, scale)
+        which[:] = which or _named(parts, m, scale, case.guides)
         place, sign = which[0]
         if k not in held:  # the noise of an interval, drawn once
             a, b = ab[k]
@@ -176,11 +177,14 @@ def _coefficients(scheduler: Any) -> list[tuple[float, float]]:
     return found
 
 
-def _named(parts: Sequence[Tensor], m: Tensor, scale: float) -> list[tuple[int, int]]:
+def _named(
+    parts: Sequence[Tensor], m: Tensor, scale: float, guides: Callable[[Tensor, Tensor], Tensor]
+) -> list[tuple[int, int]]:
     """`(place, sign)` of the unconditional branch: that under which the guidance is what it is said to be."""
     found = []
     for place in (0, 1):
         u, c = parts[place], parts[1 - place]
-        found += [(place, s) for s in (1, -1) if (s * (u + scale * (c - u)) - m).norm() <= 1e-4 * m.norm()]
+        guided = guides(u + scale * (c - u), c)
+        found += [(place, s) for s in (1, -1) if (s * guided - m).norm() <= 1e-4 * m.norm()]
     assert len(found) == 1, f"guidance is no u + {scale}·(c − u)"
     return found

@@ -10,7 +10,7 @@ from typing import Any
 import diffusers
 from swept import Swept
 from swept_nets import MASKS
-from swept_parts import NO_GAP, PAG, again, case, image, mask, of_family, of_parts, wider
+from swept_parts import NO_GAP, PAG, again, case, image, mask, of_family, of_parts, renormalised, wider
 from tiny_dits import flow, hunyuan, lumina2, pixart, sana, sd3, z_image
 from tiny_more import auraflow, chroma, cogview4
 from tiny_packed import flux, flux2_klein, qwen
@@ -113,10 +113,9 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("Flux2KleinInpaintPipeline", flux2_klein, FROM | {"mask_image": mask(16)}, None, {}),
     ("Flux2KleinKVPipeline", flux2_klein, {}, None, {"refused": NO_GAP}),
     ("Flux2Pipeline", flux2_klein, {}, None, {"refused": NO_GAP}),
-    # Renormalised, which is no u + w·(c − u); held against a predictor by hand in test_attach.py.
-    ("QwenImagePipeline", qwen, {}, None, {"scale": None}),
-    ("QwenImageImg2ImgPipeline", qwen, FROM_BIG, None, {"scale": None}),
-    ("QwenImageInpaintPipeline", qwen, INTO, None, {"scale": None}),
+    ("QwenImagePipeline", qwen, {}, None, {"guides": renormalised}),
+    ("QwenImageImg2ImgPipeline", qwen, FROM_BIG, None, {"guides": renormalised}),
+    ("QwenImageInpaintPipeline", qwen, INTO, None, {"guides": renormalised}),
     ("AuraFlowPipeline", auraflow, {}, None, {}),
     ("ChromaPipeline", chroma, {}, None, {}),
     ("ChromaImg2ImgPipeline", chroma, FROM_BIG, None, {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
@@ -38,9 +39,9 @@ def case(net: Any, vae: Any, scheduler: Any, **call: Any) -> Case:
     return Case(Parts(parts), given, noise(1), None, {}, {})  # type: ignore[arg-type]
 
 
-def of_family(name: str, family: Family, call: Any = None, parts: Any = None, **known: Any) -> Swept:
-    """The pipeline class `name` of the components of a family, and of more `parts`."""
-    one, cls = family(), getattr(diffusers, name)
+def of_family(name: str, family: Family, call: Any = None, parts: Any = None, cls: Any = None, **known: Any) -> Swept:
+    """The pipeline class `name` (or one made of it, `cls`) of the components of a family, and of more `parts`."""
+    one, cls = family(), cls or getattr(diffusers, name)
     if "unet" in one.pipe.components:  # which families share, and perturbed attention replaces parts of
         one.pipe.unet = copy.deepcopy(one.pipe.unet)
     if isinstance(one.pipe.components.get("vae"), diffusers.AutoencoderKL):
@@ -63,6 +64,16 @@ def again(net: Any, seed: int = 1, **changes: Any) -> Any:
     """A model like another, but for some of its configuration."""
     config = {key: value for key, value in net.config.items() if not key.startswith("_")}
     return shake(type(net)(**config | changes), seed)
+
+
+def told(name: str, encode: Callable[..., Any], base: Any = None, method: str = "encode_prompt") -> Any:
+    """The class that is told its embeddings, where it takes none."""
+    return type(name, (base or getattr(diffusers, name),), {method: encode})
+
+
+def renormalised(guided: Tensor, c: Tensor, dim: int = -1, most: float = math.inf) -> Tensor:
+    """Brought back to the norm of the conditional prediction along a dimension."""
+    return guided * (c.norm(dim=dim, keepdim=True) / guided.norm(dim=dim, keepdim=True)).clamp(max=most)
 
 
 def wider(family: Family, channels: int, **changes: Any) -> Family:

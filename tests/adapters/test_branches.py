@@ -19,7 +19,7 @@ rows_per_sample, shape_of, split_branches = layouts.rows_per_sample, layouts.sha
 SCALES = st.floats(1.05, 30.0)
 GAPS = st.floats(-3.0, 1.0).map(lambda power: 10.0**power)
 DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
-RULES = ["plain", "by sample", "by row"]
+RULES = ["plain", "by sample", "by row", "by channels"]
 
 
 def pair(gap: float, seed: int, shape: tuple[int, ...] = (2, 4, 16, 16)) -> tuple[Tensor, Tensor]:
@@ -40,8 +40,8 @@ def guide(e_u: Tensor, e_c: Tensor, w: float, rule: str, sign: int) -> Tensor:
     if rule == "by sample":
         dims = tuple(range(1, e.ndim))
         e = e * (0.7 * e_c.std(dims, keepdim=True) / e.std(dims, keepdim=True) + 0.3)
-    if rule == "by row":
-        e = e * (e_c.norm(dim=-1, keepdim=True) / e.norm(dim=-1, keepdim=True))
+    if dim := {"by row": -1, "by channels": 1}.get(rule):
+        e = e * (e_c.norm(dim=dim, keepdim=True) / e.norm(dim=dim, keepdim=True))
     return e if sign > 0 else -e
 
 
@@ -216,6 +216,15 @@ def test_a_first_frame_that_is_cut_off_is_no_part_of_the_prediction(tokens: bool
     outputs = [e.flatten(2).mT if tokens else e for e in (e_u, e_c)]
     named, _ = Naming()(outputs, m, torch.randn(m.shape))
     assert torch.equal(named.cond, sign * e_c[:, :, 1:]) and torch.equal(named.uncond, sign * e_u[:, :, 1:])
+
+
+def test_text_before_an_image_in_one_branch_or_at_one_call_is_no_part_of_the_prediction() -> None:
+    """Ideogram's unconditional branch has none, and Qwen-Image 2.1's later calls give none."""
+    (e_u, e_c), text = pair(0.3, 1, (2, 6, 5)), torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(7))
+    longer, m, naming = torch.cat([text, e_c], 1), guide(e_u, e_c, 4.0, "plain", 1), Naming()
+    for outputs in ([longer, e_u], [longer, torch.cat([text, e_u], 1)], [e_c, e_u]):
+        named, rows = naming(outputs, m, torch.randn(m.shape))
+        assert rows == 2 and torch.equal(named.cond, e_c) and torch.equal(named.uncond, e_u)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,10 @@ scheme_loop = pytest.importorskip("zigzag.adapters.diffusers.scheme_loop")
 
 import swept  # noqa: E402
 import swept_by_hand  # noqa: E402
+import swept_edits  # noqa: E402
 import swept_images  # noqa: E402
 import swept_long_videos  # noqa: E402
+import swept_more_images  # noqa: E402
 import swept_more_unets  # noqa: E402
 import swept_more_videos  # noqa: E402
 import swept_olds  # noqa: E402
@@ -51,6 +53,7 @@ pytestmark = [
 CLASSES = swept_unets.CLASSES | swept_images.CLASSES | swept_videos.CLASSES | swept_others.CLASSES
 CLASSES |= swept_more_videos.CLASSES | swept_long_videos.CLASSES
 CLASSES |= swept_more_unets.CLASSES | swept_variants.CLASSES | swept_sounds.CLASSES | swept_olds.CLASSES
+CLASSES |= swept_more_images.CLASSES | swept_edits.CLASSES
 METHODS: dict[str, Any] = {"z2": Z2Sampling(warmup=1), "z": ZSampling(steps=1)}
 WANTED = 5e-5  # two implementations in float32, and a decoder behind some; measured at 1e-5 and below
 MOVED = 5e-5  # what a method does here; 1e-3 and more for most
@@ -128,10 +131,16 @@ UNSTEERED = {
         "StableDiffusionXLControlNetUnionImg2ImgPipeline", "StableDiffusionXLControlNetUnionInpaintPipeline",
         "StableDiffusionControlNetXSPipeline", "StableDiffusionXLControlNetXSPipeline",
         "AnimateDiffControlNetPipeline", "AnimateDiffVideoToVideoControlNetPipeline",
+        "StableDiffusion3ControlNetInpaintingPipeline", "QwenImageControlNetPipeline",
+        "QwenImageControlNetInpaintPipeline",
     ],
     "grounds its objects by": ["StableDiffusionGLIGENPipeline"],
     "ends its guidance by": ["Lumina2Pipeline"],
-    "cfg_truncation=None": ["ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"],
+    "cfg_truncation=None": [
+        "ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline", "ZImageControlNetPipeline",
+        "ZImageControlNetInpaintPipeline", "ZImageOmniPipeline",
+    ],
+    "projects its guidance from call 6 on": ["HunyuanImagePipeline", "HunyuanImageRefinerPipeline"],
     "switches its guider by": [
         "HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline", "MotifVideoPipeline",
         "MotifVideoPipeline, projected", "MotifVideoImage2VideoPipeline",
@@ -181,9 +190,13 @@ def test_an_exception_leaves_nothing_behind(name: str) -> None:
         case.run()
 
 
-@pytest.mark.parametrize(
-    "name", ["KandinskyPriorPipeline", "KandinskyV22PriorPipeline", "IFPipeline", "IFImg2ImgPipeline"]
-)
+NAMED = [
+    "KandinskyPriorPipeline", "KandinskyV22PriorPipeline", "KandinskyV22PriorEmb2EmbPipeline", "IFPipeline",
+    "IFImg2ImgPipeline", "IFImg2ImgSuperResolutionPipeline", "IFInpaintingSuperResolutionPipeline",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
 def test_the_scheduler_that_is_named_instead_is_led(name: str) -> None:
     """In that pipeline: a remedy that its refusal names works there."""
     case = CLASSES[name]()

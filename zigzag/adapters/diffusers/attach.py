@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "attach", "models_of"]
 
-MODELS = ("unet", "transformer", "transformer_2", "prior", "decoder", "image_unet")
+MODELS = ("unet", "transformer", "transformer_2", "unconditional_transformer", "prior", "decoder", "image_unet")
 
 
 @contextmanager
@@ -110,10 +110,11 @@ def attach(
         TypeError, ValueError: at once for arguments that do not fit, and for a pipeline that is attached already. From
             within `pipe(…)`, before the first model call, for a number of steps that the method does not take, a
             scheduler whose steps cannot be led or have no inverse where the path needs it, or do not suit the scheme, a
-            model with a cache, perturbed-attention guidance, and, with more calls than steps, a modular pipeline or
-            SDXL's T2I-Adapter, for a role whose edits do not fit the model, and for a state to be handed in that is
-            missing, or of another shape; after it, for guidance with no unconditional branch, or that is no combination
-            of two, and for a state of an inversion that is changed on the way.
+            model with a cache, perturbed-attention guidance, and, with more calls than steps, a modular pipeline,
+            SDXL's T2I-Adapter, a guidance schedule or a guider that projects by its calls, for a role whose edits do
+            not fit the model, or that keys and values which the pipeline keeps would answer, and for a state to be
+            handed in that is missing, or of another shape; after it, for guidance with no unconditional branch, or that
+            is no combination of two, and for a state of an inversion that is changed on the way.
         RuntimeError: from within `pipe(…)`, for a pipeline whose loop cannot be led, or that steps a copy of its
             scheduler, or another one; of the last at the latest on leaving the block. With `graphs`, at once without
             CUDA, and for a model that is offloaded, has a cache enabled, or is compiled with graphs of its own; at its

@@ -17,9 +17,6 @@ __all__ = ["Branches", "Names", "Naming", "name_branches"]
 # How many roundings of its arithmetic a pipeline's guidance may be from a combination of the branches.
 ROUNDINGS = 4
 
-# By sample, then by row: what is left is one factor for all its entries.
-DIMS = ((1, -1), (0, -2))
-
 # Equal branches may differ by roundings of the model, which guidance multiplies by its scale.
 ROUNDINGS_OF_EQUALS = 64
 
@@ -109,7 +106,8 @@ class Naming:
         # While the two are equal there is no gap between them and what is made of them.
         pair = Branches(guided, guided)
         if self._names is not None:
-            *parts, m, x = _without(self._kept, *laid[self._layout], guided, sample)
+            # A first call may give more than the later ones, for which its model's cache answers (Qwen-Image 2.1).
+            *parts, m, x = _without(self._kept, *laid[min(self._layout, len(laid) - 1)], guided, sample)
             pair = self._names.of(parts, m, x)
             if self._kept is not None:
                 pair = Branches(*(torch.where(self._kept, guided, part) for part in pair))
@@ -135,7 +133,8 @@ def name_branches(p: Tensor, q: Tensor, guided: Tensor, sample: Tensor) -> Names
     r"""Which of `p` and `q` is conditional, from `guided`, the pipeline's own prediction; None while they are equal.
 
     Guidance at a scale `w > 1` is `k·(e_∅ + w·(e_c − e_∅))`, with `k = ±1`, or a factor per sample where the pipeline
-    rescales (`guidance_rescale`), or per row of the last dimension where it renormalises (Qwen-Image, Lumina2). So
+    rescales (`guidance_rescale`), or per row of a dimension where it renormalises (Qwen-Image and Lumina2 along the
+    last, Joy-Image along its channels). So
     `α`, `β` are fitted by least squares to
 
     .. math:: m = \alpha\,p + \beta\,q, \qquad k = \alpha + \beta
@@ -152,16 +151,15 @@ def name_branches(p: Tensor, q: Tensor, guided: Tensor, sample: Tensor) -> Names
     """
     dtype, eps = _wide(p), max(torch.finfo(guided.dtype).eps, torch.finfo(p.dtype).eps)
     p, q, m, x = (tensor.to(dtype) for tensor in (p, q, guided, sample))
-    rows = [[tensor.flatten(*dims) for tensor in (p, q, m)] for dims in DIMS]
     if not bool(_clear(p.flatten(1), (q - p).flatten(1), eps).any()):
-        if any(a.shape[-1] > 3 and _multiple(a, c, eps) for a, _, c in rows) or _mixed(p, p, m, x, eps) is not None:
+        if any(_multiple(a, c, eps) for a, _, c in _rows(p, q, m)) or _mixed(p, p, m, x, eps) is not None:
             return None
         raise Unexplained(
             "what the pipeline hands to its scheduler is no multiple of its model's two predictions, though these are "
             "equal: it makes something else of them, so that attach cannot follow; use method Standard()"
         )
-    for a, b, c in rows:
-        if a.shape[-1] > 3 and (names := _fit(a, b, c, eps)) is not None:
+    for a, b, c in _rows(p, q, m):
+        if (names := _fit(a, b, c, eps)) is not None:
             return names
     if (mixed := _mixed(p, q, m, x, eps)) is not None:
         k, beta = mixed
@@ -190,6 +188,16 @@ def _explained(p: Tensor, q: Tensor, guided: Tensor, sample: Tensor) -> bool:
     except ValueError as error:
         return not isinstance(error, Unexplained)
     return True
+
+
+def _rows(*tensors: Tensor) -> Iterator[list[Tensor]]:
+    """By sample, then by row of each dimension, the last first: what is left is one factor for all entries of a row.
+
+    Of few entries a fit of two shares says nothing.
+    """
+    laid = [[x.flatten(1) for x in tensors]]
+    laid += [[x.movedim(dim, -1).flatten(0, -2) for x in tensors] for dim in range(tensors[0].ndim - 1, 0, -1)]
+    yield from (rows for rows in laid if rows[0].shape[-1] > 3)
 
 
 def _kept(p: Tensor, q: Tensor, guided: Tensor) -> Tensor | None:

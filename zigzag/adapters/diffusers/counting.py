@@ -67,8 +67,8 @@ class Calls:
     def saw(self, output: Any, given: Sequence[Any], *, whole: bool) -> None:
         """Notes a call that was `given` arguments; `whole` if its output is to be kept, and not its shape alone."""
         seen = output if isinstance(output, Tensor) else getattr(output, "sample", output[0])
-        if seen is None:  # a call that only fills its model's cache, and predicts nothing
-            self._filled += next((len(x) for x in given if isinstance(x, Tensor) and x.ndim), 0)
+        if seen is None:  # and nothing is predicted
+            self.filled(given)
             return
         if not whole:
             # Of standard sampling one output, alone before its step, tells whether that is given both branches.
@@ -77,6 +77,10 @@ class Calls:
         self.outputs.append(seen if whole or lone else shape_of(seen))
         if whole:
             self._parts.append(_parts(output))
+
+    def filled(self, given: Sequence[Any]) -> None:
+        """Notes a call that only fills its model's cache."""
+        self._filled += next((len(x) for x in given if isinstance(x, Tensor) and x.ndim), 0)
 
     def taken(self) -> list[Any]:
         """The outputs, which a step explains; none are left."""

@@ -19,7 +19,7 @@ from zigzag.adapters.diffusers.predictors import arguments_of_forward
 from zigzag.adapters.diffusers.progress import Progress
 from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.timesteps import with_data
-from zigzag.adapters.diffusers.unfit import refuse_caches
+from zigzag.adapters.diffusers.unfit import refuse_caches, refuse_kept
 
 __all__ = ["Edits"]
 
@@ -108,6 +108,7 @@ class Edits:
         """
         role, known = self.roles[name], arguments_of_forward(model)
         arguments = {**dict(zip(known, args, strict=False)), **kwargs}
+        refuse_kept(name, role, self.now.pipe, arguments)
         if role.guidance is not None:
             arguments |= self._guidance(name, role.guidance, arguments)
         if role.prompts:

@@ -49,7 +49,8 @@ def split_branches(outputs: Sequence[Any], guided: Tensor) -> list[list[Tensor]]
 
     A doubled batch is cut in two; a list is stacked; frames are folded into the batch; tokens are set out in their
     frames. What is left out comes last (channels of a learned variance, tokens of a reference image) or first (a frame
-    that is kept as it is): by their shapes alone these are not told apart, and where both are possible both are given.
+    that is kept as it is, the text in front of an image's tokens, of the branch that has one): by their shapes alone
+    these are not told apart, and where both are possible both are given. Where nothing is left out there is one.
 
     Raises:
         ValueError: for outputs that cannot be laid out like `guided`.
@@ -63,7 +64,7 @@ def split_branches(outputs: Sequence[Any], guided: Tensor) -> list[list[Tensor]]
             f"the model's output, {tuple(parts[0].shape)} a branch, is not laid out like the prediction that the "
             f"pipeline makes of it, {tuple(guided.shape)}: attach cannot follow"
         )
-    return found
+    return found[:1] if all(_folded(part, guided).shape == guided.shape for part in parts) else found
 
 
 def _parts(outputs: Sequence[Any], guided: Tensor) -> list[Tensor]:
@@ -96,7 +97,7 @@ def _first(part: Tensor, guided: Tensor) -> Tensor | None:
 def _last(part: Tensor, guided: Tensor) -> Tensor | None:
     """What is left out comes first."""
     part = _folded(part, guided)
-    if part.shape == guided.shape or not _holds(part, guided):
+    if not _holds(part, guided):
         return None
     return part[tuple(slice(p - g, None) for p, g in zip(part.shape, guided.shape, strict=True))]
 

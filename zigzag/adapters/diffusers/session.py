@@ -103,8 +103,12 @@ class Session:
     def _saw(self, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         if self.now.pipe.scheduler is not self.now.scheduler and not is_wrapped(self.now.pipe.scheduler):
             raise RuntimeError("pipe.scheduler was replaced within the attach block; replace it before the block")
+        given = arguments_of(args, kwargs)
+        if not self.now.grid and unfit.at_data(kwargs):
+            self.now.calls.filled(given)
+            return
         led = self.now.loop is not None and not self.now.loop.ended
-        self.now.calls.saw(output, arguments_of(args, kwargs), whole=led)
+        self.now.calls.saw(output, given, whole=led)
         if self.now.stepped is None:
             self._check_explained()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from zigzag.adapters.diffusers.answering import Answering
+from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.stepping import name_of
 
 __all__ = [
-    "UNLED", "UNTIMED", "check_dose", "check_led", "explain_missing", "refuse_caches", "refuse_copy",
-    "refuse_other_loops", "refuse_per_token", "refuse_perturbed", "refuse_tabled", "refuse_unfit",
+    "UNLED", "UNTIMED", "at_data", "check_dose", "check_led", "explain_missing", "refuse_caches", "refuse_copy",
+    "refuse_kept", "refuse_other_loops", "refuse_per_token", "refuse_perturbed", "refuse_tabled", "refuse_unfit",
     "same_time", "warn_of_corrector",
 ]  # fmt: skip
 
@@ -112,6 +114,7 @@ def refuse_unfit(
     if calls is None or calls > steps or entered:
         _refuse_counting(pipe, so := _makes(calls, steps))
         _refuse_stepwise(pipe, so)
+        _refuse_projecting(pipe, math.inf if calls is None or entered else calls - 1, so)
     if calls is None:
         _refuse_sharing(pipe)
 
@@ -177,6 +180,12 @@ def _refuse_counting(pipe: Any, so: str) -> None:
             f"the number of steps, {so}: the last of them would run without it; use a method of one call a step "
             "(Z2Sampling, Standard), or ControlNet"
         )
+    if _takes(pipe, "guidance_schedule"):
+        raise ValueError(
+            f"{type(pipe).__name__} lays out a guidance scale for each of its steps and looks it up by the call's "
+            f"number, {so}: it would guide at other steps' scales, and has none for the last calls; use a method of "
+            "one call a step (Z2Sampling, Standard)"
+        )
 
 
 def _refuse_tables(pipe: Any, so: str) -> None:
@@ -196,6 +205,25 @@ def _refuse_stepwise(pipe: Any, so: str) -> None:
                 f"the pipeline tells its {name}, {type(guider).__name__}, the number of the call, by which it guides "
                 f"from {start:g} to {stop:g} of the steps only, {so}: it would guide at other steps; set start=0, "
                 "stop=1 (and zero_init_steps=0), or use a method of one call a step (Z2Sampling, Standard)"
+            )
+
+
+def _refuse_projecting(pipe: Any, last: float, so: str) -> None:
+    """Of guiders that project, which they may do from a call on, and on what they have seen at the calls before.
+
+    last: the number of the last call.
+    """
+    for name in GUIDERS:
+        guider = getattr(pipe, name, None)
+        start = getattr(guider, "adaptive_projected_guidance_start_step", -1)
+        momentum = getattr(guider, "adaptive_projected_guidance_momentum", None)
+        if start < last and (start >= 0 or momentum is not None):
+            since = f" from call {start + 1} on" if start >= 0 else ""
+            over = f", at a momentum of {momentum} over the calls before" if momentum is not None else ""
+            raise ValueError(
+                f"the pipeline's {name}, {type(guider).__name__}, projects its guidance{since}{over}, {so}: those "
+                "would be of other steps, and several of one; use a method of one call a step (Z2Sampling, Standard), "
+                "or ClassifierFreeGuidance"
             )
 
 
@@ -253,6 +281,27 @@ def refuse_reshaped(state: Tensor, sample: Tensor) -> NoReturn:
         "remembered, or drawn, at the former; switch that off, take a scheduler that remembers nothing "
         "(solver_order=1), or use method Standard()"
     )
+
+
+def refuse_kept(name: str, role: Role, pipe: Any, given: Mapping[str, Any]) -> None:
+    """Raises ValueError for a role whose calls a cache that the pipeline keeps would answer, with another role's."""
+    layers = getattr(given.get("kv_caches"), "caches", ())
+    if given.get("kv_cache_mode") is None and all(layer.mode is None for layer in layers):
+        return
+    switch = _takes(pipe, "use_kv_cache")  # where there is one, the prompt is in the cache too
+    if switch or role.adapters is not None or role.module is not None:
+        what = "prompt and images" if switch else "images"
+        instead = "pass use_kv_cache=False" if switch else "use a pipeline of the model without a cache, or no images"
+        raise ValueError(
+            f"{name}={role!r}: {type(pipe).__name__} keeps the keys and values of its {what} over the calls of a loop, "
+            f"so that those of one role would be used for another; {instead}"
+        )
+
+
+def at_data(given: Mapping[str, Any]) -> bool:
+    """Whether a call of the model is told time 0: of an image as it is, to fill a cache with (GLM-Image's sources)."""
+    time = given.get("timestep")
+    return isinstance(time, Tensor) and time.numel() > 0 and not bool(time.any())
 
 
 def check_dose(doses: Sequence[Any]) -> None:
