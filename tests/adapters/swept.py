@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 STEPS = 3
 MODELS = (
-    "unet", "transformer", "transformer_2", "unconditional_transformer", "prior", "decoder", "prior_prior", "image_unet",
+    "unet", "image_unet", "transformer", "transformer_2", "unconditional_transformer", "prior", "decoder",
+    "prior_prior",
 )  # fmt: skip
 
 
