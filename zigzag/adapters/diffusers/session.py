@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zigzag.adapters.diffusers import unfit
 from zigzag.adapters.diffusers.bars import counting
+from zigzag.adapters.diffusers.by_calls import refuse_tabled
 from zigzag.adapters.diffusers.cast import Cast
 from zigzag.adapters.diffusers.counting import Run, arguments_of
 from zigzag.adapters.diffusers.edits import Edits
@@ -151,7 +152,7 @@ class Session:
         drawn = tuple(spread(x, len(whole) - len(x), self) if is_tail(x, whole) else x for x in parts)
         for x in drawn:
             if isinstance(x, Times):
-                unfit.refuse_tabled(self.now.pipe, steps=len(x.grid), calls=len(x))
+                refuse_tabled(self.now.pipe, steps=len(x.grid), calls=len(x))
         return drawn if isinstance(result, tuple) else drawn[0]
 
     def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
@@ -12,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from zigzag.adapters.diffusers.answering import Answering
+from zigzag.adapters.diffusers.by_calls import GUIDERS, refuse_by_calls, takes
 from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.stepping import name_of
 
 __all__ = [
     "UNLED", "UNTIMED", "at_data", "check_dose", "check_led", "explain_missing", "refuse_caches", "refuse_copy",
-    "refuse_kept", "refuse_other_loops", "refuse_per_token", "refuse_perturbed", "refuse_tabled", "refuse_unfit",
+    "refuse_kept", "refuse_other_loops", "refuse_per_token", "refuse_perturbed", "refuse_unfit",
     "same_time", "warn_of_corrector",
 ]  # fmt: skip
 
@@ -26,21 +25,7 @@ CACHES: Final = ("cache", "fbc_", "broadcast")
 
 # What a guider of diffusers (`diffusers.guiders`) evaluates, where it joins a conditional and an unconditional branch.
 BRANCHES: Final = {"pred_cond", "pred_uncond"}
-GUIDERS: Final = ("guider", "guider_2", "ocr_guider")  # as pipelines name them
 
-
-# What pipelines do by the share of their loop's calls, by the argument that shows it.
-DOSED: Final = {
-    "control_guidance_start": "doses its ControlNet",
-    "cfg_trunc_ratio": "ends its guidance",
-    "gligen_scheduled_sampling_beta": "grounds its objects",
-}
-
-# What pipelines look up by the number of the call in tables of a row a step, by the arguments that show it.
-TABLED: Final = {
-    ("image_latents", "inpaint_strength"): "blends its state with one latent image for each time step",
-    ("edit_momentum_scale",): "keeps its estimates in tables of num_inference_steps + 1 rows",
-}
 
 # What pipelines do that make other loops, by the arguments that show it.
 LOOPS: Final = {
@@ -77,7 +62,7 @@ def refuse_other_loops(pipe: Any) -> None:
 
     Said when the grid is set, for some show that only after a loop that could be led.
     """
-    for what in (what for names, what in LOOPS.items() if _takes(pipe, *names)):
+    for what in (what for names, what in LOOPS.items() if takes(pipe, *names)):
         raise RuntimeError(f"{type(pipe).__name__} {what}, so that attach cannot lead it; only method Standard() works")
 
 
@@ -111,26 +96,7 @@ def refuse_unfit(
     refuse_caches(models)
     if named:
         refuse_perturbed(pipe)
-    if calls is None or calls > steps or entered:
-        _refuse_counting(pipe, so := _makes(calls, steps))
-        _refuse_stepwise(pipe, so)
-        _refuse_projecting(pipe, math.inf if calls is None or entered else calls - 1, so)
-    if calls is None:
-        _refuse_sharing(pipe)
-
-
-def refuse_tabled(pipe: Any, *, steps: int, calls: int) -> None:
-    """Raises ValueError for a pipeline that has something for each of so many `steps`, which are drawn out to `calls`.
-
-    Said when its times are cut, for it may hold that against their number before its loop.
-    """
-    if calls > steps:
-        _refuse_tables(pipe, _makes(calls, steps))
-
-
-def _makes(calls: int | None, steps: int) -> str:
-    number = "as many calls as its walk asks for" if calls is None else f"{calls} calls"
-    return f"and the method makes {number} on {steps} steps"
+    refuse_by_calls(pipe, steps=steps, calls=calls, entered=entered)
 
 
 def refuse_caches(models: Sequence[nn.Module]) -> None:
@@ -164,83 +130,6 @@ def refuse_perturbed(pipe: Any) -> None:
                 "be taken for the unconditional prediction; use a guider of two branches (ClassifierFreeGuidance), or "
                 "method Standard()"
             )
-
-
-def _refuse_counting(pipe: Any, so: str) -> None:
-    if any(cls.__name__ == "ModularPipeline" for cls in type(pipe).__mro__):
-        raise ValueError(
-            f"a modular pipeline tells its guider the call's number and the number of steps, {so}: in the calls "
-            "beyond that number guidance would be off; use a method of one call a step (Z2Sampling, Standard), or the "
-            "pipeline of the model that is not modular"
-        )
-    _refuse_tables(pipe, so)
-    if getattr(pipe, "adapter", None) is not None and _takes(pipe, "adapter_conditioning_factor"):
-        raise ValueError(
-            f"{type(pipe).__name__} drops its adapter at the call whose number is adapter_conditioning_factor times "
-            f"the number of steps, {so}: the last of them would run without it; use a method of one call a step "
-            "(Z2Sampling, Standard), or ControlNet"
-        )
-    if _takes(pipe, "guidance_schedule"):
-        raise ValueError(
-            f"{type(pipe).__name__} lays out a guidance scale for each of its steps and looks it up by the call's "
-            f"number, {so}: it would guide at other steps' scales, and has none for the last calls; use a method of "
-            "one call a step (Z2Sampling, Standard)"
-        )
-
-
-def _refuse_tables(pipe: Any, so: str) -> None:
-    for what in (what for names, what in TABLED.items() if _takes(pipe, *names)):
-        raise ValueError(
-            f"{type(pipe).__name__} {what}, by the number of the call, {so}; use a method of one call a step "
-            "(Z2Sampling, Standard)"
-        )
-
-
-def _refuse_stepwise(pipe: Any, so: str) -> None:
-    for name in GUIDERS:
-        guider = getattr(pipe, name, None)
-        start, stop = (float(getattr(guider, side, at)) for side, at in (("_start", 0.0), ("_stop", 1.0)))
-        if (start, stop) != (0.0, 1.0) or getattr(guider, "zero_init_steps", None):
-            raise ValueError(
-                f"the pipeline tells its {name}, {type(guider).__name__}, the number of the call, by which it guides "
-                f"from {start:g} to {stop:g} of the steps only, {so}: it would guide at other steps; set start=0, "
-                "stop=1 (and zero_init_steps=0), or use a method of one call a step (Z2Sampling, Standard)"
-            )
-
-
-def _refuse_projecting(pipe: Any, last: float, so: str) -> None:
-    """Of guiders that project, which they may do from a call on, and on what they have seen at the calls before.
-
-    last: the number of the last call.
-    """
-    for name in GUIDERS:
-        guider = getattr(pipe, name, None)
-        start = getattr(guider, "adaptive_projected_guidance_start_step", -1)
-        momentum = getattr(guider, "adaptive_projected_guidance_momentum", None)
-        if start < last and (start >= 0 or momentum is not None):
-            since = f" from call {start + 1} on" if start >= 0 else ""
-            over = f", at a momentum of {momentum} over the calls before" if momentum is not None else ""
-            raise ValueError(
-                f"the pipeline's {name}, {type(guider).__name__}, projects its guidance{since}{over}, {so}: those "
-                "would be of other steps, and several of one; use a method of one call a step (Z2Sampling, Standard), "
-                "or ClassifierFreeGuidance"
-            )
-
-
-def _refuse_sharing(pipe: Any) -> None:
-    """Of pipelines that have to know the number of the calls beforehand."""
-    does = [what for name, what in DOSED.items() if _takes(pipe, name)]
-    does += [f"switches its {name}" for name in GUIDERS if getattr(pipe, name, None) is not None]
-    so = "and of a method that is steered by its walk they are not known beforehand"
-    for what in does:
-        raise ValueError(
-            f"{type(pipe).__name__} {what} by the share of its loop's calls, {so}; pass a method with path(T)"
-        )
-    if (until := getattr(pipe, "_cfg_truncation", None)) is not None and until <= 1:
-        raise ValueError(
-            f"{type(pipe).__name__} lays out where its cfg_truncation is for its loop's calls, {so}; pass "
-            "cfg_truncation=None (1 truncates nothing), or a method with path(T)"
-        )
 
 
 def explain_missing(error: IndexError, method: object) -> NoReturn:
@@ -288,7 +177,7 @@ def refuse_kept(name: str, role: Role, pipe: Any, given: Mapping[str, Any]) -> N
     layers = getattr(given.get("kv_caches"), "caches", ())
     if given.get("kv_cache_mode") is None and all(layer.mode is None for layer in layers):
         return
-    switch = _takes(pipe, "use_kv_cache")  # where there is one, the prompt is in the cache too
+    switch = takes(pipe, "use_kv_cache")  # where there is one, the prompt is in the cache too
     if switch or role.adapters is not None or role.module is not None:
         what = "prompt and images" if switch else "images"
         instead = "pass use_kv_cache=False" if switch else "use a pipeline of the model without a cache, or no images"
@@ -332,7 +221,3 @@ def same_time(time: Any, told: Any) -> bool:
         return time is told
     times = torch.as_tensor(time)
     return times.numel() > 0 and bool((times.detach().cpu().double() == float(told)).all())
-
-
-def _takes(pipe: Any, *names: str) -> bool:
-    return set(names) <= set(inspect.signature(type(pipe).__call__).parameters)
