@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zigzag.adapters.diffusers.branches import Branches, Naming
+from zigzag.adapters.diffusers.branches import Branches
 from zigzag.adapters.diffusers.cast import Cast, Pass
 from zigzag.adapters.diffusers.draws import Draws
+from zigzag.adapters.diffusers.naming import Naming
 from zigzag.adapters.hosts import Own
 from zigzag.solvers import Solver
 

@@ -111,12 +111,7 @@ class Session:
         led = self.now.loop is not None and not self.now.loop.ended
         self.now.calls.saw(output, given, whole=led)
         if self.now.stepped is None:
-            self._check_explained()
-
-    def _check_explained(self) -> None:
-        # Outside of a loop a model may be called for something else, but not as often as a whole loop does.
-        if len(self.now.calls.outputs) >= len(self.now.grid):
-            self.now.check_explained()
+            self.now.check_explained(loops=True)
 
     def _saw_prior(self, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.now.prior.saw(output, arguments_of(args, kwargs), whole=False)
@@ -124,7 +119,7 @@ class Session:
     # The grid: the scheduler's own is kept, and the pipeline is shown one drawn out to the calls of the path.
 
     def _set_timesteps(self, original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        self._check_explained()
+        self.now.check_explained(loops=True)
         self.now.led = 0
         original(*args, **kwargs)
         self.now.begin_grid()
@@ -150,9 +145,8 @@ class Session:
             result = original(*call.args, **call.kwargs)
         parts = result if isinstance(result, tuple) else (result,)
         drawn = tuple(spread(x, len(whole) - len(x), self) if is_tail(x, whole) else x for x in parts)
-        for x in drawn:
-            if isinstance(x, Times):
-                refuse_tabled(self.now.pipe, steps=len(x.grid), calls=len(x))
+        for times in (x for x in drawn if isinstance(x, Times)):
+            refuse_tabled(self.now.pipe, steps=len(times.grid), calls=len(times))
         return drawn if isinstance(result, tuple) else drawn[0]
 
     def _progress_bar(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
