@@ -140,7 +140,7 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("HeliosPyramidPipeline, unipc", partial(pyramid, scheduler_type="unipc", side=64), {}, STAR, {"scale": None}),
     ("HeliosPyramidPipeline, distilled", DISTILLED, {"guidance_scale": 1.0}, {"is_distilled": True}, {"refused": DMD}),
     ("MotifVideoPipeline", motif, {}, guided, {}),
-    ("MotifVideoPipeline, projected", motif, {}, projected, {"scale": None}),
+    ("MotifVideoPipeline, projected", motif, {}, projected, {"scale": None, "z_refused": "projects its guidance"}),
     ("MotifVideoImage2VideoPipeline", motif, UNTOLD | IMAGE, guided, {}),
     ("ChronoEditPipeline", chrono, IMAGE, clip_seen, {}),
     ("ChronoEditPipeline, reasoning", reasoning, IMAGE, clip_seen, {"steps": 5}),

@@ -143,7 +143,7 @@ UNSTEERED = {
     "projects its guidance from call 6 on": ["HunyuanImagePipeline", "HunyuanImageRefinerPipeline"],
     "switches its guider by": [
         "HunyuanVideo15Pipeline", "HunyuanVideo15ImageToVideoPipeline", "MotifVideoPipeline",
-        "MotifVideoPipeline, projected", "MotifVideoImage2VideoPipeline",
+        "MotifVideoImage2VideoPipeline",
     ],
     "of a call of its loop that it had not laid out": ["KandinskyV22PriorPipeline, unclipped"],
 }  # fmt: skip

@@ -65,6 +65,11 @@ def _refuse_counting(pipe: Any, so: str) -> None:
             f"the number of steps, {so}: the last of them would run without it; use a method of one call a step "
             "(Z2Sampling, Standard), or ControlNet"
         )
+    if "MomentumBuffer" in inspect.unwrap(type(pipe).__call__).__code__.co_names:
+        raise ValueError(
+            f"{type(pipe).__name__} guides by a momentum over the calls of its loop, {so}: those before would be of "
+            "other steps, and several of one; use a method of one call a step (Z2Sampling, Standard)"
+        )
     if takes(pipe, "guidance_schedule"):
         raise ValueError(
             f"{type(pipe).__name__} lays out a guidance scale for each of its steps and looks it up by the call's "
