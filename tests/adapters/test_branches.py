@@ -13,7 +13,7 @@ from torch import Tensor
 pytest.importorskip("diffusers")
 branches = pytest.importorskip("zigzag.adapters.diffusers.branches")
 layouts = pytest.importorskip("zigzag.adapters.diffusers.layouts")
-Names, Naming = branches.Names, branches.Naming
+Names, Naming = branches.Names, pytest.importorskip("zigzag.adapters.diffusers.naming").Naming
 rows_per_sample, shape_of, split_branches = layouts.rows_per_sample, layouts.shape_of, layouts.split_branches
 
 SCALES = st.floats(1.05, 30.0)
