@@ -14,6 +14,9 @@ __all__ = ["Branches", "Names", "Unexplained", "name_branches"]
 # How many roundings of its arithmetic a pipeline's guidance may be from a combination of the branches.
 ROUNDINGS = 4
 
+# What the scales of the rows may differ by that are to be one, by roundings of half precision.
+SCATTER = 0.1
+
 # Equal branches may differ by roundings of the model, which guidance multiplies by its scale.
 ROUNDINGS_OF_EQUALS = 64
 
@@ -80,14 +83,14 @@ def name_branches(p: Tensor, q: Tensor, guided: Tensor, sample: Tensor) -> Names
     dtype, eps = _wide(p), max(torch.finfo(guided.dtype).eps, torch.finfo(p.dtype).eps)
     p, q, m, x = (tensor.to(dtype) for tensor in (p, q, guided, sample))
     if not bool(_clear(p.flatten(1), (q - p).flatten(1), eps).any()):
-        if any(_multiple(a, c, eps) for a, _, c in _rows(p, q, m)) or _mixed(p, p, m, x, eps) is not None:
+        if any(_multiple(a, c, eps) for _, (a, _, c) in _rows(p, q, m)) or _mixed(p, p, m, x, eps) is not None:
             return None
         raise Unexplained(
             "what the pipeline hands to its scheduler is no multiple of its model's two predictions, though these are "
             "equal: it makes something else of them, so that attach cannot follow; use method Standard()"
         )
-    for a, b, c in _rows(p, q, m):
-        if (names := _fit(a, b, c, eps)) is not None:
+    for one_scale, (a, b, c) in _rows(p, q, m):
+        if (names := _fit(a, b, c, eps, one_scale)) is not None:
             return names
     if (mixed := _mixed(p, q, m, x, eps)) is not None:
         k, beta = mixed
@@ -101,14 +104,16 @@ def name_branches(p: Tensor, q: Tensor, guided: Tensor, sample: Tensor) -> Names
     )
 
 
-def _rows(*tensors: Tensor) -> Iterator[list[Tensor]]:
+def _rows(*tensors: Tensor) -> Iterator[tuple[bool, list[Tensor]]]:
     """By sample, then by row of each dimension, the last first: what is left is one factor for all entries of a row.
 
-    Of few entries a fit of two shares says nothing.
+    Of few entries a fit of two shares says nothing. Along other dimensions than the last a scale of its own for each
+    row would be no renormalisation, but one for each entry, and is no answer: these are to have one scale.
     """
-    laid = [[x.flatten(1) for x in tensors]]
-    laid += [[x.movedim(dim, -1).flatten(0, -2) for x in tensors] for dim in range(tensors[0].ndim - 1, 0, -1)]
-    yield from (rows for rows in laid if rows[0].shape[-1] > 3)
+    laid = [(False, [x.flatten(1) for x in tensors])]
+    for dim in range(tensors[0].ndim - 1, 0, -1):
+        laid.append((dim < tensors[0].ndim - 1, [x.movedim(dim, -1).flatten(0, -2) for x in tensors]))
+    yield from ((one_scale, rows) for one_scale, rows in laid if rows[0].shape[-1] > 3)
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -150,7 +155,7 @@ def _mixed(p: Tensor, q: Tensor, m: Tensor, x: Tensor, eps: float, rest: float =
     return shares[:, 1], shares[:, 2] if wide else torch.zeros_like(shares[:, 1])
 
 
-def _fit(p: Tensor, q: Tensor, m: Tensor, eps: float) -> Names | None:
+def _fit(p: Tensor, q: Tensor, m: Tensor, eps: float, one_scale: bool) -> Names | None:
     # Along p − q and p, which keep their digits where the branches are close: m = k·p + β·(q − p).
     gap = q - p
     pp, pg, gg, pm, gm = ((x * y).sum(-1) for x, y in ((p, p), (p, gap), (gap, gap), (p, m), (gap, m)))
@@ -167,6 +172,10 @@ def _fit(p: Tensor, q: Tensor, m: Tensor, eps: float) -> Names | None:
     # be left unguided, e_c itself, as are some channels of Lumina.
     weight = torch.where(clear, gg, torch.zeros_like(gg))
     share, total = beta / torch.where(k == 0, torch.ones_like(k), k), weight.sum()
+    if one_scale:
+        mean = (weight * share).sum() / total
+        if float((weight * ((share - mean).abs() <= SCATTER * mean.abs())).sum() / total) < 0.9:
+            return None
     plus = float((weight * (k > 0)).sum() / total)
     return Names(_named(share, weight, total, one_sign=not 0.1 < plus < 0.9), sign=1 if plus > 0.5 else -1)
 
