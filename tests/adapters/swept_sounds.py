@@ -147,7 +147,7 @@ def ace_step() -> Swept:
     parts |= {"text_encoder": shake(transformers.Qwen3Model(config), 5)}
     parts["scheduler"] = diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=1, shift=1.0)
     call = {"prompt": "red", "lyrics": "blue", "audio_duration": 4.0, "guidance_scale": 4.0}
-    return of_parts("AceStepPipeline", call, parts, scale=None, z_refused="a momentum over the calls")
+    return of_parts("AceStepPipeline", call, parts, refused="not a combination|a momentum over the calls")
 
 
 def dance() -> Swept:
