@@ -248,9 +248,8 @@ INVERTED = [
 def test_an_inversion_comes_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the state that was handed in, of the shape that the pipeline prepares; the rows counted, nothing left."""
     case, *_ = known(name)
-    trajectory = (
-        "independent" if name == "MochiPipeline" else "naive"
-    )  # whose model predicts what no step is written of
+    # Mochi's model predicts what no step is written of.
+    trajectory = "independent" if name == "MochiPipeline" else "naive"
     states, z0 = list[Tensor](), latents_of(case)
     loop, answer = scheme_loop.SchemeLoop, scheme_loop.SchemeLoop.answer
     monkeypatch.setattr(loop, "answer", lambda *args: states.append(answer(*args)) or states[-1])
