@@ -110,10 +110,12 @@ def _rows(*tensors: Tensor) -> Iterator[tuple[bool, list[Tensor]]]:
     Of few entries a fit of two shares says nothing. Along other dimensions than the last a scale of its own for each
     row would be no renormalisation, but one for each entry, and is no answer: these are to have one scale.
     """
-    laid = [(False, [x.flatten(1) for x in tensors])]
-    for dim in range(tensors[0].ndim - 1, 0, -1):
-        laid.append((dim < tensors[0].ndim - 1, [x.movedim(dim, -1).flatten(0, -2) for x in tensors]))
-    yield from ((one_scale, rows) for one_scale, rows in laid if rows[0].shape[-1] > 3)
+    if tensors[0][0].numel() > 3:
+        yield False, [x.flatten(1) for x in tensors]
+    last = tensors[0].ndim - 1
+    for dim in range(last, 0, -1):
+        if tensors[0].shape[dim] > 3:
+            yield dim < last, [x.movedim(dim, -1).flatten(0, -2) for x in tensors]
 
 
 def _wide(x: Tensor) -> torch.dtype:
