@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -100,14 +100,13 @@ class Times(Tensor):
         return self.grid.clone()
 
 
-class Beside(Tensor):
-    """`timesteps` of a further scheduler, which a pipeline looks up by the counter of the first one's loop.
+class _Looked(Tensor):
+    """A grid of a scheduler's that a pipeline looks up by the counter of a loop whose calls are not its steps.
 
-    It may take them before the first one has its grid, and so before the calls are known: what stands at a place is
-    settled when that is asked for. In all else they are the further scheduler's own times.
+    What stands at a place is settled when that is asked for. In all else it is the scheduler's own.
 
     Attributes:
-        grid: `(T,)`, those. shown: who knows the calls.
+        grid: `(N,)`, that. shown: who knows the calls.
     """
 
     grid: Tensor
@@ -117,11 +116,24 @@ class Beside(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def of(cls, grid: Tensor, shown: Shown) -> Beside:
-        """These times, for the calls that `shown` will know."""
-        new: Beside = torch.Tensor._make_subclass(cls, grid)
+    def of(cls: type[L], grid: Tensor, shown: Shown) -> L:
+        """This grid, for the calls that `shown` will know."""
+        new: L = torch.Tensor._make_subclass(cls, grid)
         new.grid, new.shown = grid, shown
         return new
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return repr(self.grid)
+
+
+L = TypeVar("L", bound=_Looked)
+
+
+class Beside(_Looked):
+    """`timesteps` of a further scheduler, which a pipeline looks up by the counter of the first one's loop.
+
+    It may take them before the first one has its grid, and so before the calls are known.
+    """
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.grid)
@@ -131,34 +143,12 @@ class Beside(Tensor):
             return Beside.of(self.grid[index], self.shown)
         return self.shown.beside(self.grid)[index]
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        return repr(self.grid)
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         return Beside.of(self.grid.clone(), self.shown)
 
 
-class Levels(Tensor):
-    """`sigmas` of the scheduler, which a pipeline may put away before its loop, to look them up by its counter.
-
-    What stands at a place is what the scheduler shows there when that is asked for. In all else they are its own.
-
-    Attributes:
-        grid: `(T + 1,)`, those. shown: who knows the calls.
-    """
-
-    grid: Tensor
-    shown: Shown
-
-    # Everything computed of it is a plain tensor.
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
-
-    @classmethod
-    def of(cls, grid: Tensor, shown: Shown) -> Levels:
-        """These levels, for the calls that `shown` will know."""
-        new: Levels = torch.Tensor._make_subclass(cls, grid)
-        new.grid, new.shown = grid, shown
-        return new
+class Levels(_Looked):
+    """`sigmas` of the scheduler, `(T + 1,)`, which a pipeline may put away before its loop."""
 
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
         """The same elsewhere, or of another dtype."""
@@ -166,9 +156,6 @@ class Levels(Tensor):
 
     def __getitem__(self, index: Any) -> Tensor:
         return (self.shown.levels(self.grid) if isinstance(index, int) else self.grid)[index]
-
-    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        return repr(self.grid)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         return self.grid.clone()
@@ -190,7 +177,7 @@ def spread(grid: Tensor, start: int, tour: Tour, *, ended: bool = False) -> Time
 
 def plain(value: Any) -> Any:
     """The plain grid in place of a `Times`, `Beside` or `Levels`, for a scheduler that uses it; others as they are."""
-    return value.grid if isinstance(value, Times | Beside | Levels) else value
+    return value.grid if isinstance(value, Times | _Looked) else value
 
 
 def copied(value: Any) -> Any:
