@@ -19,8 +19,9 @@ DOSED: Final = {
 
 # What pipelines look up by the number of the call in tables of a row a step, by the arguments that show it.
 TABLED: Final = {
-    ("image_latents", "inpaint_strength"): "blends its state with one latent image for each time step",
-    ("edit_momentum_scale",): "keeps its estimates in tables of num_inference_steps + 1 rows",
+    ("image_latents", "inpaint_strength"): "blends its state with one latent image for each time step and looks it up",
+    ("edit_momentum_scale",): "keeps its estimates in tables of num_inference_steps + 1 rows and looks them up",
+    ("guidance_schedule",): "lays out a guidance scale for each of its steps and looks it up",
 }
 
 
@@ -70,18 +71,12 @@ def _refuse_counting(pipe: Any, so: str) -> None:
             f"{type(pipe).__name__} guides by a momentum over the calls of its loop, {so}: those before would be of "
             "other steps, and several of one; use a method of one call a step (Z2Sampling, Standard)"
         )
-    if takes(pipe, "guidance_schedule"):
-        raise ValueError(
-            f"{type(pipe).__name__} lays out a guidance scale for each of its steps and looks it up by the call's "
-            f"number, {so}: it would guide at other steps' scales, and has none for the last calls; use a method of "
-            "one call a step (Z2Sampling, Standard)"
-        )
 
 
 def _refuse_tables(pipe: Any, so: str) -> None:
     for what in (what for names, what in TABLED.items() if takes(pipe, *names)):
         raise ValueError(
-            f"{type(pipe).__name__} {what}, by the number of the call, {so}; use a method of one call a step "
+            f"{type(pipe).__name__} {what} by the call's number, {so}; use a method of one call a step "
             "(Z2Sampling, Standard)"
         )
 

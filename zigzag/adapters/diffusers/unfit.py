@@ -29,13 +29,12 @@ BRANCHES: Final = {"pred_cond", "pred_uncond"}
 
 # What pipelines do that make other loops, by the arguments that show it.
 LOOPS: Final = {
-    (
-        "motion_field_strength_x",
-    ): "draws its first frame over parts of its grid, and all of them from the middle on with a copy of its scheduler",
+    ("motion_field_strength_x",): "draws its first frame over parts of its grid, and all of them from the middle on "
+    "with a copy of its scheduler",
     ("cross_attention_guidance_amount",): "samples twice along its grid, and the second time to the attention of the "
     "first, which it looks up by the time",
     ("parallel", "tolerance"): "steps many times of its grid at once, by batch_step_no_noise",
-}
+}  # fmt: skip
 
 UNLED: Final = (
     "the pipeline's model was called, and no step of its scheduler followed that attach could lead: it steps a copy of "
