@@ -13,7 +13,19 @@ import diffusers
 import swept_more_nets as nets
 import torch
 from swept import Swept
-from swept_parts import Words, again, clip_text, image, mask, of_family, of_parts, pil, renormalised, told
+from swept_parts import (
+    Words,
+    again,
+    clip_text,
+    image,
+    kandinsky5_texts,
+    mask,
+    of_family,
+    of_parts,
+    pil,
+    renormalised,
+    told,
+)
 from tiny_dits import flow, hunyuan, sd3
 from tiny_packed import qwen
 from tiny_unets import Case, embeds, noise, shake, tiny_vae
@@ -75,14 +87,10 @@ def kandinsky5(name: str, shown: bool = False, **call: Any) -> Swept:
         model_dim=16, ff_dim=32, num_text_blocks=1, num_visual_blocks=1, axes_dims=(1, 1, 2), visual_cond=shown,
         attention_type="regular",
     )  # fmt: skip
-    c, u = embeds(1)
     parts: dict[str, Any] = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
     parts |= {"transformer": shake(net), "vae": tiny_vae(8), "scheduler": flow()}
     given: dict[str, Any] = {"guidance_scale": 4.0, "height": 64, "width": 64}
-    for kind, qwen_embeds, seed in (("", c[0], 5), ("negative_", u[0], 6)):
-        given |= {f"{kind}prompt_embeds_qwen": qwen_embeds[None], f"{kind}prompt_embeds_clip": noise(1, 16, seed=seed)}
-        given |= {f"{kind}prompt_cu_seqlens": torch.tensor([0, 5], dtype=torch.int32)}
-    one = of_parts(name, given | call, parts)
+    one = of_parts(name, given | kandinsky5_texts() | call, parts)
     one.pipe.resolutions = [(64, 64)]
     return one
 

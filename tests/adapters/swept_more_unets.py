@@ -14,24 +14,12 @@ from diffusers.pipelines.stable_diffusion.clip_image_project_model import CLIPIm
 from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from swept import Swept
 from swept_others import prior_parts
-from swept_parts import (
-    Words,
-    again,
-    clip_text,
-    clip_vision,
-    image,
-    mask,
-    of_family,
-    pil,
-    vision,
-    wider,
-)
+from swept_parts import POOLED, SIZE, Words, again, clip_text, clip_vision, image, mask, of_family, pil, vision, wider
 from swept_unets import SD_CONTROL, seen
 from tiny_unets import SD_BETAS, Case, animatediff, modelscope, noise, sd, sdxl, shake, unet
 from torch import Tensor
 
 IMAGE, MASK = image(16), mask(16)
-SIZE: dict[str, Any] = {"height": 16, "width": 16}
 FROM: dict[str, Any] = {"image": IMAGE, "strength": 1.0}
 UNION: dict[str, Any] = {"control_image": IMAGE, "control_mode": 1}
 
@@ -112,7 +100,6 @@ def inverted(build: Callable[[], Swept]) -> Swept:
 
 BEFORE = "does not run over its scheduler's timesteps"  # but over those of an inversion before
 BOXES: dict[str, Any] = {"gligen_phrases": ["a cat"], "gligen_boxes": [[0.1, 0.2, 0.6, 0.7]]}
-POOLED = {"pooled_prompt_embeds": noise(1, 16, seed=5), "negative_pooled_prompt_embeds": noise(1, 16, seed=6)}
 SAID = {"prompt": "red", "prompt_embeds": None, "negative_prompt_embeds": None}
 EDIT: dict[str, Any] = {"image_latents": noise(3, 4, 8, 8, seed=9), "inpaint_strength": 1.0}
 LEDITS: dict[str, Any] = {"negative_prompt_embeds": None, "edit_threshold": 0.5}

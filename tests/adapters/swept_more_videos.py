@@ -8,25 +8,32 @@ from typing import Any
 
 import diffusers
 import swept_nets as nets
-import torch
 import transformers
 from swept import Swept
-from swept_parts import NO_GAP, Words, again, case, clip_vision, of_family, of_parts, pil, vision
+from swept_parts import (
+    NO_GAP,
+    POOLED,
+    Words,
+    again,
+    case,
+    clip_vision,
+    kandinsky5_texts,
+    of_family,
+    of_parts,
+    pil,
+    vision,
+)
+from swept_unets import seen
 from swept_videos import COPIED, SAFE, guided, last_frames, unipc
 from tiny_dits import flow
-from tiny_unets import Case, embeds, noise, shake
+from tiny_unets import Case, shake
 from torch import Tensor
 
 SIZE, WAN = nets.SIZE, nets.WAN
-POOLED = {"pooled_prompt_embeds": noise(1, 16, seed=5), "negative_pooled_prompt_embeds": noise(1, 16, seed=6)}
 
 
 def clip_seen() -> dict[str, Any]:
     return {"image_encoder": clip_vision(), "image_processor": vision()}
-
-
-def siglip_seen() -> dict[str, Any]:
-    return {"image_encoder": clip_vision(), "feature_extractor": vision()}
 
 
 def changed(family: Callable[[], Case], **config: Any) -> Callable[[], Case]:
@@ -70,11 +77,7 @@ def kandinsky5(visual_cond: bool) -> Case:
         in_visual_dim=4, in_text_dim=16, in_text_dim2=16, time_dim=16, out_visual_dim=4, model_dim=16, ff_dim=16,
         num_text_blocks=1, num_visual_blocks=1, axes_dims=(4, 4, 8), visual_cond=visual_cond,
     )  # fmt: skip
-    told = dict(zip(("prompt_embeds_qwen", "negative_prompt_embeds_qwen"), embeds(1), strict=True))
-    for side, seed in (("", 5), ("negative_", 6)):
-        told |= {f"{side}prompt_embeds_clip": noise(1, 16, seed=seed)}
-        told |= {f"{side}prompt_cu_seqlens": torch.tensor([0, 5], dtype=torch.int32)}
-    return case(net, nets.hunyuan_video().pipe.vae, flow(), num_frames=5, **told, **SIZE)
+    return case(net, nets.hunyuan_video().pipe.vae, flow(), num_frames=5, **kandinsky5_texts(), **SIZE)
 
 
 def later_by_time(part: Tensor, m: Tensor) -> Tensor:
@@ -156,8 +159,8 @@ ROWS: list[tuple[str, Any, Any, Any, dict[str, Any]]] = [
     ("SkyReelsV2DiffusionForcingVideoToVideoPipeline", forcing, UNTOLD | LONG, None, {"refused": COPIED}),
     ("HunyuanVideoImageToVideoPipeline", beside, IMAGE, None, {}),
     ("HunyuanVideoImageToVideoPipeline, replaced", replaced, IMAGE, None, {"lays": last_frames}),
-    ("HunyuanVideoFramepackPipeline", framepack, {}, siglip_seen, {}),
-    ("HunyuanVideo15ImageToVideoPipeline", hunyuan15_seen, IMAGE, lambda: guided() | siglip_seen(), {}),
+    ("HunyuanVideoFramepackPipeline", framepack, {}, seen, {}),
+    ("HunyuanVideo15ImageToVideoPipeline", hunyuan15_seen, IMAGE, lambda: guided() | seen(), {}),
     ("Kandinsky5T2VPipeline", partial(kandinsky5, False), {}, None, {}),
     ("Kandinsky5I2VPipeline", kandinsky5_i2v, IMAGE | {"num_frames": 17}, None, {"lays": later_by_time}),
     ("Kandinsky6TI2VAPipeline", kandinsky6, {}, None, {}),

@@ -7,12 +7,11 @@ from typing import Any
 
 import diffusers
 import torch
-from swept_parts import case
+from swept_parts import POOLED, SIZE, case
 from tiny_dits import flow
 from tiny_unets import Case, ddim, noise, tiny_vae
 from torch import nn
 
-SIZE: dict[str, Any] = {"height": 16, "width": 16}
 MASKS = {"prompt_attention_mask": torch.ones(1, 5), "negative_prompt_attention_mask": torch.ones(1, 5)}
 WAN: dict[str, Any] = {
     "patch_size": (1, 2, 2), "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4,
@@ -97,8 +96,7 @@ def hunyuan_video(channels: int = 4) -> Case:
         up_block_types=("HunyuanVideoUpBlock3D",) * 4, block_out_channels=(8,) * 4, layers_per_block=1,
         norm_num_groups=4,
     )  # fmt: skip
-    pooled = {"pooled_prompt_embeds": noise(1, 16, seed=5), "negative_pooled_prompt_embeds": noise(1, 16, seed=6)}
-    return case(net, vae, flow(), num_frames=5, true_cfg_scale=4.0, **SIZE, **MASKS, **pooled)
+    return case(net, vae, flow(), num_frames=5, true_cfg_scale=4.0, **SIZE, **MASKS, **POOLED)
 
 
 def hunyuan15() -> Case:

@@ -11,21 +11,10 @@ import transformers
 from swept import Swept
 from swept_more_unets import texts
 from swept_others import CLAMPS
-from swept_parts import (
-    NO_GAP,
-    Words,
-    clip_text,
-    clip_vision,
-    mask,
-    of_parts,
-    pil,
-    vision,
-)
+from swept_parts import NO_GAP, SIZE, Words, clip_text, clip_vision, mask, of_parts, pil, vision
 from swept_unets import unconditional
 from tiny_paths import picture
 from tiny_unets import ddim, noise, shake, tiny_vae, unet
-
-SIZE: dict[str, Any] = {"height": 16, "width": 16}
 
 
 def alone(name: str, scheduler: Any, refused: str = NO_GAP, more: Any = None, **call: Any) -> Swept:

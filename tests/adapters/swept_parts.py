@@ -21,6 +21,9 @@ PAG = "perturbed-attention"
 NO_GAP = "no unconditional branch"
 THREE = "3 branches"
 
+SIZE: dict[str, Any] = {"height": 16, "width": 16}
+POOLED = {"pooled_prompt_embeds": noise(1, 16, seed=5), "negative_pooled_prompt_embeds": noise(1, 16, seed=6)}
+
 Family = Callable[[], Any]
 
 
@@ -109,6 +112,15 @@ class Words:
 
     def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
         return [""]
+
+
+def kandinsky5_texts() -> dict[str, Any]:
+    """By two encoders, and how long they are."""
+    told: dict[str, Any] = dict(zip(("prompt_embeds_qwen", "negative_prompt_embeds_qwen"), embeds(1), strict=True))
+    for side, seed in (("", 5), ("negative_", 6)):
+        told |= {f"{side}prompt_embeds_clip": noise(1, 16, seed=seed)}
+        told |= {f"{side}prompt_cu_seqlens": torch.tensor([0, 5], dtype=torch.int32)}
+    return told
 
 
 def clip_text() -> Any:

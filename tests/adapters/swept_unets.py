@@ -8,12 +8,11 @@ from typing import Any
 
 import diffusers
 from swept import Swept
-from swept_parts import NO_GAP, PAG, THREE, again, clip_vision, image, mask, of_family, of_parts, vision, wider
+from swept_parts import NO_GAP, PAG, SIZE, THREE, again, clip_vision, image, mask, of_family, of_parts, vision, wider
 from tiny_paths import picture
 from tiny_unets import SD_BETAS, Case, ddim, sd, sdxl, shake, unet
 
 IMAGE, MASK = image(16), mask(16)
-SIZE: dict[str, Any] = {"height": 16, "width": 16}
 FROM: dict[str, Any] = {"image": IMAGE, "strength": 1.0}
 INTO = FROM | SIZE | {"mask_image": MASK}
 SHOWN: dict[str, Any] = FROM | {"control_image": IMAGE}

@@ -15,6 +15,7 @@ from swept import Swept
 from swept_more_unets import texts
 from swept_parts import (
     NO_GAP,
+    SIZE,
     THREE,
     Words,
     clip_text,
@@ -31,7 +32,6 @@ from swept_unets import control
 from tiny_unets import Case, ddim, noise, sd, shake, tiny_vae, unet
 from torch import Tensor, nn
 
-SIZE: dict[str, Any] = {"height": 16, "width": 16}
 FROM: dict[str, Any] = {"image": image(16), "strength": 1.0}
 
 

@@ -19,8 +19,9 @@ pytest.importorskip("transformers")
 attach = pytest.importorskip("zigzag.adapters.diffusers").attach
 
 import swept_nets as nets  # noqa: E402
-from swept_more_videos import changed, siglip_seen  # noqa: E402
+from swept_more_videos import changed  # noqa: E402
 from swept_parts import of_family, pil  # noqa: E402
+from swept_unets import seen  # noqa: E402
 from swept_videos import guided  # noqa: E402
 
 # diffusers hands tensors to numpy in a way that numpy 2 warns of, thousands of times.
@@ -123,7 +124,7 @@ def test_a_model_of_mean_velocities_is_told_where_its_step_ends(method: Any) -> 
     """At every call, also of an inversion; the pipeline says the time of its next call for it."""
     family = changed(nets.hunyuan15, image_embed_dim=16, task_type="i2v", use_meanflow=True)
     given = {"image": pil(16)}
-    case = of_family("HunyuanVideo15ImageToVideoPipeline", family, given, lambda: guided() | siglip_seen())
+    case = of_family("HunyuanVideo15ImageToVideoPipeline", family, given, lambda: guided() | seen())
     told = list[tuple[float, float]]()
     model = case.pipe.transformer
     hook = model.register_forward_pre_hook(
