@@ -40,6 +40,8 @@ WANTED = {
     "partial",
     "weak-scales",
     "weak-scales-implicit",
+    "weak-scales-solvers",
+    "weak-scales-end-to-end",
     "w2sd",
 }
 WANTED |= {f"{kind}{steps}" for kind in ("solvers", "methods", "matched") for steps in ("", "-20")}

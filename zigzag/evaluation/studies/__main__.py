@@ -33,6 +33,8 @@ BY_MODEL = (
     "partial",
     "weak-scales",
     "weak-scales-implicit",
+    "weak-scales-solvers",
+    "weak-scales-end-to-end",
     "w2sd",
     *(f"{kind}{T}" for kind in ("solvers", "methods", "matched") for T in ("", "-20")),
 )

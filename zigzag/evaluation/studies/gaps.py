@@ -70,13 +70,15 @@ def weak_scales(
     strong: float = STRONG,
     steps: int = STEPS,
     methods: Sequence[Method] = _EXPLICIT_AND_Z2,
+    solvers: Sequence[str] = ("ddim", "sde-2m"),
+    title: str = "The weak scale",
 ) -> Study:
-    """The weak scale of some methods by number and by rule, on two solvers; against 0, and as many rows."""
+    """The weak scale of some methods by number and by rule, on some solvers; against 0, and as many rows."""
     rules: dict[str, float | Guidance] = {
         "0": 0.0, "1": 1.0, "2": 2.0, "falling": CFG(_falling), "rising": CFG(_rising), "POLARIS": Polaris(),
     }  # fmt: skip
     every: list[Line] = []
-    for solver in ("ddim", "sde-2m"):
+    for solver in solvers:
         first = Sampler(Standard(), steps, strong, solver=solver)
         every.append(Line(f"{solver_label(solver)}: Standard", first))
         longer: dict[str, Sampler] = {}
@@ -92,8 +94,7 @@ def weak_scales(
                 rivals = [rival for rival in (first, zero, same) if rival is not None and rival != sampler]
                 every.append(Line(f"{solver_label(solver)}: {label(method)}, w = {name}", sampler, tuple(rivals)))
         every += [Line(name, sampler, (first,)) for name, sampler in longer.items()]
-    names = "" if len(methods) > 1 else f" of {label(methods[0])}"
-    return Study(f"The weak scale{names}", "Z-Sampling, open question 2", "", [], every)
+    return Study(title, "Z-Sampling, open question 2", "", [], every)
 
 
 def _loras() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from zigzag.evaluation.solvers import solver_label
 from zigzag.evaluation.studies.study import STEPS, STRONG, Study
 from zigzag.methods import ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
 
-__all__ = ["ancestral", "budget", "matched", "methods", "solvers"]
+__all__ = ["SOLVERS", "ancestral", "budget", "matched", "methods", "solvers"]
 
 SOLVERS = ("ddim", "ddim:eta=1", "2m", "sde-2m")
 
