@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from zigzag.evaluation.evaluation import Evaluation, Result
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.studies import __main__ as command
 from zigzag.evaluation.studies.picture import draw_study
+from zigzag.evaluation.studies.solvers import SOLVERS
 from zigzag.evaluation.studies.study import STRONG
 from zigzag.evaluation.studies.sweeps import HEADLINE, STUDIES, Study
 from zigzag.zoo import learned
@@ -71,7 +74,8 @@ def test_every_sampler_can_be_sampled(study: Study) -> None:
 @studies
 def test_points_and_rivals_are_in_the_table(study: Study) -> None:
     known = samplers(study)
-    assert study.lines[0].sampler == Sampler(Standard(), study.lines[0].sampler.steps, study.lines[0].sampler.strong)
+    first = study.lines[0].sampler
+    assert first == Sampler(Standard(), first.steps, first.strong, solver=first.solver)
     assert study.lines[0].against == ()
     for point in study.points:
         assert point.sampler in known and math.isfinite(point.x)
@@ -79,8 +83,23 @@ def test_points_and_rivals_are_in_the_table(study: Study) -> None:
         assert set(line.against) <= known - {line.sampler}
     assert len({line.label for line in study.lines}) == len(study.lines)
     if study.points:
-        assert known == {point.sampler for point in study.points} | {study.lines[0].sampler}
+        assert known == {point.sampler for point in study.points} | {first}
         assert len({point[:2] for point in study.points}) == len(study.points)
+
+
+def test_the_weak_scale_is_swept_for_every_zigzag_on_every_solver() -> None:
+    """Six scales and rules each, against standard sampling on the solver, w = 0, and plain CFG with as many rows."""
+    swept = [line for name, study in BUILT.items() if name.startswith("weak-scales") for line in study.lines]
+    found = Counter((line.sampler.method, line.sampler.solver) for line in swept)
+    zigzags = (ZSampling(), ImplicitZ(), Z2Sampling(warmup=2), EndToEnd())
+    assert {key: found[key] for key in product(zigzags, SOLVERS)} == dict.fromkeys(product(zigzags, SOLVERS), 6)
+    for line in swept:
+        if (sampler := line.sampler).method in zigzags:
+            plain, *rest = line.against
+            assert plain == Sampler(Standard(), 10, STRONG, solver=sampler.solver)
+            assert sampler.weak == 0 or rest.pop(0) == replace(sampler, weak=0.0)
+            assert [rival.standard for rival in rest] == rest and len(rest) == (sampler.rows() > plain.rows())
+            assert all(sampler.rows() <= rival.rows() for rival in rest)
 
 
 def test_w2sd_has_the_published_networks_and_as_many_rows_beside_it() -> None:
