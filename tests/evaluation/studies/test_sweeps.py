@@ -92,7 +92,8 @@ def test_the_weak_scale_is_swept_for_every_zigzag_on_every_solver() -> None:
     swept = [line for name, study in BUILT.items() if name.startswith("weak-scales") for line in study.lines]
     found = Counter((line.sampler.method, line.sampler.solver) for line in swept)
     zigzags = (ZSampling(), ImplicitZ(), Z2Sampling(warmup=2), EndToEnd())
-    assert {key: found[key] for key in product(zigzags, SOLVERS)} == dict.fromkeys(product(zigzags, SOLVERS), 6)
+    wanted = [*product(zigzags[:3], SOLVERS), *product(zigzags[3:], ("ddim", "sde-2m"))]
+    assert {key: n for key, n in found.items() if key[0] in zigzags} == dict.fromkeys(wanted, 6)
     for line in swept:
         if (sampler := line.sampler).method in zigzags:
             plain, *rest = line.against

@@ -10,7 +10,7 @@ from zigzag.evaluation.compare import Line, lines
 from zigzag.evaluation.named import label
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.studies.gaps import lora_roles, partial, strengths, weak_scales
-from zigzag.evaluation.studies.solvers import SOLVERS, ancestral, budget, matched, methods, solvers
+from zigzag.evaluation.studies.solvers import ancestral, budget, matched, methods, solvers
 from zigzag.evaluation.studies.study import STEPS, STRONG, Point, Study
 from zigzag.guidance import Guidance
 from zigzag.methods import EndToEnd, ImplicitZ, Method, Resampling, Standard, Z2Sampling, ZSampling
@@ -201,7 +201,7 @@ STUDIES: dict[str, Callable[..., Study]] = {
         title="The weak scale on two more solvers",
     ),
     "weak-scales-end-to-end": functools.partial(
-        weak_scales, methods=(EndToEnd(),), solvers=SOLVERS, title="The weak scale of End-to-End"
+        weak_scales, methods=(EndToEnd(),), title="The weak scale of End-to-End"
     ),
     "w2sd": lora_roles,
 }
