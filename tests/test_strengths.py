@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -150,6 +152,17 @@ def test_bad_strengths_are_refused_before_the_first_call() -> None:
         matched_cfg(Z2Sampling(1, strength=CosineStrength()), SOLVER, S, W)
     with pytest.raises(TypeError, match="has no matched scale: a plain role"):
         matched_cfg(ZSampling(plain=True), SOLVER, S, W)
+
+
+@pytest.mark.parametrize("number", [np.float32(0.25), Fraction(1, 4), np.float64(0.25)], ids=repr)
+@pytest.mark.parametrize(
+    "make", [lambda s: Z2Sampling(1, strength=s), lambda s: ImplicitZ(strength=s), lambda s: ZSampling(strength=s)]
+)
+def test_a_strength_is_any_real_number(make: Any, number: Any) -> None:
+    """In the state's own dtype, whatever that of the number is."""
+    found, expected = run(make(number)), run(make(0.25))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    torch.testing.assert_close(run(make(np.int64(0))), run(make(0.0)), rtol=0, atol=0)
 
 
 def test_a_rule_that_returns_another_shape_is_named() -> None:

@@ -90,8 +90,8 @@ class Gaps:
         """`λ·gap`, at the state `x` and for the `step` that the Shift stands for."""
         gap = self.gap
         assert gap is not None  # plan_path has seen to it
-        if isinstance(strength, int | float):
-            return gap if strength == 1 else strength * gap
+        if isinstance(strength, NUMBER):
+            return gap if strength == 1 else float(strength) * gap
         assert self._before is not None and self._e is not None
         return apply_rule(strength, gap, self._before, at, Seen(x, self._e, -step.d))
 
@@ -131,5 +131,5 @@ def check_strength(strength: object, of: str, *named: object) -> None:
 def check_positive(rule: object, name: str) -> None:
     """Raises unless the attribute `name` of a rule is a finite number above 0."""
     value: object = getattr(rule, name)
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
+    if not isinstance(value, NUMBER) or not 0 < value < math.inf:
         raise ValueError(f"{type(rule).__name__}: {name} must be a finite number above 0, got {value!r}")

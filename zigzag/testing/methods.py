@@ -13,6 +13,7 @@ from zigzag.moves import Denoise, Invert, Move, Renoise, Shift
 from zigzag.rows import row_bounds
 from zigzag.sampling import sample
 from zigzag.solvers import FlowEuler
+from zigzag.strengths.base import NUMBER
 from zigzag.testing.steps import near
 from zigzag.trace import Trace
 
@@ -92,4 +93,4 @@ def _changes(move: Move) -> bool:
 
 
 def _ruled(move: Move) -> bool:
-    return isinstance(move, Shift) and not isinstance(move.strength, int | float)
+    return isinstance(move, Shift) and not isinstance(move.strength, NUMBER)
