@@ -47,8 +47,8 @@ class Guided:
 
     Attributes:
         rows: model rows per sample so far.
-        direction: where it is traced, `e_c − e_∅` of the strong role at the last question; None where one of the two
-            was not evaluated.
+        direction: where it is traced, `e_c − e_∅` of the first role of the last question, which is the one that a
+            Denoise moves by; None where one of the two was not evaluated.
     """
 
     def __init__(self, roles: Roles, solver: Solver, traced: bool = False) -> None:
@@ -74,7 +74,8 @@ class Guided:
         shown = self._state(x, at, told) if self._shows else None
         if self._traced and told is None:  # of a step's two evaluations the first, which is made at its state
             self._last = x, e, at, shown
-            self.direction = e["cond"] - e["uncond"] if "cond" in e and "uncond" in e else None
+            c, u = asked[0].cond, asked[0].uncond
+            self.direction = e[c] - e[u] if c in e and u in e else None
         shape = x.shape
         return [_guide(role, its, shape, e, at, shown) for role, its in zip(asked, needs, strict=True)]
 

@@ -262,7 +262,7 @@ def traverse(
         if isinstance(new, Tensor):
             x = new
             if trace is not None:
-                trace.replaced()
+                trace.replaced(x)
         if steered is not None:
             steered.told, e = Visit(move, move.end, x, e, guided.rows, gaps.gap), None
     if steered is not None:

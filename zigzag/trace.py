@@ -41,10 +41,12 @@ class Record:
             .. math:: \beta = \frac{\langle \Delta, g\rangle}{\langle g, g\rangle}, \qquad
                       \Delta = (a/b)\,(\tilde x_i - x_i), \qquad g = e_c(\tilde x_i) - e_\varnothing(\tilde x_i)
 
-            with `x_i` the state that came down to the knot in this descent, and `x̃_i` the one that leaves it: as far
-            as `Δ` lies along `g`, the step is that of plain guidance at the scale `w + β`. On a field whose branches
-            do not depend on the state that is `matched_cfg`'s scale. None where nothing was injected, and where the
-            strong prediction needs one branch only.
+            with `x_i` the state that came down to the knot in this descent, `x̃_i` the one that leaves it, and `w` and
+            the branches those of the role that moves it (strong, or plain): as far as `Δ` lies along `g`, the step is
+            that of plain guidance at the scale `w + β`. On a field whose branches do not depend on the state, and a
+            solver without memory, that is `matched_cfg`'s scale; a memory holds the larger gap of plain guidance, and
+            not what a zigzag added. 0 for a sample whose branches are equal. None where nothing was injected, and where
+            one of the two branches was not evaluated.
 
     Tensors are on the device of the walk, in the state's dtype, without gradients and without a host sync.
     Source: Z-Sampling, Theorems 1 and 2; β is this library's.
@@ -84,10 +86,12 @@ class Trace:
 
     @property
     def beta(self) -> Tensor | None:
-        """The mean `β` of the steps that leave a knot for good, `(B,)`, 0 where nothing was injected: how much larger
-        the scale is that the whole walk amounts to. None where no step has one."""
+        """The mean `β` of the steps that leave a knot for good, `(B,)`, 0 where nothing was injected.
+
+        None where no step has one, or one that something was injected at has none.
+        """
         known = [record.beta for record in self.records if record.beta is not None]
-        return torch.stack(known).sum(0) / self._descents if known else None
+        return torch.stack(known).sum(0) / self._descents if known and not self._unknown else None
 
     def begin(self, path: Sequence[Move] | None) -> None:
         """Empties the trace for a walk along `path`; None is one that is not known beforehand, and has no `β`."""
@@ -106,11 +110,19 @@ class Trace:
         self._descents = sum(self._for_good)
         self._injected = {move.end for move in path if not isinstance(move, Denoise)}
         self._arrived: dict[int, Tensor] = {}
+        self._unknown = False  # whether something was injected of which no `β` is known
 
-    def replaced(self) -> None:
-        """A callback put another state in the place of the last one: the zigzag under way has no error terms now."""
-        if self._last is not None:
-            self._arrived.pop(self._last.end, None)
+    def replaced(self, x: Tensor) -> None:
+        """A callback put `x` in the place of the last state: the zigzag under way has no error terms now.
+
+        A state that has just come down to its knot has done so as `x`; of another `Δ` would be the callback's too.
+        """
+        if self._last is not None and (end := self._last.end) in self._arrived:
+            if isinstance(self._last, Denoise):
+                self._arrived[end] = x
+            else:
+                del self._arrived[end]
+                self._unknown = True
         self._last = self._zigzag = None
 
     @torch.no_grad()
@@ -156,10 +168,14 @@ class Trace:
     def _beta(self, i: int, x: Tensor, g: Tensor | None, step: AffineStep) -> Tensor | None:
         """`β` where the walk leaves knot `i` for good, from the state `x`."""
         arrived = self._arrived.pop(i, None)
-        if arrived is None or arrived is x or g is None:
+        if arrived is None or arrived is x:
+            return None
+        if g is None:
+            self._unknown = True
             return None
         g, moved = flat(g), flat(x - arrived) * float(step.a / step.b)
-        return (moved * g).sum(1) / (g * g).sum(1)
+        size = (g * g).sum(1)
+        return ((moved * g).sum(1) / size).masked_fill(size == 0, 0.0)
 
     def _delta(self, i: int, after: Tensor) -> Tensor | None:
         return norms(after - self._left[i][0]) ** 2 if i in self._left else None
