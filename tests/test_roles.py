@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +14,8 @@ from torch import Tensor
 from zigzag import DDIM, FlowEuler, ImplicitZ, Standard, Z2Sampling, ZSampling, count_rows, sample
 from zigzag.capture.graphs import TableLoop
 from zigzag.guidance import RescaledCFG
+from zigzag.presets import rf_sampling, w2sd
+from zigzag.zoo import GaussianMixture
 
 SOLVERS = {"ddim": DDIM.stable_diffusion(5), "flow": FlowEuler.uniform(5)}
 S, W, P = 4.0, 0.5, 2.0
@@ -25,6 +30,19 @@ class Field:
     def __call__(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         self.rows, self.calls = self.rows + len(x) // 2, self.calls + 1  # B = 2
         return torch.sin(self.k * x + cond) * (1 + 0.001 * t.to(x.dtype)[:, None])
+
+
+class Modes(Field):
+    """The exact predictor of a Gaussian mixture: a condition is the class of its largest number, and `k` moves it."""
+
+    def __init__(self, solver: Any, k: float = 1.0) -> None:
+        super().__init__(k)
+        means = torch.randn(3, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        self.predict = GaussianMixture(means + 0.3 * k, 0.5).predictor(solver)
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        self.rows, self.calls = self.rows + len(x) // 2, self.calls + 1
+        return self.predict(x, t[:1].expand(len(x)), cond.argmax(1))
 
 
 def tensors(seed: int = 0) -> dict[str, Tensor]:
@@ -77,10 +95,12 @@ OWN: dict[str, tuple[str, ...]] = {
 }
 
 
-def arguments(own: tuple[str, ...], method: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Field]]:
+def arguments(
+    own: tuple[str, ...], method: str, kind: Callable[..., Field] = Field
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Field]]:
     """What `sample` is given, what belongs to each role, and the networks."""
     own = tuple(name for name in own if method == "z" or not name.startswith("plain"))
-    networks = {"strong": Field()} | {n.removesuffix("_fn"): Field(0.5 + k) for k, n in enumerate(own) if "fn" in n}
+    networks = {"strong": kind()} | {n.removesuffix("_fn"): kind(k=0.5 + k) for k, n in enumerate(own) if "fn" in n}
     given: dict[str, Any] = {f"{role}_fn": net for role, net in networks.items() if role != "strong"}
     conditions = {name: ALL[name] for name in own if not name.endswith("fn")}
     plain = {"plain": P} if method == "z" else {}
@@ -91,8 +111,12 @@ def arguments(own: tuple[str, ...], method: str) -> tuple[dict[str, Any], dict[s
 @pytest.mark.parametrize("own", list(OWN))
 @pytest.mark.parametrize("method", list(METHODS))
 @pytest.mark.parametrize("name", list(SOLVERS))
-def test_roles_are_the_loop_by_hand(name: str, method: str, own: str, batched: Any) -> None:
-    solver, (given, conditions, networks) = SOLVERS[name], arguments(OWN[own], method)
+@pytest.mark.parametrize("kind", [Field, Modes])
+def test_roles_are_the_loop_by_hand(kind: type[Field], name: str, method: str, own: str, batched: Any) -> None:
+    """On a field that is linear in nothing, and on Gaussian mixtures."""
+    solver = SOLVERS[name]
+    make = partial(Modes, solver) if kind is Modes else Field
+    given, conditions, networks = arguments(OWN[own], method, make)
     expected = by_hand(solver, method, conditions, networks)
     for network in networks.values():
         network.rows = network.calls = 0
@@ -123,6 +147,53 @@ def test_a_captured_loop_has_the_same_roles(method: str, own: str) -> None:
     other = {name: ALL[name] * 0.7 for name in ("cond", "uncond", *(n for n in given if n.endswith("cond")))}
     expected = sample(networks["strong"], ALL["x"], solver, METHODS[method], **fixed | other)
     torch.testing.assert_close(run(ALL["x"], **other), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("own", ["nothing", "plain too", "two networks"])
+def test_a_captured_loop_takes_new_scales_of_each_role(own: str) -> None:
+    solver, (given, _, networks) = SOLVERS["ddim"], arguments(OWN[own], "z")
+    fixed = {"cond": ALL["cond"], "uncond": ALL["uncond"], "strong": S, "weak": W, **given}
+    run = TableLoop(networks["strong"], ALL["x"], solver, METHODS["z"], **fixed)
+    for new in ({"plain": 3.5}, {"strong": 6.0}, {"weak": 2.0, "plain": 2.5}):
+        fixed |= new
+        expected = sample(networks["strong"], ALL["x"], solver, METHODS["z"], **fixed)
+        torch.testing.assert_close(run(ALL["x"], **new), expected, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="branches"):
+        run(ALL["x"], plain=1.0)
+    implicit = TableLoop(networks["strong"], ALL["x"], solver, ImplicitZ(), cond=ALL["cond"], uncond=ALL["uncond"])
+    with pytest.raises(ValueError, match="has no plain Denoise"):
+        implicit(ALL["x"], plain=2.0)
+
+
+def test_presets_are_captured_as_they_are_sampled() -> None:
+    solver, (given, _, networks) = SOLVERS["ddim"], arguments(("weak_fn", "plain_fn"), "z")
+    mix = {name: ALL[name] for name in ("cond", "weak_cond", "plain_cond")}
+    networks_of = {name: given[name] for name in ("weak_fn", "plain_fn")}
+    for preset, roles, rows in (
+        (w2sd(), {"cond": ALL["cond"], "uncond": ALL["uncond"], **networks_of}, 5 * 4 + 2),
+        (rf_sampling(5), mix, 3 * 5),
+        (rf_sampling(5, model="lite"), mix, 5 * 4 + 3),
+    ):
+        loop = TableLoop(networks["strong"], ALL["x"], solver, **preset, **roles)
+        expected = sample(networks["strong"], ALL["x"], solver, **preset, **roles)
+        torch.testing.assert_close(loop(ALL["x"]), expected, rtol=1e-9, atol=1e-9)
+        assert loop.rows == rows
+
+
+def test_conditions_that_compare_by_element_are_those_of_a_role_too() -> None:
+    """An array of NumPy has no truth value of its own."""
+    c, u, p = (np.asarray(ALL[name]) for name in ("cond", "uncond", "plain_cond"))
+
+    def field(x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        return torch.sin(x + torch.as_tensor(cond))
+
+    given = {"plain_cond": p, "weak_cond": p * 0.5, "strong": S, "weak": W}
+    got = sample(field, ALL["x"], SOLVERS["ddim"], METHODS["z"], cond=c, uncond=u, **given)
+    as_tensors = {name: torch.as_tensor(value) for name, value in given.items() if name.endswith("cond")}
+    expected = sample(
+        field, ALL["x"], SOLVERS["ddim"], METHODS["z"], cond=ALL["cond"], uncond=ALL["uncond"], **given | as_tensors
+    )
+    torch.testing.assert_close(got, expected)
 
 
 def test_what_both_roles_need_of_one_network_is_evaluated_once() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -105,8 +105,8 @@ def _part(tree: Any, k: int, parts: int) -> Any:
 
 
 def resettling(
-    x: Tensor, solver: Solver, method: Any, given: tuple[Given, Given], plain: Given
-) -> tuple[Callable[[Given, Given], Settled], tuple[Given, Given]]:
+    x: Tensor, solver: Solver, method: Any, given: Sequence[Given]
+) -> tuple[Callable[..., Settled], tuple[Given, ...]]:
     """`settle` for new scales, and what it is given: the conditions by marks in their place, which hold no memory."""
     marks: dict[int, object] = {id(MISSING): MISSING}
 
@@ -114,6 +114,4 @@ def resettling(
         cond, uncond = (marks.setdefault(id(value), object()) for value in (role.cond, role.uncond))
         return role._replace(cond=cond, uncond=uncond)
 
-    strong, weak = given
-    again = partial(settle, x.to("meta"), solver, method, plain=marked(plain), batched=False)
-    return again, (marked(strong), marked(weak))
+    return partial(settle, x.to("meta"), solver, method, batched=False), tuple(marked(role) for role in given)

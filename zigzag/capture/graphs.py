@@ -65,9 +65,12 @@ class TableLoop:
         batched: bool | Literal["auto"] = "auto",
         compiled: bool = False,
     ) -> None:
-        given = Given(strong, eps_fn, cond, uncond), Given(weak, weak_fn, weak_cond, weak_uncond)
-        plainly = Given(plain, plain_fn, plain_cond, plain_uncond)
-        settled = settle(x, solver, method, *given, plain=plainly, batched=batched)
+        given = (
+            Given(strong, eps_fn, cond, uncond),
+            Given(weak, weak_fn, weak_cond, weak_uncond),
+            Given(plain, plain_fn, plain_cond, plain_uncond),
+        )
+        settled = settle(x, solver, method, *given, batched=batched)
         for _, _, conditions in settled.predictors:
             check_device(conditions, x.device)
         own = {
@@ -77,7 +80,7 @@ class TableLoop:
             "plain_uncond": plain_uncond,
         }
         self._sources = sources(own)
-        self._settle, self._given = resettling(x, solver, method, given, plainly)
+        self._settle, self._given = resettling(x, solver, method, given)
         self.shape, self.dtype, self.device, self.solver = x.shape, x.dtype, x.device, solver
         with torch.inference_mode(False), torch.no_grad():  # what is made in that mode cannot be written to outside it
             self._allocate(x, settled, compiled_combine if compiled else combine)
@@ -127,6 +130,7 @@ class TableLoop:
         plain_uncond: Any = MISSING,
         strong: float | Guidance | None = None,
         weak: float | Guidance | None = None,
+        plain: float | Guidance | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """The state at the end of the path from `x`; what is not passed is what was passed last, as it is by now.
@@ -135,7 +139,7 @@ class TableLoop:
             x: the shape, dtype and device of the `x` that the loop was made with.
             cond, uncond, weak_cond, weak_uncond, plain_cond, plain_uncond: conditions of the same structure and shapes
                 as before, of branches that the loop was made with.
-            strong, weak: new scales, as long as they need the same branches.
+            strong, weak, plain: new scales, as long as they need the same branches.
             generator: for the noise of Renoise and of stochastic steps, drawn as `sample` draws it.
 
         Raises:
@@ -152,7 +156,7 @@ class TableLoop:
             "plain_uncond": plain_uncond,
         }
         new = fed(self.conditions, self._sources, given)
-        self._rescale(strong, weak)
+        self._rescale(strong, weak, plain)
         self._followed.copy(new)
         self.carry.x.copy_(x)
         if self.plan.depth:
@@ -182,11 +186,12 @@ class TableLoop:
         rows = plan_rows(settled, self.solver)
         return Plan.of(rows, self.solver, self.device, state_dtype(self.dtype))
 
-    def _rescale(self, strong: float | Guidance | None, weak: float | Guidance | None) -> None:
-        if strong is None and weak is None:
+    def _rescale(self, *rules: float | Guidance | None) -> None:
+        """Of strong, weak and plain predictions."""
+        if all(rule is None for rule in rules):
             return
-        s, w = self._given
-        given = s._replace(rule=s.rule if strong is None else strong), w._replace(rule=w.rule if weak is None else weak)
+        roles = zip(self._given, rules, strict=True)
+        given = tuple(role if rule is None else role._replace(rule=rule) for role, rule in roles)
         new = self._planned(self._settle(*given))
         self.plan.check(new)
         self.plan.refill(new)
@@ -269,8 +274,7 @@ def capture(
         x: `(B, …)`, the state at the first knot of the path: noise, for a method. It is carried in
             `promote(x.dtype, float32)`.
         solver: the grid and its steps.
-        method: one of `zigzag.methods`, or a tuple of moves that connect; it may begin and end at any knot. Or a method
-            that chooses its moves by where the walk stands (`zigzag.Steered`).
+        method: one of `zigzag.methods`, or a tuple of moves that connect; it may begin and end at any knot.
         cond, uncond: the two conditions, any pytrees. `uncond` may be left out where no guidance needs it.
         strong, weak: the guidance of Denoise and of Invert; a number is `CFG(number)`.
         weak_fn: another predictor for the weak predictions; a gap then costs its rows too.
@@ -284,8 +288,9 @@ def capture(
 
     Raises:
         TypeError, ValueError: as `sample`, for guidance that is not linear in the gap, for conditions on another
-            device, for a step of two evaluations whose second state does not depend on the first prediction, and for a
-            part of a zigzag (`strength`) with `refine`, on steps of two evaluations, or within another.
+            device, for a method that is steered by its walk, for a step of two evaluations whose second state does not
+            depend on the first prediction, and for a part of a zigzag (`strength`) with `refine`, on steps of two
+            evaluations, or within another.
         RuntimeError: without CUDA, within `torch.autocast` (but with `cache_enabled=False`), for models that are
             offloaded, keep a cache or are compiled with graphs of their own, and where the capture fails: with the
             reason, and what to use. What `eps_fn` raises itself comes through as it is. A run raises it where weights
