@@ -76,7 +76,7 @@ RF_SAMPLING: Final[Mapping[str, Mixtures]] = {
     "dev": Mixtures(Mixture(3.5, 0.3), Mixture(0.0, 0.7), span=1),
     "lite": Mixtures(Mixture(9.0, 0.3), Mixture(-1.0, 0.7), span=2),
 }
-"""The settings of RF-Sampling for FLUX.1-dev and FLUX.1-lite, as the readme of its authors' code has them."""
+"""The settings of RF-Sampling for FLUX.1-dev and FLUX.1-lite: of the readme and the scripts of its authors' code."""
 
 
 def rf_sampling(steps: int, *, model: str = "dev", strength: float = 0.5) -> Preset:
@@ -97,7 +97,8 @@ def rf_sampling(steps: int, *, model: str = "dev", strength: float = 0.5) -> Pre
         ValueError: for a model that has no settings here.
 
     Source: Zhou et al. 2603.06165. The settings are those of the readme of its authors' earlier code (Free Lunch for
-    Flow-based Diffusion Models, xie-lab-ml/FreeLunchInference); the paper's own tables were not at hand. That code
+    Flow-based Diffusion Models, xie-lab-ml/FreeLunchInference), the shares 0.3 and 0.7 the defaults of its scripts; the
+    paper's own tables were not at hand. That code
     differs: it goes up from knot `i + 1` by the coefficients of the step `i − 1 → i` (at knot 0 by none), begins steps
     beyond the end of the grid at its last time, takes a merge ratio of 0, its scripts' default, for 1, and encodes the
     empty prompt with the prompt's embeddings given, so that its mixtures are multiples of these.

@@ -45,6 +45,9 @@ def w2sd(
         cfg: the scale of the weak predictions, 1 as published. The others have the pipeline's, 5.5 as published.
         steps, released: as of `zigzag.presets.w2sd`.
 
+    The prompt is encoded as the pipeline stands. The released code turns the LoRA off before that, which differs for
+    one that changes the text encoders: encode it so, and pass `prompt_embeds`.
+
     Source: Bai et al. 2502.00473, and the defaults of its released code (`w2sd_lora.py`).
     """
     preset = presets.w2sd(steps=steps, released=released)
@@ -61,6 +64,9 @@ def rf_sampling(empty: Tensor, steps: int, *, model: str = "dev", strength: floa
     Args:
         empty: the embedding of the empty prompt, `(1, S, D)`, or one for each sample.
         steps: of the pipeline's grid. model, strength: as of `zigzag.presets.rf_sampling`.
+
+    Made for pipelines of one branch. Where one evaluates two (`true_cfg_scale`, with a negative prompt), the embedding
+    of the negative prompt is mixed likewise, and the branches of a role are joined as the pipeline joins them.
 
     Raises, source: as there.
     """

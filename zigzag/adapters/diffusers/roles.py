@@ -41,7 +41,8 @@ class Role:
         prompt: in place of the pipeline's own: a text, one for each of a batch, or arguments of the pipeline's
             `encode_prompt`, such as `{"prompt_embeds": …, "pooled_prompt_embeds": …}`.
         negative_prompt: the same for the unconditional branch, where the pipeline has one.
-        edit: arguments of the model's forward by name that replace its own; or a function that is shown all of the
+        edit: arguments of the model's forward by name that replace its own, in the calls of both branches, where there
+            are two (embeddings that replace both leave nothing between them); or a function that is shown all of the
             call's and returns those. It is asked once more beforehand, at the first call of a loop, to see that they
             fit.
         adapters: by name the strengths that `pipe.set_adapters` is to give; adapters that are not named are off, and
