@@ -40,7 +40,11 @@ def test_attach_says_every_argument() -> None:
 def test_an_argument_of_several_is_said_alike(function: Callable[..., Any]) -> None:
     said, of_walk = sections(function)["Args"], sections(walk)["Args"]
     assert len(said) >= 10
-    assert said == {name: of_walk[name] for name in said}
+    wanted = {name: of_walk[name] for name in said}
+    if function is capture:  # of a method that is steered nothing can be captured
+        wanted["method"], _, steered = wanted["method"].partition(" Or a method")
+        assert "Steered" in steered
+    assert said == wanted
 
 
 def test_sample_raises_what_walk_does() -> None:
