@@ -72,7 +72,7 @@ def test_scales_change_without_joining_conditions_again(monkeypatch: pytest.Monk
     run = TableLoop(eps_fn, X, GRID, Standard(), cond=COND, uncond=UNCOND)
     before = run(X)
     monkeypatch.setattr(torch, "cat", None)
-    run._rescale(3.0, None)
+    run._rescale(3.0, None, None)
     monkeypatch.undo()
     assert not torch.equal(run(X), before)
 
