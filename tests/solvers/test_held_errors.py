@@ -88,7 +88,7 @@ def test_a_step_reads_noisier_knots_only_and_runs_toward_the_data(name: str, i: 
             solver.step(i, j)
     if solver.memory:
         for left in ((i,), (0, i + 1)):
-            with pytest.raises(ValueError, match=f"the step from knot {i} remembers noisier knots only"):
+            with pytest.raises(ValueError, match=f"the step from knot {i} remembers noisier knots, from noise"):
                 solver.step(i, i + 1, left)
 
 

@@ -25,7 +25,7 @@ from support.held import (
 )
 from support.steps import EPS, check_collapse, check_duality, check_round_trips
 from support.tensors import assert_within, noise, seeds
-from zigzag.solvers import AdamsBashforth, AffineStep
+from zigzag.solvers import DDIM, LCM, AdamsBashforth, AffineStep, FlowEuler, Solver, Spherical
 
 each_name = pytest.mark.parametrize("name", SOLVERS)
 
@@ -191,3 +191,21 @@ def test_what_is_remembered_of_a_true_pair_is_its_data_or_its_noise(name: str, k
         m = remembers(solver)
         p = 1 / min(float(solver.alphas[i]), float(solver.sigmas[i]))
         assert_within(solver.remember(i, x, e), m[0] * x0 + m[1] * eps, 8 * EPS * (1 + p) * (x0.abs() + eps.abs()))
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [DDIM.stable_diffusion(8), DDIM.karras(8), FlowEuler.uniform(8), Spherical.cosine(8)],
+    ids=lambda grid: f"{type(grid).__name__} {grid.times[0]:.3g}",
+)
+def test_a_consistency_step_keeps_the_size_of_the_data(grid: Solver) -> None:
+    """Where the prediction is true: `P·α_i + Q = α_j`. What suits training steps does not suit other times."""
+    alphas, _, times = grid.knots
+
+    def sizes(solver: LCM) -> list[float]:
+        steps = [solver.data_step(i, i + 1, ()) for i in range(len(grid))]
+        return [(step.P * alphas[i] + step.Q) / alphas[i + 1] for i, step in enumerate(steps)]
+
+    assert sizes(LCM.on(grid)) == pytest.approx([1.0] * len(grid), abs=2e-3)
+    scaled = sizes(LCM.on(grid, sigma_data=0.5))
+    assert (max(scaled) > 1.01) == (max(times) < 100)

@@ -53,6 +53,28 @@ def test_noise_and_the_first_order_come_with_a_step_of_tensors(name: str) -> Non
     assert step.noisy == any(s.noisy for s in each) and step.memory == ()
 
 
+@pytest.mark.parametrize(("name", "order"), [("2M", 2), ("SDE-2M", 2), ("3M", 3), ("AB-3", 3)])
+def test_what_is_remembered_comes_with_a_step_of_tensors(name: str, order: int) -> None:
+    """A sample whose step has a lower order than another's remembers the rest by 0."""
+    solver, starts = make(name), (3, 5, len(make(name)) - 1)
+    each = [solver.step(k, remembered=(0, 1, 2)) for k in starts]
+    step = solver.step(i64(*starts), remembered=(0, 1, 2))
+    assert step.order == order == max(single.order for single in each)
+    x, e, z = noise(0, 3, 2), noise(1, 3, 2), noise(2, 3, 2)
+    earlier = [noise(3 + k, 3, 2) for k in range(order - 1)]
+    r = step.remainder(earlier, z if step.noisy else None)
+    for k, single in enumerate(each):
+        own = single.remainder([m[k] for m in earlier[: single.order - 1]], z[k] if step.noisy else None)
+        torch.testing.assert_close(step.forward(x, e, r)[k], single.forward(x[k], e[k], own), rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_remembered_is_told_from_noise_to_data() -> None:
+    solver = make("3M")
+    for told in ((2, 0), (1, 1), (0, 3), (0, 4)):
+        with pytest.raises(ValueError, match="the step from knot 3 remembers noisier knots, from noise to data, got"):
+            solver.step(3, remembered=told)
+
+
 def test_the_coefficients_come_in_the_dtype_that_is_asked_for_on_the_device_of_the_knots() -> None:
     step = DDIM.stable_diffusion(8).step(torch.tensor([1, 2], dtype=torch.int32), dtype=torch.float32)
     assert step.a.dtype == step.b.dtype == torch.float32

@@ -23,14 +23,17 @@ class LCM(DataForm):
     .. math:: f = c_{skip}\,x_i + c_{out}\,m_i, \qquad x_j = \alpha_j\,f + \sigma_j\,z
 
     With `t' = timestep_scaling·t`: `c_skip = s²/(t'² + s²)`, `c_out = t'/√(t'² + s²)`, `s = sigma_data`. With
-    `sigma_data = 0` the function is the prediction itself, as for a model that was not distilled, or TrigFlow's.
+    `sigma_data = 0` the function is the prediction itself, as for a model that was not distilled, or TrigFlow's. The
+    two add up to 1 where `t'` is 0 or large, as it is on training steps; between, as on times up to 1, the data would
+    come out larger than they are (by up to a fifth).
 
     A step keeps almost nothing of its state but what the prediction says of it (`b/a ≈ −σ_i/α_i·…`), so that a shift
     of it is as large as the noise that is in it.
 
     Args:
         alphas, sigmas, times, prediction: as in `DataForm`; `times` are the time steps that the scaling multiplies.
-        sigma_data, timestep_scaling: of the boundary condition; Latent Consistency Models take 0.5 and 10.
+        sigma_data, timestep_scaling: of the boundary condition; Latent Consistency Models take 0.5 and 10. By default
+            `sigma_data` is that where the times are integers, training steps, and else 0.
         fresh_noise: as in `Solver`.
 
     Source: Luo et al. 2023 (LCM), Algorithm 3; Song et al. 2023 (consistency models), Algorithm 1.
@@ -43,14 +46,16 @@ class LCM(DataForm):
         times: Grid,
         *,
         prediction: Prediction = "epsilon",
-        sigma_data: float = 0.5,
+        sigma_data: float | None = None,
         timestep_scaling: float = 10.0,
         fresh_noise: bool = False,
     ) -> None:
-        if not (0 <= sigma_data < math.inf and 0 < timestep_scaling < math.inf):
+        if not (sigma_data is None or 0 <= sigma_data < math.inf) or not 0 < timestep_scaling < math.inf:
             got = f"sigma_data={sigma_data}, timestep_scaling={timestep_scaling}"
             raise ValueError(f"need sigma_data >= 0 and timestep_scaling > 0, both finite, got {got}")
         super().__init__(alphas, sigmas, times, prediction=prediction)
+        if sigma_data is None:
+            sigma_data = 0.0 if self.times.is_floating_point() else 0.5
         self.sigma_data, self.timestep_scaling, self.fresh_noise = sigma_data, timestep_scaling, fresh_noise
 
     def data_step(self, i: int, j: int, remembered: tuple[int, ...]) -> DataStep:

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -138,8 +139,10 @@ class Solver(ABC):
             each = j if isinstance(j, Tensor) else torch.full_like(i, j)
             return by_sample(lambda i, j: self.step(i, j, remembered), i, each, dtype)
         self._check_interval(i, j)
-        if latest and latest[0] >= i:
-            raise ValueError(f"the step from knot {i} remembers noisier knots only, got {list(remembered)}")
+        if any(knot >= later for later, knot in pairwise((i, *latest))):
+            raise ValueError(
+                f"the step from knot {i} remembers noisier knots, from noise to data, got {list(remembered)}"
+            )
         who = f"{self!r}, step {i} -> {j}"
         step = checked(self.coefficients(i, j, latest), who, self.memory, latest)
         if not math.isfinite(float(step.a)):

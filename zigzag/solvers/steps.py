@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -53,8 +54,10 @@ def by_sample(step: Callable[[int, int], AffineStep], i: Tensor, j: Tensor, dtyp
     if i.ndim != 1 or i.shape != j.shape:
         raise ValueError(f"i and j must be (B,) both, got {tuple(i.shape)} and {tuple(j.shape)}")
     steps = [step(*knots) for knots in zip(i.tolist(), j.tolist(), strict=True)]
-    a, b, noise = (
+    # A sample whose step has a lower order than another's remembers the rest by 0.
+    memory = zip_longest(*(s.memory for s in steps), fillvalue=0.0)
+    a, b, noise, *remembered = (
         torch.tensor([float(k) for k in each], dtype=torch.float64, device="cpu").to(dtype).to(i.device)
-        for each in ([s.a for s in steps], [s.b for s in steps], [s.noise for s in steps])
+        for each in ([s.a for s in steps], [s.b for s in steps], [s.noise for s in steps], *memory)
     )
-    return AffineStep(a, b, noise=noise if any(s.noisy for s in steps) else 0.0)
+    return AffineStep(a, b, tuple(remembered), noise=noise if any(s.noisy for s in steps) else 0.0)
