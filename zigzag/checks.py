@@ -86,8 +86,8 @@ def settle(
     else:
         path, steps = plan_path(method, solver)
         # By identity: conditions may be arrays, which compare one by one.
-        own = any(given is not none for given, none in zip(plain, Given(None), strict=True))
-        if own and not any(isinstance(move, Denoise) and move.plain for move in path):
+        told = any(given is not none for given, none in zip(plain, Given(None), strict=True))
+        if told and not any(isinstance(move, Denoise) and move.plain for move in path):
             raise ValueError(f"plain, plain_fn or plain_cond was passed, but {method!r} has no plain Denoise")
         asked = branches_asked(path, solver, roles, each)
     predictors: dict[str, dict[str, Any]] = {}

@@ -154,6 +154,18 @@ def test_each_kind_of_step_traces_without_a_break_and_once_for_all_steps(method:
     assert {counter.frame_count for counter in counters.values()} == {1}
 
 
+def test_a_list_of_generators_is_one_a_sample_as_of_sample() -> None:
+    run = loop("ddim", "resampling")
+
+    def each() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(k) for k in range(len(X))]
+
+    expected = sample(eps_fn, X, SOLVERS["ddim"], METHODS["resampling"], cond=COND, uncond=UNCOND, generator=each())
+    check_same(run(X, generator=each()), expected)
+    with pytest.raises(ValueError, match=rf"a list of one for each of the {len(X)} samples, got 1"):
+        run(X, generator=each()[:1])
+
+
 @pytest.mark.parametrize("method", list(METHODS))
 @pytest.mark.parametrize("run", [sampled, lambda name, method: loop(name, method)(X, generator=generator())])
 def test_a_whole_sample_reads_no_value_on_the_host(method: str, run: Callable[..., Tensor]) -> None:

@@ -15,14 +15,14 @@ from zigzag.capture.followed import Followed
 from zigzag.capture.kernels import combine, compiled_combine
 from zigzag.capture.rows import plan_rows
 from zigzag.capture.table import Carry, Kind, Plan, step_function
-from zigzag.checks import Given, Settled, settle
+from zigzag.checks import Given, Settled, check_generator, settle
 from zigzag.conditions import MISSING
 from zigzag.guidance import Guidance
 from zigzag.held import Held
 from zigzag.methods import Method
 from zigzag.model import Model, Models, Predictor
 from zigzag.moves import Move
-from zigzag.noise import noise_of
+from zigzag.noise import Generators, noise_of
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
 
@@ -74,11 +74,8 @@ class TableLoop:
         for _, _, conditions in settled.predictors:
             check_device(conditions, x.device)
         own = {
-            "weak_cond": weak_cond,
-            "weak_uncond": weak_uncond,
-            "plain_cond": plain_cond,
-            "plain_uncond": plain_uncond,
-        }
+            "weak_cond": weak_cond, "weak_uncond": weak_uncond, "plain_cond": plain_cond, "plain_uncond": plain_uncond
+        }  # fmt: skip
         self._sources = sources(own)
         self._settle, self._given = resettling(x, solver, method, given)
         self.shape, self.dtype, self.device, self.solver = x.shape, x.dtype, x.device, solver
@@ -131,7 +128,7 @@ class TableLoop:
         strong: float | Guidance | None = None,
         weak: float | Guidance | None = None,
         plain: float | Guidance | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> Tensor:
         """The state at the end of the path from `x`; what is not passed is what was passed last, as it is by now.
 
@@ -140,21 +137,19 @@ class TableLoop:
             cond, uncond, weak_cond, weak_uncond, plain_cond, plain_uncond: conditions of the same structure and shapes
                 as before, of branches that the loop was made with.
             strong, weak, plain: new scales, as long as they need the same branches.
-            generator: for the noise of Renoise and of stochastic steps, drawn as `sample` draws it.
+            generator: for the noise of Renoise and of stochastic steps, or a list of one a sample, drawn as `sample`
+                draws it.
 
         Raises:
             ValueError: for another shape, dtype or device, for conditions of another structure, and for scales that
                 need other branches: a new loop has to be made for them.
         """
         self._check(x)
+        check_generator(generator, len(x))
         given = {
-            "cond": cond,
-            "uncond": uncond,
-            "weak_cond": weak_cond,
-            "weak_uncond": weak_uncond,
-            "plain_cond": plain_cond,
-            "plain_uncond": plain_uncond,
-        }
+            "cond": cond, "uncond": uncond, "weak_cond": weak_cond, "weak_uncond": weak_uncond,
+            "plain_cond": plain_cond, "plain_uncond": plain_uncond,
+        }  # fmt: skip
         new = fed(self.conditions, self._sources, given)
         self._rescale(strong, weak, plain)
         self._followed.copy(new)

@@ -131,5 +131,5 @@ def check_strength(strength: object, of: str, *named: object) -> None:
 def check_positive(rule: object, name: str) -> None:
     """Raises unless the attribute `name` of a rule is a finite number above 0."""
     value: object = getattr(rule, name)
-    if not isinstance(value, NUMBER) or not 0 < value < math.inf:
+    if not isinstance(value, NUMBER) or not 0 < float(value) < math.inf:
         raise ValueError(f"{type(rule).__name__}: {name} must be a finite number above 0, got {value!r}")
