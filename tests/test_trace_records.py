@@ -7,8 +7,9 @@ import torch
 
 from support.mixtures import COND, NOISE, UNCOND
 from support.traces import EPS, B, Model, T, each_solver, norm, traced
-from zigzag import EndToEnd, ImplicitZ, Record, Resampling, Standard, Z2Sampling, ZSampling, sample
+from zigzag import DDIM, EndToEnd, ImplicitZ, Method, Record, Resampling, Standard, Trace, Z2Sampling, ZSampling, sample
 from zigzag.moves import Denoise, Invert, Shift
+from zigzag.solvers import AdamsBashforth, Heun, Solver
 
 METHODS = [
     Standard(),
@@ -43,6 +44,23 @@ def test_a_trace_is_a_record_per_move_and_costs_nothing(method: object, name: st
         assert record.time == (model.solver.times[visit.move.i].item() if asked else None)
         for value in (record.delta, record.tau1, record.tau2):
             assert value is None or (value.shape == (B,) and value.device == x.device and not value.requires_grad)
+
+
+def test_a_record_has_the_order_of_its_move() -> None:
+    """Both ways over an interval read the same memory; a Renoise leaves none, and second evaluations count too."""
+    model, T = Model("ddim"), 5
+    grid = DDIM.stable_diffusion(T)
+
+    def orders(method: Method, solver: Solver) -> list[int | None]:
+        trace = Trace()
+        sample(model, NOISE, solver, method, cond=COND, uncond=UNCOND, strong=3.0, weak=0.0, trace=trace)
+        return [record.order for record in trace.records]
+
+    ab3, ab2 = (AdamsBashforth.on(grid, order=k) for k in (3, 2))
+    assert orders(ZSampling(), ab3) == [1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3]
+    assert orders(Resampling(), ab2) == [1, None, 1, *([2, None, 1] * 3), 2]
+    assert orders(Z2Sampling(warmup=2), Heun.on(grid)) == [2, 2, 1, 2, 1, 2, 1, 1]  # the last step is Euler's
+    assert orders(Standard(), grid) == [1] * T
 
 
 @each_solver

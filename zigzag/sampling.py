@@ -257,7 +257,7 @@ def traverse(
             case Renoise():
                 x = step.forward(x, draw(x, None))
         if trace is not None and before is not None:
-            trace.log(move, time, guided.rows - rows, before, x, e, guided, step)
+            trace.log(move, time, guided.rows - rows, before, x, e, guided, held)
         new = yield Visit(move, move.end, x, e, guided.rows, gaps.gap)
         if isinstance(new, Tensor):
             x = new

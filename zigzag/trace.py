@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zigzag.guided import Guided
+from zigzag.held import HeldStep
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, leaves_for_good
 from zigzag.solvers import AffineStep
 from zigzag.solvers.affine import flat, norms
@@ -26,6 +27,8 @@ class Record:
         move: the move. knot: the knot it reached.
         time: the time the model was told, or None if it was not asked.
         rows: model rows per sample that ran for this move.
+        order: how many predictions the move combines, its own and those that it remembers; None where it reads none
+            (Renoise), and in a pipeline's own steps.
         delta: `δ = ‖x̃ − x‖²` per sample `(B,)`, for a move that returns to a knot: `x̃` is the state it brings back, `x`
             the one that left the knot (for a Shift, the one before it). Else None.
         tau1, tau2: `‖τ₁‖`, `‖τ₂‖` per sample `(B,)`, for an exact Invert that undoes all of the Denoise just before it:
@@ -56,6 +59,7 @@ class Record:
     knot: int
     time: float | None
     rows: int
+    order: int | None = None
     delta: Tensor | None = None
     tau1: Tensor | None = None
     tau2: Tensor | None = None
@@ -135,9 +139,12 @@ class Trace:
         after: Tensor,
         e: Tensor | None,
         guided: Guided | None = None,
-        step: AffineStep | None = None,
+        held: HeldStep | None = None,
     ) -> None:
-        """Records a move from `before` to `after` with prediction `e`; `guided` knows what else was answered."""
+        """Records a move by the step `held`, from `before` to `after`, with prediction `e`.
+
+        `guided` knows what else was answered.
+        """
         last, self._last = self._last, move
         zigzag, self._zigzag = self._zigzag, None
         delta = beta = None
@@ -150,8 +157,8 @@ class Trace:
                     self.records[-1] = replace(self.records[-1], tau1=norms(e_s - e_w), tau2=norms(e_w - e_bar))
                 if self._returns[i]:
                     self._left[i] = before, e
-                if self._for_good[len(self.records) :][:1] == [True] and guided is not None and step is not None:
-                    beta = self._beta(i, before, guided.direction, step)
+                if self._for_good[len(self.records) :][:1] == [True] and guided is not None and held is not None:
+                    beta = self._beta(i, before, guided.direction, held.step)
                 if j in self._injected:
                     self._arrived[j] = after
             case Invert(j, i, _, coefficients, strength) if e is not None:
@@ -163,7 +170,8 @@ class Trace:
             case Renoise(_, i):
                 delta = self._delta(i, after)
         self._forget(move)
-        self.records.append(Record(move, move.end, time, rows, delta, beta=beta))
+        order = None if held is None or isinstance(move, Renoise) else held.order
+        self.records.append(Record(move, move.end, time, rows, order, delta, beta=beta))
 
     def _beta(self, i: int, x: Tensor, g: Tensor | None, step: AffineStep) -> Tensor | None:
         """`β` where the walk leaves knot `i` for good, from the state `x`."""
