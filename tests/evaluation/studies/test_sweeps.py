@@ -17,7 +17,7 @@ from support.evaluations import asked, made, moody, results
 from zigzag import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
 from zigzag.evaluation.compare import Results, duels, figures, table
 from zigzag.evaluation.evaluation import Evaluation, Result
-from zigzag.evaluation.samplers import Sampler
+from zigzag.evaluation.samplers import Sampler, baselines
 from zigzag.evaluation.studies import __main__ as command
 from zigzag.evaluation.studies.picture import draw_study
 from zigzag.evaluation.studies.solvers import SOLVERS
@@ -101,6 +101,27 @@ def test_the_weak_scale_is_swept_for_every_zigzag_on_every_solver() -> None:
             assert sampler.weak == 0 or rest.pop(0) == replace(sampler, weak=0.0)
             assert [rival.standard for rival in rest] == rest and len(rest) == (sampler.rows() > plain.rows())
             assert all(sampler.rows() <= rival.rows() for rival in rest)
+
+
+def test_every_method_is_tried_at_every_budget_in_as_many_steps_as_it_allows() -> None:
+    """At about the rows that the line is named by; Z-Sampling has no room at 20."""
+    for line in BUILT["budget"].lines:
+        assert int(line.label.split()[0]) - 4 < line.sampler.rows() <= int(line.label.split()[0]), line.label
+    found = Counter((line.label.split()[0], type(line.sampler.method)) for line in BUILT["budget"].lines)
+    methods = (Standard, Z2Sampling, ImplicitZ, Resampling, ZSampling)
+    wanted = dict.fromkeys(product(("20", "40", "50"), methods), len(SOLVERS)) | {("20", ZSampling): 0}
+    assert found == Counter(wanted)
+
+
+def test_a_part_of_a_gap_is_held_against_plain_guidance_of_its_strength_and_its_rows() -> None:
+    for name in ("strengths", "partial"):
+        for line in BUILT[name].lines:
+            if isinstance(line.sampler.method, Standard):
+                continue
+            fair = set(baselines(line.sampler).values())
+            assert fair <= set(line.against) and fair <= samplers(BUILT[name])
+            number = isinstance(getattr(line.sampler.method, "strength", 1.0), float)
+            assert number == any(rival.matched == line.sampler.method for rival in fair)
 
 
 def test_w2sd_has_the_published_networks_and_as_many_rows_beside_it() -> None:

@@ -26,7 +26,8 @@ _EXPLICIT_AND_Z2: tuple[Method, ...] = (ZSampling(), Z2Sampling(warmup=WARMUP))
 
 
 def strengths(strong: float = STRONG, steps: int = STEPS) -> Study:
-    """Z² and Implicit Z by number and by rule; against standard sampling, their full strength, and the matched scale.
+    """Z² and Implicit Z by number and by rule; against standard sampling, their full strength, plain CFG at the matched
+    scale, where a number has one, and plain CFG with as many rows.
 
     The cosine has no warm-up but its own.
     """
@@ -40,21 +41,33 @@ def strengths(strong: float = STRONG, steps: int = STEPS) -> Study:
     every = [Line("Standard", first)]
     for whole, its in methods.items():
         full = replace(first, method=whole)
-        every.append(Line(label(whole), full, (first,)))
-        every += [Line(label(method), replace(first, method=method), (first, full)) for method in its]
-    return Study("The strength of a shift", "Z², Appendices E and I", "", [], every)
+        every += _beside(full, (first,))
+        for method in its:
+            every += _beside(replace(first, method=method), (first, full))
+    return Study("The strength of a shift", "Z², Appendices E and I", "", [], _each_once(every))
 
 
 def partial(strong: float = STRONG, steps: int = STEPS) -> Study:
     """Z-Sampling, of which all or a part is kept; against standard sampling, and the whole."""
     first, whole = (Sampler(method, steps, strong) for method in (Standard(), ZSampling()))
     part = replace(whole, method=ZSampling(strength=0.3))
-    every = [
-        Line("Standard", first),
-        Line(label(whole.method), whole, (first,)),
-        Line(label(part.method), part, (first, whole)),
-    ]
-    return Study("A part of a zigzag", "Z-Sampling, Algorithm 1; W2SD", "", [], every)
+    every = [Line("Standard", first), *_beside(whole, (first,)), *_beside(part, (first, whole))]
+    return Study("A part of a zigzag", "Z-Sampling, Algorithm 1; W2SD", "", [], _each_once(every))
+
+
+def _beside(sampler: Sampler, rivals: tuple[Sampler, ...]) -> list[Line]:
+    """A line and its baselines, as in `zigzag.evaluation.compare.lines`; with as many rows is one for all."""
+    name, others = label(sampler.method), baselines(sampler)
+    found = [Line(name, sampler, (*rivals, *others.values()))]
+    if (matched := others.get("matched scale")) is not None:
+        found.append(Line(f"  CFG at the matched scale of {name}", matched, rivals[:1]))
+    if (longer := others.get("same rows")) is not None:
+        found.append(Line(f"CFG, {longer.steps} steps", longer, rivals[:1]))
+    return found
+
+
+def _each_once(every: Sequence[Line]) -> list[Line]:
+    return list({line.sampler: line for line in reversed(every)}.values())[::-1]
 
 
 def _falling(step: StepInfo) -> float:

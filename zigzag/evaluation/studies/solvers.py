@@ -70,14 +70,14 @@ def ancestral(strong: float = STRONG, steps: int = STEPS) -> Study:
 
 
 def budget(strong: float = STRONG) -> Study:
-    """What is best at about 20, 40 and 50 rows: plain steps on every solver, and the zigzags at ten and more."""
+    """What is best at about 20, 40 and 50 rows: every method on every solver, in as many steps as the rows allow."""
     standard = Standard()
     first: dict[int, Sampler] = {}
     every: list[Line] = []
     plans: dict[int, list[tuple[Method, int]]] = {
-        20: [(standard, 10), (Z2Sampling(warmup=2), 10)],
-        40: [(standard, 20), (Z2Sampling(warmup=4), 20), (ImplicitZ(), 10), (Resampling(), 10)],
-        50: [(standard, 25), (Z2Sampling(warmup=5), 25), (ZSampling(), 10)],
+        20: [(standard, 10), (Z2Sampling(warmup=2), 10), (ImplicitZ(), 5), (Resampling(), 5)],
+        40: [(standard, 20), (Z2Sampling(warmup=4), 20), (ZSampling(), 8), (ImplicitZ(), 10), (Resampling(), 10)],
+        50: [(standard, 25), (Z2Sampling(warmup=5), 25), (ZSampling(), 10), (ImplicitZ(), 12), (Resampling(), 13)],
     }
     for rows, plan in plans.items():
         for solver in SOLVERS:
