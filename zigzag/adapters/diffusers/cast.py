@@ -82,7 +82,7 @@ class Cast:
     def check_path(self, path: Sequence[Move], method: object) -> None:
         """Raises ValueError for a role that the path does not ask, plain or strong.
 
-        (A weak one has a default, and every method but standard sampling asks it.)
+        (A weak one has a default: a path without Invert and Shift, as of Resampling, leaves it unread.)
         """
         if self.plain is not None and not any(isinstance(move, Denoise) and move.plain for move in path):
             raise ValueError(
