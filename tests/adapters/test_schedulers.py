@@ -244,7 +244,7 @@ def test_euler_v_with_noise_is_ancestral_euler_on_the_epsilon_that_its_v_says(et
             assert ours.noise == theirs.noise and ours.noisy == (j < 6)
             if j < 6:
                 wrong = EulerV(sigmas, range(6), eta=0.999 * eta).step(i, j)
-                assert (wrong.forward(x, v) - theirs.forward(x, epsilon)).abs().max() > 1e-7
+                assert (wrong.forward(x, v) - theirs.forward(x, epsilon)).abs().max() > 1e-11
 
 
 def test_euler_v_is_spherical_on_the_scaled_state() -> None:
