@@ -10,7 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from zigzag.solvers import DDIM, DDPM, DPM2, LCM, TCD, AdamsBashforth, DPMSolver, FlowEuler, Heun, Solver
+from zigzag.solvers import (
+    DDIM,
+    DDPM,
+    DPM2,
+    LCM,
+    TCD,
+    AdamsBashforth,
+    Ancestral,
+    DPMSolver,
+    FlowAncestral,
+    FlowEuler,
+    Heun,
+    Solver,
+)
 
 diffusers = pytest.importorskip("diffusers")
 solver_from_scheduler = pytest.importorskip("zigzag.adapters.diffusers").solver_from_scheduler
@@ -18,6 +31,7 @@ solver_from_scheduler = pytest.importorskip("zigzag.adapters.diffusers").solver_
 from real_schedulers import REAL, SD, SDE  # noqa: E402
 
 from zigzag.adapters.diffusers import natives  # noqa: E402
+from zigzag.adapters.diffusers.euler_v import EulerV  # noqa: E402
 from zigzag.adapters.diffusers.layout import Layout  # noqa: E402
 from zigzag.adapters.diffusers.plans import plan_of  # noqa: E402
 from zigzag.adapters.diffusers.probing import input_factors  # noqa: E402
@@ -29,9 +43,17 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffuse
 
 NATIVE: dict[str, tuple[type[Solver], str]] = {
     "ddim eta": (DDIM, "eta=1"),
+    "ddim eta v": (Ancestral, "'v', eta=0.5"),
+    "ddim eta x0": (Ancestral, "'x0', eta=0.5"),
     "ddpm": (DDIM, "eta=1"),
+    "ddpm v": (DPMSolver, "'v', order=1, sde=True"),  # which is η = 1
+    "ddpm large v": (Ancestral, "'v', eta=1, variance='large'"),
     "ddpm large": (DDPM, ""),
     "euler ancestral": (DDIM, "eta=1"),
+    "euler ancestral v": (EulerV, "eta=1"),
+    "ltx ancestral": (FlowAncestral, "'flow', eta=1"),
+    "ltx ancestral half": (FlowAncestral, "'flow', eta=0.5"),
+    "ltx ancestral loud": (Rehearsed, "'flow'"),  # more noise than the levels take
     "euler churned": (Rehearsed, ""),
     "dpm 2m": (DPMSolver, "order=2"),
     "dpm 3m": (DPMSolver, "order=3"),

@@ -230,6 +230,23 @@ def test_euler_v_takes_consistent_predictions_from_any_knot_to_any_other(
             assert gap <= 8 * double.eps * terms + double.tiny  # below that, relative rounding says nothing
 
 
+@pytest.mark.parametrize("eta", [0.4, 1.0])
+def test_euler_v_with_noise_is_ancestral_euler_on_the_epsilon_that_its_v_says(eta: float) -> None:
+    sigmas = DDIM.karras(6, sigma_max=20.0).sigmas
+    solver, plain = EulerV(sigmas, range(6), eta=eta), DDIM(torch.ones(7), sigmas, range(6), eta=eta)
+    x, v = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for i, sigma in enumerate(sigmas[:-1].tolist()):
+        norm = math.hypot(1, sigma)
+        epsilon = (sigma * x / norm + v) / norm  # of the scaled state, sin φ·x + cos φ·v
+        for j in range(i + 1, 7):
+            ours, theirs = solver.step(i, j), plain.step(i, j)
+            torch.testing.assert_close(ours.forward(x, v), theirs.forward(x, epsilon), rtol=1e-13, atol=1e-13)
+            assert ours.noise == theirs.noise and ours.noisy == (j < 6)
+            if j < 6:
+                wrong = EulerV(sigmas, range(6), eta=0.999 * eta).step(i, j)
+                assert (wrong.forward(x, v) - theirs.forward(x, epsilon)).abs().max() > 1e-11
+
+
 def test_euler_v_is_spherical_on_the_scaled_state() -> None:
     solver = solver_from_scheduler(euler(**V), 10)
     phi = solver.sigmas.atan()

@@ -12,6 +12,7 @@ from zigzag.solvers import (
     LCM,
     TCD,
     AdamsBashforth,
+    Ancestral,
     DPMSolver,
     FlowEuler,
     Heun,
@@ -100,9 +101,21 @@ def test_a_grid_that_does_not_tell_its_levels_between_is_refused(text: str) -> N
         make_solver(text, DDIM(*vp_grid(6)))
 
 
-def test_a_flow_has_no_partial_eta() -> None:
-    with pytest.raises(ValueError, match="eta must be 0 or 1 for a model of 'flow'"):
-        make_solver("ddim:eta=0.5", FlowEuler.uniform(4))
+@pytest.mark.parametrize("grid", [FlowEuler.uniform(4), Spherical.cosine(4)], ids=["flow", "v"])
+def test_eta_and_both_variances_are_of_every_prediction(grid: Solver) -> None:
+    """In the levels' own noise, which knows no prediction; where none is asked for and none is drawn anew, none is."""
+    for text, plain in (
+        ("ddim:eta=0.5,fresh", DDIM(grid.alphas, grid.sigmas, grid.times, eta=0.5)),
+        ("ddim:eta=0,fresh", DDIM(grid.alphas, grid.sigmas, grid.times)),
+        ("ddpm", DDPM(grid.alphas, grid.sigmas, grid.times)),
+        ("ddpm:variance=large", DDPM(grid.alphas, grid.sigmas, grid.times, variance="large")),
+    ):
+        solver = make_solver(text, grid)
+        assert type(solver) is Ancestral and solver.prediction == grid.prediction
+        assert solver.fresh_noise == ("fresh" in text)
+        assert [solver.step(i).noise for i in (1, 2, 3)] == [plain.step(i).noise for i in (1, 2, 3)]
+    with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\], got 2"):
+        make_solver("ddim:eta=2", grid)
 
 
 def test_labels_tell_solvers_apart() -> None:

@@ -11,7 +11,20 @@ import torch
 from torch import Tensor
 
 from support.schedulers import EPS, SD, check_history, model, start, widened
-from zigzag.solvers import DDIM, DDPM, DPM2, LCM, TCD, AdamsBashforth, Heun, Solver
+from zigzag.solvers import (
+    DDIM,
+    DDPM,
+    DPM2,
+    LCM,
+    TCD,
+    AdamsBashforth,
+    Ancestral,
+    FlowAncestral,
+    FlowEuler,
+    Heun,
+    Solver,
+)
+from zigzag.solvers.multistep import DataStep
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -79,6 +92,75 @@ def test_ancestral_euler_is_ddim_at_alpha_one_with_eta_one(config: dict[str, Any
         return DDIM(alphas, sigmas, made.timesteps, **{"eta": 1.0} | mutant)
 
     check(lambda: scheduler("EulerAncestralDiscreteScheduler", 10, **config), build, [{"eta": 0.999}, {"eta": 0.0}])
+
+
+class Neighbours(Ancestral):
+    """A mutant: what the interval before takes from the noise."""
+
+    def data_step(self, i: int, j: int, remembered: tuple[int, ...]) -> DataStep:
+        """True to the marginal, as any share of the noise is."""
+        s = super().data_step(max(i - 1, 0), max(i, 1), ()).noise
+        alphas, sigmas, _ = self.knots
+        s = min(s, sigmas[j])
+        P = math.sqrt(sigmas[j] ** 2 - s**2) / sigmas[i]
+        return DataStep(P, alphas[j] - P * alphas[i], noise=s)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("eta", [1.0, 0.4])
+def test_ddim_with_eta_is_diffusers_on_every_prediction(kind: str, eta: float) -> None:
+    def build(made: Any, **mutant: Any) -> Solver:
+        cls = mutant.pop("cls", Ancestral)
+        given = {"prediction": KINDS[kind], "eta": eta} | mutant
+        solver: Solver = cls(*abars(made, made.final_alpha_cumprod), **given)
+        return solver
+
+    config = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": kind} | LEADING
+    other = "v" if kind == "epsilon" else "epsilon"
+    check(
+        lambda: scheduler("DDIMScheduler", 10, **config), build,
+        [{"eta": eta * 0.999}, {"eta": 0.0}, {"cls": Neighbours}, {"prediction": other}], eta=eta,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_ddpm_is_diffusers_on_every_prediction(kind: str, variance: str) -> None:
+    def build(made: Any, **mutant: Any) -> Solver:
+        return Ancestral(*abars(made, 1.0), **{"prediction": KINDS[kind], "variance": variance} | mutant)
+
+    config = {"clip_sample": False, "variance_type": f"fixed_{variance}", "prediction_type": kind}
+    check(
+        lambda: scheduler("DDPMScheduler", 10, **config), build,
+        [{"variance": {"small": "large", "large": "small"}[variance]}],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("eta", [1.0, 0.4])
+def test_the_ancestral_steps_of_a_flow_are_diffusers(eta: float) -> None:
+    """LTX's, which adds 1e-12 to what it divides by."""
+    made = diffusers.LTXEulerAncestralRFScheduler(eta=eta)
+    made.set_timesteps(8)
+    sigmas = made.sigmas.double()
+
+    def check_steps(solver: Solver) -> None:
+        each = deepcopy(made)
+        x, theirs_from, ours_from = start(), *(torch.Generator().manual_seed(1) for _ in range(2))
+        with widened(each):
+            for i, t in enumerate(each.timesteps):
+                e, step = model(x, i), solver.step(i)
+                theirs = each.step(e, t, x, generator=theirs_from).prev_sample
+                z = torch.randn(x.shape, generator=ours_from, dtype=x.dtype)
+                ours = step.forward(x, e, step.remainder((), z) if step.noisy else None)
+                lost = 1e-12 / float(solver.alphas[i + 1]) ** 2 + 64 * EPS
+                assert ((ours - theirs).abs() <= 4 * lost * (x.abs() + e.abs() + z.abs())).all(), f"step {i}"
+                x = theirs
+
+    flow = FlowEuler(sigmas, made.timesteps)
+    check_steps(FlowAncestral.on(flow, eta=eta))
+    for mutant in (FlowAncestral.on(flow, eta=0.999 * eta), Ancestral.on(flow, eta=eta), flow):
+        with pytest.raises(AssertionError, match="step"):
+            check_steps(mutant)
 
 
 # Distilled models ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,20 @@ import torch
 
 from support.held import ON_EPSILON, PRESETS, SOLVERS
 from support.tensors import f64
-from zigzag.solvers import DDIM, DDPM, DPM2, LCM, TCD, AdamsBashforth, DPMSolver, FlowEuler, Heun, Spherical
+from zigzag.solvers import (
+    DDIM,
+    DDPM,
+    DPM2,
+    LCM,
+    TCD,
+    AdamsBashforth,
+    Ancestral,
+    DPMSolver,
+    FlowAncestral,
+    FlowEuler,
+    Heun,
+    Spherical,
+)
 
 VP, FLOW = PRESETS["trailing"](4), FlowEuler.uniform(4)
 GRID = VP.alphas, VP.sigmas, VP.times
@@ -41,6 +54,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "eta below 0": (lambda: DDIM.karras(4, eta=-0.1), r"eta must lie in \[0, 1\], got -0.1"),
     "eta nan": (lambda: DDIM.stable_diffusion(4, eta=math.nan), r"eta must lie in \[0, 1\], got nan"),
     "ddpm variance": (lambda: DDPM(*GRID, variance="fixed"), "variance must be 'small' or 'large', got 'fixed'"),
+    "ancestral eta": (lambda: Ancestral(*GRID, eta=1.1), r"eta must lie in \[0, 1\], got 1.1"),
+    "ancestral variance": (lambda: Ancestral(*GRID, variance="fixed"), "variance must be .*got 'fixed'"),
+    "ancestral large": (lambda: Ancestral(*GRID, eta=0.4, variance="large"), "of eta = 1 only, got eta=0.4"),
+    "flow ancestral eta": (lambda: FlowAncestral.on(FLOW, eta=-0.1), r"eta must lie in \[0, 1\], got -0.1"),
+    "flow ancestral vp": (lambda: FlowAncestral.on(VP), r"for a flow, alpha .*got 1.02873 to 1.39156"),
     "lcm sigma_data": (lambda: LCM(*GRID, sigma_data=-0.5), "sigma_data >= 0 .*got sigma_data=-0.5"),
     "lcm sigma_data nan": (lambda: LCM(*GRID, sigma_data=math.nan), "sigma_data"),
     "lcm scaling": (lambda: LCM(*GRID, timestep_scaling=0.0), "timestep_scaling > 0.*timestep_scaling=0.0"),

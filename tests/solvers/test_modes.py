@@ -10,7 +10,19 @@ import torch
 
 from support.devices import MODES, NoFloat64, default_dtype
 from zigzag import DDIM, FlowEuler, Spherical, Standard, sample
-from zigzag.solvers import DDPM, DPM2, LCM, TCD, AdamsBashforth, DPMSolver, Heun, Solver, adapt_prediction
+from zigzag.solvers import (
+    DDPM,
+    DPM2,
+    LCM,
+    TCD,
+    AdamsBashforth,
+    Ancestral,
+    DPMSolver,
+    FlowAncestral,
+    Heun,
+    Solver,
+    adapt_prediction,
+)
 from zigzag.zoo import GaussianMixture
 
 SIGMAS = [1.0, 0.9876, 0.9643, 0.9, 0.75, 0.4987, 0.0]
@@ -24,6 +36,8 @@ MAKERS: dict[str, Callable[[], Solver]] = {
     "linspace": lambda: DDIM.stable_diffusion(6, spacing="linspace", eta=1),
     "table": lambda: DDIM.from_alphas_cumprod([0.9, 0.5, 0.1], [2, 1]),
     "ddpm": lambda: DDPM.stable_diffusion(6, variance="large"),
+    "ancestral": lambda: Ancestral.on(Spherical.cosine(6), eta=0.5),
+    "flow ancestral": lambda: FlowAncestral.on(FlowEuler.uniform(6)),
     "karras": lambda: DDIM.karras(6, eta=0.5),
     "cosine": lambda: Spherical.cosine(6),
     "dpm": lambda: DPMSolver.on(FlowEuler.uniform(6), order=3),

@@ -115,7 +115,8 @@ def variance_order(name: str, grid: str) -> float:
     return regressed(STEPS, error)
 
 
-WEAK = {"eta 1": 1, "eta 0.4": 1, "DDPM": 1, "DDPM, large": 1, "SDE-1": 1, "SDE-2M": 2, "SDE-2M, heun": 2}
+ANCESTRAL = ("ancestral", "ancestral 0.4", "ancestral, large")
+WEAK = dict.fromkeys([*ON_EPSILON, *ANCESTRAL], 1) | {"SDE-1": 1, "SDE-2M": 2, "SDE-2M, heun": 2}
 
 
 @pytest.mark.parametrize(("name", "grid"), [(n, g) for n in WEAK for g in GRIDS if g != "flow" or n not in ON_EPSILON])
@@ -129,7 +130,9 @@ def test_the_third_order_of_the_sde_is_weakly_of_order_two(grid: str) -> None:
     assert 1.9 < variance_order("SDE-3M", grid) < 2.5
 
 
-@pytest.mark.parametrize("name", ["eta 1", "DDPM", "SDE-1", "SDE-2M", "SDE-2M, heun", "SDE-3M", "DDPM, large"])
+@pytest.mark.parametrize(
+    "name", ["eta 1", "DDPM", "DDPM, large", "ancestral, large", "SDE-1", "SDE-2M", "SDE-2M, heun", "SDE-3M"]
+)
 @pytest.mark.parametrize("grid", ["edm", "vp"])
 def test_the_mean_from_any_state_is_exact_at_any_number_of_steps(name: str, grid: str) -> None:
     """Given x_0: the true x₀ prediction is a martingale of the reverse SDE, so its differences have mean 0."""

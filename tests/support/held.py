@@ -16,6 +16,7 @@ from zigzag.solvers import (
     LCM,
     TCD,
     AdamsBashforth,
+    Ancestral,
     DPMSolver,
     FlowEuler,
     Heun,
@@ -90,12 +91,20 @@ MULTISTEP: dict[str, Make] = {
     "AB-3": _on(AdamsBashforth, order=3, weights="uniform"),
     "AB-4": _on(AdamsBashforth, order=4, weights="uniform"),
 }
-DETERMINISTIC: dict[str, Make] = {"DPM-1": _on(DPMSolver, order=1), "AB-1": _on(AdamsBashforth, order=1), **MULTISTEP}
+DETERMINISTIC: dict[str, Make] = {
+    "DPM-1": _on(DPMSolver, order=1),
+    "AB-1": _on(AdamsBashforth, order=1),
+    "ancestral 0": _on(Ancestral, eta=0.0),
+    **MULTISTEP,
+}
 STOCHASTIC: dict[str, Make] = {
     "eta 1": _noisy(DDIM, eta=1.0),
     "eta 0.4": _noisy(DDIM, eta=0.4),
     "DDPM": _noisy(DDPM),
     "DDPM, large": _noisy(DDPM, variance="large"),
+    "ancestral": _on(Ancestral),
+    "ancestral 0.4": _on(Ancestral, eta=0.4),
+    "ancestral, large": _on(Ancestral, variance="large"),
     "SDE-1": _on(DPMSolver, order=1, sde=True),
     "SDE-2M": _on(DPMSolver, sde=True, lower_order_final=False),
     "SDE-2M, heun": _on(DPMSolver, sde=True, form="heun", lower_order_final=False),

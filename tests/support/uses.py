@@ -31,7 +31,19 @@ from zigzag.capture.graphs import TableLoop
 from zigzag.evaluation.accuracy import noise
 from zigzag.evaluation.samplers import Sampler
 from zigzag.evaluation.solvers import make_solver
-from zigzag.solvers import DDPM, DPM2, LCM, TCD, AdamsBashforth, DPMSolver, Heun, adapt_prediction, convert
+from zigzag.solvers import (
+    DDPM,
+    DPM2,
+    LCM,
+    TCD,
+    AdamsBashforth,
+    Ancestral,
+    DPMSolver,
+    FlowAncestral,
+    Heun,
+    adapt_prediction,
+    convert,
+)
 from zigzag.zoo import Digits, GaussianMixture
 from zigzag.zoo.shapes import check, parse, render
 from zigzag.zoo.shapes.checker import draw_scene
@@ -226,6 +238,8 @@ USES: dict[str, Callable[[], Use]] = {
     "DPMSolver Resampling (sde)": sampling(lambda: DPMSolver.on(flow(), order=2, sde=True), zigzag.Resampling),
     "AdamsBashforth": sampling(lambda: AdamsBashforth.on(DDIM.karras(T), order=4)),
     "DDPM": sampling(lambda: DDPM.stable_diffusion(T, variance="large")),
+    "Ancestral": sampling(lambda: Ancestral.on(zigzag.Spherical.cosine(T), eta=0.5)),
+    "FlowAncestral": sampling(lambda: FlowAncestral.on(flow(), eta=0.5), lambda: Z2Sampling(1)),
     "LCM": sampling(lambda: LCM.on(ddim()), lambda: Z2Sampling(1)),
     "TCD": sampling(lambda: TCD.from_alphas_cumprod([0.99, 0.9, 0.5, 0.1], [3, 2, 1]), lambda: Z2Sampling(1)),
     "Heun Inner": sampling(lambda: Heun.on(flow())),

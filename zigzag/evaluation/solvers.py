@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from zigzag.evaluation.named import name_of
-from zigzag.solvers import DDIM, DDPM, DPM2, LCM, TCD, AdamsBashforth, DPMSolver, Heun, Solver
+from zigzag.solvers import DDIM, DDPM, DPM2, LCM, TCD, AdamsBashforth, Ancestral, DPMSolver, Heun, Solver
 
 __all__ = ["SHORT", "SOLVERS", "Made", "make_solver", "solver_label"]
 
@@ -15,19 +15,20 @@ Made: TypeAlias = "str | Solver | Callable[[Solver], Solver]"
 
 
 def _ddim(grid: Solver, eta: float = 0.0, fresh: bool = False) -> Solver:
-    """The grid's own solver; with noise, DDIM with η, which on v and flows is the first-order SDE of DPM-Solver++."""
+    """The grid's own solver; with noise, DDIM with η, at 1 on v and flows as the first-order SDE of DPM-Solver++."""
     if eta == 0 and not fresh:
         return grid
     if grid.prediction == "epsilon":
         return DDIM(grid.alphas, grid.sigmas, grid.times, eta=eta, fresh_noise=fresh)
     if eta != 1:
-        raise ValueError(f"eta must be 0 or 1 for a model of {grid.prediction!r}, got {eta:g}")
+        return Ancestral.on(grid, eta=eta, fresh_noise=fresh)
+    # The same step in other words, whose roundings results that are kept stand on.
     return DPMSolver.on(grid, order=1, sde=True, fresh_noise=fresh)
 
 
 def _ddpm(grid: Solver, variance: str = "small", fresh: bool = False) -> Solver:
     if grid.prediction != "epsilon":
-        raise ValueError(f"ddpm is for a model of 'epsilon', got {grid.prediction!r}; use ddim:eta=1")
+        return Ancestral.on(grid, variance=variance, fresh_noise=fresh)
     return DDPM(grid.alphas, grid.sigmas, grid.times, variance=variance, fresh_noise=fresh)  # type: ignore[arg-type]
 
 

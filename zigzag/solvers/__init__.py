@@ -2,6 +2,7 @@
 
 from zigzag.solvers.adams import AdamsBashforth
 from zigzag.solvers.affine import AffineStep, Inner, StepInfo, StepTable
+from zigzag.solvers.ancestral import Ancestral, FlowAncestral
 from zigzag.solvers.consistency import LCM, TCD
 from zigzag.solvers.ddim import DDIM, DDPM, ddim_inverse, ddim_step
 from zigzag.solvers.flow import FlowEuler, flow_inverse, flow_step
@@ -21,7 +22,9 @@ __all__ = [
     "TCD",
     "AdamsBashforth",
     "AffineStep",
+    "Ancestral",
     "DPMSolver",
+    "FlowAncestral",
     "FlowEuler",
     "Heun",
     "Inner",

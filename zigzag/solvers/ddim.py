@@ -12,11 +12,22 @@ from zigzag.solvers.affine import AffineStep
 from zigzag.solvers.grids import Coefficient, Grid, check_steps, even, grid, host, model_times
 from zigzag.solvers.solver import Solver
 
-__all__ = ["DDIM", "DDPM", "ddim_inverse", "ddim_step"]
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "Variance",
+    "check_eta",
+    "check_variance",
+    "ddim_inverse",
+    "ddim_step",
+    "kept_and_added",
+    "large_noise",
+]
 
 S = TypeVar("S", bound="DDIM")
 
 Spacing: TypeAlias = Literal["leading", "trailing", "linspace"]
+Variance: TypeAlias = Literal["small", "large"]
 
 
 def _ddim(alpha_i: Coefficient, sigma_i: Coefficient, alpha_j: Coefficient, sigma_j: Coefficient) -> AffineStep:
@@ -55,6 +66,32 @@ def ddim_inverse(
     return _ddim(alpha_i, sigma_i, alpha_j, sigma_j).inverse(x, e)
 
 
+def check_eta(eta: float) -> float:
+    """`η` of a step with noise. Raises ValueError outside [0, 1]."""
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta!r}")
+    return float(eta)
+
+
+def check_variance(variance: Variance) -> Variance:
+    """Which of DDPM's variances. Raises ValueError for another."""
+    if variance not in ("small", "large"):
+        raise ValueError(f"variance must be 'small' or 'large', got {variance!r}")
+    return variance
+
+
+def kept_and_added(eta: float, alpha_i: float, sigma_i: float, alpha_j: float, sigma_j: float) -> tuple[float, float]:
+    """`(√(σ_j² − s²), s)`: of the noise at `j`, what is left of that of the state at `i`, and what is new, at an η."""
+    kept = sigma_j * alpha_i / (alpha_j * sigma_i)  # k_j/k_i
+    s = eta * sigma_j * math.sqrt(1 - kept**2)
+    return sigma_j * math.hypot(math.sqrt((1 - eta) * (1 + eta)), eta * kept), s
+
+
+def large_noise(alpha_i: float, sigma_i: float, alpha_j: float, sigma_j: float) -> float:
+    """`√(σ_i² − (α_i/α_j)²σ_j²)`, the noise of the way up, which DDPM's large variance adds; none onto clean data."""
+    return math.sqrt(sigma_i**2 - (alpha_i / alpha_j * sigma_j) ** 2) if sigma_j else 0.0
+
+
 class DDIM(Solver):
     r"""DDIM on knots `(α_i, σ_i)`, for a model that predicts ε.
 
@@ -63,7 +100,8 @@ class DDIM(Solver):
     .. math:: s = \eta\,\sigma_j\sqrt{1 - (k_j/k_i)^2}, \qquad k = \sigma/\alpha
 
     With η = 0 it adds no noise. η = 1 on α = 1 is ancestral Euler, on a variance-preserving grid DDPM. The noise `z` of
-    an interval is drawn once and held: an inversion takes out what the step put in.
+    an interval is drawn once and held: an inversion takes out what the step put in. For models of v, x₀ or a flow the
+    same steps are `Ancestral`'s.
 
     Args:
         alphas, sigmas: `(T + 1,)` from noise to data; nothing asks that α² + σ² = 1 (with α = 1 this is Euler in σ).
@@ -84,9 +122,7 @@ class DDIM(Solver):
     """The training table that the knots are of, `(N,)`: what `from_alphas_cumprod` was given."""
 
     def __init__(self, alphas: Grid, sigmas: Grid, times: Grid, *, eta: float = 0.0, fresh_noise: bool = False) -> None:
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {eta!r}")
-        self.eta, self.fresh_noise = float(eta), fresh_noise
+        self.eta, self.fresh_noise = check_eta(eta), fresh_noise
         super().__init__(grid("alphas", alphas), grid("sigmas", sigmas), model_times(times))
 
     def __repr__(self) -> str:
@@ -99,9 +135,7 @@ class DDIM(Solver):
             return AffineStep(math.inf, math.nan)
         if not self.eta:
             return _ddim(alphas[i], sigmas[i], alphas[j], sigmas[j])
-        kept = sigmas[j] * alphas[i] / (alphas[j] * sigmas[i])  # k_j/k_i
-        s = self.eta * sigmas[j] * math.sqrt(1 - kept**2)
-        left = sigmas[j] * math.hypot(math.sqrt((1 - self.eta) * (1 + self.eta)), self.eta * kept)  # √(σ_j² − s²)
+        left, s = kept_and_added(self.eta, alphas[i], sigmas[i], alphas[j], sigmas[j])
         step = _ddim(alphas[i], sigmas[i], alphas[j], left)
         return AffineStep(step.a, step.b, noise=s)
 
@@ -222,7 +256,7 @@ class DDPM(DDIM):
               \text{small: } s^2 = \frac{\sigma_j^2}{\sigma_i^2}\big(\sigma_i^2 - (\alpha_i/\alpha_j)^2\sigma_j^2\big)
 
     On a variance-preserving grid these are `β` and `β̃` of the step, "fixed_large" and "fixed_small". `a` and `b` are
-    those of η = 1 for both. A step onto clean data adds nothing.
+    those of η = 1 for both. A step onto clean data adds nothing. For models of v, x₀ or a flow: `Ancestral`.
 
     Args:
         alphas, sigmas, times, fresh_noise: as in `DDIM`.
@@ -240,18 +274,16 @@ class DDPM(DDIM):
         sigmas: Grid,
         times: Grid,
         *,
-        variance: Literal["small", "large"] = "small",
+        variance: Variance = "small",
         fresh_noise: bool = False,
     ) -> None:
-        if variance not in ("small", "large"):
-            raise ValueError(f"variance must be 'small' or 'large', got {variance!r}")
-        self.variance = variance
+        self.variance = check_variance(variance)
         super().__init__(alphas, sigmas, times, eta=1.0, fresh_noise=fresh_noise)
 
     def coefficients(self, i: int, j: int, remembered: tuple[int, ...]) -> AffineStep:
         """`a` and `b` of η = 1, and the noise `s`."""
         step = super().coefficients(i, j, remembered)
         alphas, sigmas, _ = self.knots
-        if self.variance == "small" or sigmas[j] == 0:
+        if self.variance == "small":
             return step
-        return AffineStep(step.a, step.b, noise=math.sqrt(sigmas[i] ** 2 - (alphas[i] / alphas[j] * sigmas[j]) ** 2))
+        return AffineStep(step.a, step.b, noise=large_noise(alphas[i], sigmas[i], alphas[j], sigmas[j]))

@@ -23,7 +23,9 @@ from zigzag.solvers import (
     LCM,
     TCD,
     AdamsBashforth,
+    Ancestral,
     DPMSolver,
+    FlowAncestral,
     FlowEuler,
     Heun,
     Solver,
@@ -91,7 +93,7 @@ def _candidates(rehearsed: Rehearsed, chain: Chain, step_kwargs: Mapping[str, An
     elif rehearsed.memory:
         yield from _multistep(grid, said, rehearsed.memory + 1, noisy)
     elif noisy:
-        yield from _noisy(rehearsed, grid, said, step_kwargs)
+        yield from _noisy(rehearsed, chain, grid, said, step_kwargs)
     else:
         if said == "flow":
             yield lambda: FlowEuler(sigmas, times)
@@ -116,12 +118,18 @@ def _multistep(grid: tuple[Tensor, Tensor, Tensor], said: Any, order: int, noisy
 
 
 def _noisy(
-    rehearsed: Rehearsed, grid: tuple[Tensor, Tensor, Tensor], said: Any, step_kwargs: Mapping[str, Any]
+    rehearsed: Rehearsed,
+    chain: Chain,
+    grid: tuple[Tensor, Tensor, Tensor],
+    said: Any,
+    step_kwargs: Mapping[str, Any],
 ) -> Iterator[Make]:
     scheduler = rehearsed.rehearsal.scheduler
     if said == "epsilon":
         yield lambda: DDIM(*grid, eta=_eta(rehearsed))
         yield lambda: DDPM(*grid, variance="large")
+    elif said == "v" and chain.family == "σ":
+        yield lambda: EulerV(*grid[1:], eta=_eta(rehearsed))
     yield lambda: DPMSolver(*grid, prediction=said, order=1, sde=True)
     yield lambda: LCM(*grid, prediction=said, sigma_data=0.0)
     scaling = config_of(scheduler).get("timestep_scaling", 10.0)
@@ -132,6 +140,10 @@ def _noisy(
         yield lambda: TCD.from_alphas_cumprod(
             table.double(), rehearsed.times, gamma=gamma, final_alpha_cumprod=final, prediction=said
         )
+    if said != "epsilon":
+        yield lambda: Ancestral(*grid, prediction=said, eta=_eta(rehearsed))
+        yield lambda: Ancestral(*grid, prediction=said, variance="large")
+        yield lambda: FlowAncestral(*grid, prediction=said, eta=float(config_of(scheduler).get("eta", 1.0)))
 
 
 def _eta(rehearsed: Rehearsed) -> float:
