@@ -30,6 +30,11 @@ def replanted(scheduler: Any, k: int) -> None:
     scheduler.noise_sampler = None  # a Brownian tree, which does not survive a copy; the same grows of its seed
 
 
+def recounted(scheduler: Any, k: int) -> None:
+    if scheduler.counter == 1 and k != 1:  # PNDM's mark of the second half of a loop's first step, which is call 1
+        scheduler.counter = 2
+
+
 @dataclass
 class Real:
     """A scheduler, its steps and how its calls make them: one by one, in pairs, or the first two together."""
@@ -88,7 +93,7 @@ REAL = {
     "sa": Real("SASolverScheduler", SD, prepare=uncorrected),
     "pndm": Real(
         "PNDMScheduler", {**SD, "skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}, steps=6,
-        calls="first two",
+        calls="first two", prepare=recounted,
     ),
     "ipndm": Real("IPNDMScheduler", steps=6),
     "lms": Real("LMSDiscreteScheduler", SD, steps=6),

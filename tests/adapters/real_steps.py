@@ -87,11 +87,17 @@ class Pipe:
 
 @dataclass
 class Stand:
-    """A scheduler about to make a call, and what its pipeline would pass it."""
+    """A scheduler about to make a call, and what its pipeline would pass it.
+
+    Attributes:
+        calls: how many it has made. seed: of a source of noise of its own, where that is not the generator's.
+    """
 
     scheduler: Any
     old: Any = None
     back: Any = None
+    calls: int = 0
+    seed: int | None = None
 
 
 @dataclass
@@ -148,12 +154,14 @@ class Walk:
         return x
 
     def begun(self, i: int) -> Stand:
-        """The scheduler as it begins at knot `i`, with nothing behind it."""
+        """The scheduler as it begins at knot `i`, with nothing behind it, and another source of noise of its own."""
         new = copy.deepcopy(self.scheduler)
         if hasattr(new, "_step_index"):
             new.set_begin_index(self.groups[i][0])
             new._step_index = self.groups[i][0]
-        return Stand(new)
+        # A tree that grew of the generator's seed again would be the same tree.
+        own = hasattr(new, "noise_sampler")
+        return Stand(new, seed=int(torch.randint(2**63 - 1, (), generator=self.generator)) if own else None)
 
     def guided(self, x: Tensor, k: int, scheduler: Any, caught: list[Tensor]) -> Tensor:
         e_s, e_w = self.branches(x, k, scheduler)
@@ -186,11 +194,14 @@ class Walk:
 
     def step(self, stand: Stand, e: Tensor, k: int, x: Tensor) -> Tensor:
         taken, times = inspect.signature(stand.scheduler.step).parameters, self.scheduler.timesteps
-        given = {"generator": self.generator, "old_pred_original_sample": stand.old, "timestep_back": stand.back}
+        generator = self.generator if stand.seed is None else torch.Generator().manual_seed(stand.seed)
+        given = {"generator": generator, "old_pred_original_sample": stand.old, "timestep_back": stand.back}
+        if "order" in taken:  # LMS' own is that of its place on the grid, whatever it remembers
+            given["order"] = min(taken["order"].default, stand.calls + 1)
         kwargs = {name: value for name, value in {**given, **self.extra}.items() if name in taken}
         moved: Tensor
         moved, *more = stand.scheduler.step(model_output=e, timestep=times[k], sample=x, return_dict=False, **kwargs)
-        stand.old, stand.back = more[0] if more else None, times[k]
+        stand.old, stand.back, stand.calls = more[0] if more else None, times[k], stand.calls + 1
         return moved
 
     def random(self, state: Any = None) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zigzag import CFGPlusPlus, Resampling, Standard, Z2Sampling, ZSampling
+from zigzag import CFGPlusPlus, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
 
 diffusers = pytest.importorskip("diffusers")
 adapters = pytest.importorskip("zigzag.adapters.diffusers")
@@ -75,6 +75,37 @@ def test_a_scheduler_of_ones_own_is_led_and_one_that_clips_is_not(monkeypatch: p
     with pytest.raises(ValueError, match="Custom has no affine steps"):
         runs(case, x, ZSampling())
     runs(case, x, Standard())
+
+
+class Counting:
+    """A flow's second order in x₀, that counts its calls, as PNDM does, and remembers its last state, as UniPC does."""
+
+    sigmas: Tensor
+    timesteps: Tensor
+
+    def set_timesteps(self, steps: int, device: Any = None) -> None:
+        self.sigmas = torch.linspace(1, 0, steps + 1)
+        self.timesteps, self.num_inference_steps = 1000 * self.sigmas[:-1], steps
+        self.counter, self.last_sample, self.last_output = 0, None, None
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True) -> tuple[Tensor]:
+        i = int((self.timesteps - timestep).abs().argmin())
+        x0 = old = sample - self.sigmas[i] * model_output
+        if self.last_sample is not None:
+            old = self.last_sample - self.sigmas[i - 1] * self.last_output
+        self.counter, self.last_sample, self.last_output = self.counter + 1, sample, model_output
+        left = self.sigmas[i + 1] / self.sigmas[i]
+        return (left * sample + (1 - left) * (1.5 * x0 - 0.5 * old),)
+
+
+@pytest.mark.filterwarnings("error:.*without its corrector")
+def test_names_that_are_also_another_schedulers_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `counter` makes no PNDM, and a `last_sample` no corrector: what the next step reads of it stays."""
+    case, x = Real("Counting"), noise(2)
+    monkeypatch.setattr(Real, "make", lambda self: Counting())
+    assert distance(runs(case, x, ImplicitZ(), conds=(0.4, 0.4)), runs(case, x, Standard(), conds=(0.4, 0.4))) <= WANTED
+    for method in METHODS.values():
+        assert distance(runs(case, x, method), walks(case, x, method)) <= WANTED
 
 
 def test_steps_between_neighbours_only() -> None:

@@ -125,11 +125,11 @@ def test_stable_diffusions_own_scheduler_takes_every_method(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize(("strength", "knot"), [(0.6, 3), (0.9, 1)])
-@pytest.mark.parametrize("kind", ["pndm", "2m", "heun"])
+@pytest.mark.parametrize("kind", ["pndm", "2m", "heun", "lms"])
 def test_a_path_that_begins_in_the_middle_has_a_shorter_memory(
     kind: str, strength: float, knot: int, tiny: Tiny
 ) -> None:
-    """Image to image: what the solver has there without anything remembered. PNDM begins at first order.
+    """Image to image: what the solver has there without anything remembered. PNDM and LMS begin at first order.
 
     Its loop may begin with the second call of its first step, which stands where the next knot does.
     """
@@ -139,12 +139,9 @@ def test_a_path_that_begins_in_the_middle_has_a_shorter_memory(
         "pndm": diffusers.PNDMScheduler(**PNDM),
         "2m": diffusers.DPMSolverMultistepScheduler(**SD),
         "heun": diffusers.HeunDiscreteScheduler(**SD),
+        "lms": diffusers.LMSDiscreteScheduler(**SD),
     }
-    case = tiny("sd", scheduler=schedulers[kind])
-    case.pipe = diffusers.StableDiffusionImg2ImgPipeline(**case.pipe.components, requires_safety_checker=False)
-    case.pipe.set_progress_bar_config(disable=True)
-    case.pipe.vae.register_to_config(shift_factor=0.1)
-    case.call |= {"image": tiny_paths.picture(1, 3, 16, 16), "strength": strength, "num_inference_steps": 10}
+    case = from_image(tiny("sd", scheduler=schedulers[kind]), strength)
     prepare, starts = case.pipe.prepare_latents, []
 
     def keep(*args: Any, **kwargs: Any) -> Any:
@@ -162,6 +159,36 @@ def test_a_path_that_begins_in_the_middle_has_a_shorter_memory(
             assert run.rows == 2 * sum(1 if type(m).__name__ == "Invert" else calls(m) for m in path)
             continue
         check_same(x, case.sampled(path, start=starts[-1], solver=solver))
+
+
+def from_image(case: Any, strength: float) -> Any:
+    import tiny_paths
+
+    case.pipe = diffusers.StableDiffusionImg2ImgPipeline(**case.pipe.components, requires_safety_checker=False)
+    case.pipe.set_progress_bar_config(disable=True)
+    case.pipe.vae.register_to_config(shift_factor=0.1)
+    case.call |= {"image": tiny_paths.picture(1, 3, 16, 16), "strength": strength, "num_inference_steps": 10}
+    return case
+
+
+class OrderOfItsMemory(diffusers.LMSDiscreteScheduler):  # type: ignore[misc]
+    """LMS at the order of the predictions that it has, where diffusers' takes that of its place on the grid."""
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True) -> Any:
+        order = min(4, 1 + len(self.derivatives))
+        return super().step(model_output, timestep, sample, order=order, return_dict=return_dict)
+
+
+def test_image_to_image_on_lms_is_the_plain_one_but_for_the_order_of_its_first_steps(tiny: Tiny) -> None:
+    """By itself LMS weighs a first prediction as the newest of four, and so does not step to its next level."""
+    case = from_image(tiny("sd", scheduler=diffusers.LMSDiscreteScheduler(**SD)), 0.6)
+    plain = case.run(generator=seeded())
+    with attach(case.pipe, ImplicitZ(), weak=4.0):  # the strong scale
+        x = case.run(generator=seeded())
+    case.pipe.scheduler = OrderOfItsMemory(**SD)
+    wanted = case.run(generator=seeded())
+    check_same(x, wanted)
+    assert float((plain - wanted).norm() / wanted.norm()) > 0.01
 
 
 def calls(move: Any) -> int:

@@ -28,7 +28,7 @@ UNMOVED = {"implicit": (ImplicitZ(), False), "z2": (Z2Sampling(warmup=1), False)
 STILL = ("dpm 2m", "pndm", "heun", "unipc")
 DRAWING = (
     "ddim eta", "ddpm", "euler churned", "euler ancestral", "sde dpm 2m", "sde dpm 3m", "lcm", "tcd", "flow stochastic",
-    "kdpm2 ancestral", "cogvideox dpm", "ltx ancestral", "scm",
+    "kdpm2 ancestral", "cogvideox dpm", "ltx ancestral", "scm", "cosine dpm",
 )  # fmt: skip
 
 
@@ -50,6 +50,32 @@ def test_without_a_gap_the_image_is_the_plain_one(name: str) -> None:
         if n == 1:
             with pytest.raises(AssertionError):  # with a gap it is another
                 assert distance(runs(case, x, method), runs(case, x, Standard())) <= WANTED
+
+
+@pytest.mark.parametrize("name", ["ddim eta", "sde dpm 2m", "cosine dpm"])
+def test_after_a_renoise_the_noise_of_an_interval_is_another(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the scheduler has a source of its own, which grows of a seed; of a list each grows of its own."""
+    draws = pytest.importorskip("zigzag.adapters.diffusers.draws").Draws
+    call, path = draws.__call__, Resampling(steps=2, rounds=2)
+
+    def drawn(generator: object) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+
+        def spied(self: object, x: torch.Tensor, interval: tuple[int, int] | None) -> torch.Tensor:
+            z = call(self, x, interval)
+            if interval == (0, 1):
+                seen.append(z)
+            return z
+
+        monkeypatch.setattr(draws, "__call__", spied)
+        runs(REAL[name], noise(2), path, generator=generator)
+        return torch.stack(seen)  # of the rounds, of the samples
+
+    for generators in (seeded, lambda: [seeded(1), seeded(2)]):
+        z = drawn(generators())
+        rows = z.flatten(2).flatten(0, 1)  # 144 numbers each
+        assert len(rows) == 6 and torch.corrcoef(rows).fill_diagonal_(0).abs().max() < 0.35  # 4 deviations of chance
+        assert torch.equal(z, drawn(generators()))
 
 
 @pytest.mark.parametrize("name", ["ddim eta", "ddpm", "sde dpm 2m", "lcm", "cogvideox dpm", "kdpm2 ancestral"])

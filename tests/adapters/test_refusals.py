@@ -13,6 +13,7 @@ diffusers = pytest.importorskip("diffusers")
 AysSchedules = pytest.importorskip("diffusers.schedulers").AysSchedules
 adapters = pytest.importorskip("zigzag.adapters.diffusers")
 solver_from_scheduler = adapters.solver_from_scheduler
+remedies = pytest.importorskip("zigzag.adapters.diffusers.remedies")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # diffusers' own, of numpy
 
@@ -134,6 +135,28 @@ def test_a_remedy_is_tried_on_the_schedulers_own_configuration(case: str) -> Non
         named[: named.index(")") + 1], {**{name: getattr(diffusers, name) for name in names}, "scheduler": config}
     )
     assert len(solver_from_scheduler(instead, 6)) >= 5  # of PNDM's the last ends where it begins
+
+
+def test_of_a_preconditioned_network_only_what_makes_the_same_of_its_output_is_named() -> None:
+    """At the level that the network is told in the same way: another scheduler's x₀ of its output is another one."""
+    churned = diffusers.EDMEulerScheduler(sigma_max=14.0)
+    with pytest.raises(ValueError, match=r"; use EDMDPMSolverMultistepScheduler\.from_config\(scheduler\.config\) "):
+        solver_from_scheduler(churned, 4, step_kwargs={"s_churn": 0.5})
+    scheduler = diffusers.EDMDPMSolverMultistepScheduler(sigma_max=14.0, thresholding=True)
+    x, e = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    for refused in (churned, scheduler):
+        (named,) = remedies.others(refused)
+        other = getattr(diffusers, named.name).from_config(refused.config)
+        for level in torch.tensor([0.1, 14.0]):
+            assert torch.equal(refused.precondition_outputs(x, e, level), other.precondition_outputs(x, e, level))
+            assert torch.equal(refused.precondition_inputs(x, level), other.precondition_inputs(x, level))
+            assert torch.equal(refused.precondition_noise(level), other.precondition_noise(level))
+
+
+def test_where_the_level_is_told_otherwise_no_other_scheduler_is_named() -> None:
+    """Stable Audio's, by an arctangent of it."""
+    pytest.importorskip("torchsde")
+    assert remedies.others(diffusers.CosineDPMSolverMultistepScheduler()) == []
 
 
 def test_a_scheduler_that_cannot_be_made_is_not_named() -> None:

@@ -66,6 +66,7 @@ NATIVE: dict[str, tuple[type[Solver], str]] = {
     "unipc": (DPMSolver, "order=2"),  # whose predictor is DPM-Solver++'s
     "sa": (Rehearsed, ""),
     "pndm": (Rehearsed, ""),
+    "ipndm": (Rehearsed, ""),
     "lcm": (LCM, ""),
     "tcd": (TCD, ""),
     "tcd eta": (DDIM, ""),

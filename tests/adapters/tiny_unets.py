@@ -168,8 +168,9 @@ def sd(batch: int = 1, scheduler: Any = None, **changes: Any) -> Case:
 
 
 def scaled(scheduler: Any, x: Tensor, t: Tensor) -> Tensor:
-    """Euler shows the model `x/√(1 + σ²)`, with the σ of the time told; of data, at a time below all, 0."""
-    if not isinstance(scheduler, diffusers.EulerDiscreteScheduler | diffusers.EulerAncestralDiscreteScheduler):
+    """Euler and LMS show the model `x/√(1 + σ²)`, with the σ of the time told; of data, at a time below all, 0."""
+    euler = diffusers.EulerDiscreteScheduler | diffusers.EulerAncestralDiscreteScheduler
+    if not isinstance(scheduler, euler | diffusers.LMSDiscreteScheduler):
         return x
     sigma = scheduler.sigmas[int((scheduler.timesteps > t[0]).sum())]
     return x / (sigma**2 + 1) ** 0.5

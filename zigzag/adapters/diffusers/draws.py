@@ -24,7 +24,8 @@ class Draws:
     A copy of the scheduler is stepped on zeros, from the beginning of the loop on, and what it draws is written down:
     the same functions in the same order, shapes, dtypes and devices, of the generator, or list of generators, that the
     pipeline passes; also what it draws and then does not use. So a loop that goes straight down uses the same random
-    numbers as the pipeline by itself. Where a path comes back up by Renoise, noise is drawn again from there.
+    numbers as the pipeline by itself. Where a path comes back up by Renoise, noise is drawn again from there; a source
+    of the scheduler's own, which grows of the generator's seed (a Brownian tree), then grows of another.
 
     Args:
         scheduler: with its own grid.
@@ -53,7 +54,7 @@ class Draws:
         self._zeros = torch.zeros_like(given["sample"]), torch.zeros_like(given["model_output"])
         self._noisy = any(rehearsed.rehearsal.row(k).draws for k in range(rehearsed.rehearsal.calls))
         if self._noisy:
-            self._begin(start)
+            self._begin(start, self._generator)
 
     def __call__(self, x: Tensor, interval: tuple[int, int] | None) -> Tensor:
         """Standard normal noise like `x`: of an interval, or (None) of a Renoise."""
@@ -62,7 +63,7 @@ class Draws:
         i, _ = interval
         group = self._rehearsed.groups[i]
         if group.first < self._next:
-            self._begin(i)
+            self._begin(i, self._another())
         drawn: dict[tuple[int, int], Tensor] = {}
         while self._next <= group.last:
             k = self._next
@@ -90,10 +91,19 @@ class Draws:
             while self._next <= last:
                 self._advance()
 
-    def _begin(self, knot: int) -> None:
+    def _another(self) -> Any:
+        """What a copy that begins again draws from: a source that grows of a seed would else draw the same again."""
+        calls = range(self._rehearsed.rehearsal.calls)
+        if not any(draw.own for k in calls for draw in self._rehearsed.rehearsal.row(k).draws):
+            return self._generator
+        if isinstance(self._generator, list | tuple):
+            return [_grown(generator) for generator in self._generator]
+        return None if self._generator is None else _grown(self._generator)
+
+    def _begin(self, knot: int, generator: Any) -> None:
         first = self._next = self._rehearsed.groups[knot].first
         self._begun = knot
-        self._call = Caller(begun_at(self._scheduler, first, live=True), self._step_kwargs, self._generator)
+        self._call = Caller(begun_at(self._scheduler, first, live=True), self._step_kwargs, generator)
 
     def _advance(self) -> list[Tensor]:
         """Steps the copy; what its next call draws."""
@@ -111,6 +121,12 @@ class Draws:
             each = len(drawn) // count
             drawn = [torch.cat(drawn[j * each : (j + 1) * each]) for j in range(count)]
         return drawn
+
+
+def _grown(generator: torch.Generator) -> torch.Generator:
+    """A generator of a seed that another one draws."""
+    seed = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
+    return torch.Generator(generator.device).manual_seed(int(seed))
 
 
 def _is_twice(state: Tensor, generators: Any) -> bool:

@@ -15,7 +15,7 @@ from zigzag.adapters.diffusers.natives import native_of
 from zigzag.adapters.diffusers.rehearsal import Rehearsal
 from zigzag.adapters.diffusers.rehearsed import Rehearsed
 from zigzag.adapters.diffusers.remedies import Refused
-from zigzag.adapters.diffusers.stepping import NotLinear
+from zigzag.adapters.diffusers.stepping import NotLinear, corrects
 from zigzag.solvers import Solver
 
 __all__ = ["Plan", "levels_of", "plan_of"]
@@ -126,7 +126,7 @@ def _runs_up(chain: Chain) -> bool:
 
 
 def _corrects(scheduler: Any, rehearsal: Rehearsal) -> bool:
-    if not hasattr(scheduler, "last_sample"):
+    if not corrects(scheduler):
         return False
     with_it = Rehearsal(scheduler, rehearsal.step_kwargs, corrector=True, calls=rehearsal.calls)
     return any(with_it.row(k).terms() != rehearsal.row(k).terms() for k in range(rehearsal.calls))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import diffusers
+import torch
 
 from zigzag.adapters.diffusers.stepping import config_of, name_of
 
@@ -14,6 +15,7 @@ __all__ = ["Refused", "Remedy", "others"]
 
 # What of another class's configuration a scheduler would take for its own, and refuse or misread.
 FOREIGN: Final = {"algorithm_type": "dpmsolver++", "solver_type": "midpoint", "final_sigmas_type": "zero"}
+PRECONDITIONED: Final = ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")
 STANDARD: Final = "method Standard(), which leaves the steps to it"
 
 
@@ -71,9 +73,13 @@ class Refused(ValueError):
 def others(scheduler: Any) -> list[Remedy]:
     """Schedulers of other classes that a model of this one's may be stepped by; none where that is not known.
 
-    A configuration that names no prediction is a flow's where it shifts, and else the noise's where it has betas.
+    A configuration that names no prediction is a flow's where it shifts, and else the noise's where it has betas. Of a
+    preconditioned network (EDM) it names what is made of the output, which other classes would take for the output.
     """
     config = config_of(scheduler)
+    if hasattr(scheduler, "precondition_outputs"):
+        found = [Remedy(name) for name in PRECONDITIONED if _tells_as(getattr(diffusers, name)(), scheduler)]
+        return [remedy for remedy in found if remedy.name != name_of(scheduler)]
     said = config.get("prediction_type")
     if said is None and "shift" in config:
         return [Remedy("FlowMatchEulerDiscreteScheduler")]
@@ -86,3 +92,9 @@ def others(scheduler: Any) -> list[Remedy]:
         Remedy("DDIMScheduler", unbent), Remedy("DDIMScheduler", unbent | {"timestep_spacing": "leading"}),
     ]  # fmt: skip
     return [remedy for remedy in found if remedy.name != name_of(scheduler)]
+
+
+def _tells_as(other: Any, scheduler: Any) -> bool:
+    """Whether a preconditioned network is told the noise level in the same way by both."""
+    tells, level = getattr(scheduler, "precondition_noise", None), torch.tensor(2.0)
+    return tells is not None and bool(torch.isclose(tells(level), other.precondition_noise(level)))

@@ -32,7 +32,8 @@ def solver_from_scheduler(
     predictions that a multistep solver remembers, and of noise. Where a solver of this library makes the same steps, to
     1e-6 of each coefficient, it is returned: `DDIM` (also with `eta`), `Spherical`, `FlowEuler`, `EulerV`, `DDPM`,
     `Ancestral`, `FlowAncestral`, `DPMSolver`, `AdamsBashforth`, `LCM`, `TCD`, `Heun`, `DPM2`; else the steps as they
-    were read (`Rehearsed`), which go from knot to next knot only. The affinity is checked on numbers of 0.1 to 100.
+    were read (`Rehearsed`; so of PNDM, IPNDM, SA-Solver, EDM Euler, SCM and churned Euler), which go from knot to next
+    knot only. The affinity is checked on numbers of 0.1 to 100.
 
     The scheduler itself is neither stepped nor changed. A last step that does nothing is left out, and so is a
     corrector (UniPC, SA-Solver): no step can be undone after it. The state is the pipelines' latent, which begins as

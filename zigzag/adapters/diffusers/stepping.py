@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "BY_CALL", "Caller", "Fails", "NotLinear", "begun_at", "config_of", "detached", "emptied", "name_of", "prepare",
+    "BY_CALL", "Caller", "Fails", "NotLinear", "begun_at", "config_of", "corrects", "detached", "emptied", "name_of",
+    "prepare",
 ]  # fmt: skip
 
 # What a pipeline passes to `step` anew at every call. The rest of its keywords belong to the step itself.
@@ -20,6 +21,8 @@ BY_CALL: Final = {
     "model_output", "timestep", "sample", "return_dict", "generator",
     "old_pred_original_sample", "timestep_back", "prev_timestep", "order",
 }  # fmt: skip
+# What corrects, in UniPC and in SA-Solver: from the `last_sample`, which a scheduler may also keep to other ends.
+CORRECTORS: Final = ("multistep_uni_c_bh_update", "stochastic_adams_moulton_update")
 
 
 class NotLinear(ValueError):
@@ -90,18 +93,23 @@ def begun_at(scheduler: Any, s: int, *, live: bool = False) -> Any:
     return new
 
 
+def corrects(scheduler: Any) -> bool:
+    """Whether it is a predictor-corrector, whose corrector starts from the `last_sample`."""
+    return hasattr(scheduler, "last_sample") and any(hasattr(scheduler, name) for name in CORRECTORS)
+
+
 def prepare(scheduler: Any, s: int, k: int, *, corrector: bool) -> None:
     """Gets a copy begun at `s` ready for call `k`.
 
     Without its `corrector` a predictor-corrector (UniPC, SA-Solver) loses what the corrector starts from, and only
-    predicts. A scheduler that counts its calls (PNDM) is told the number of the call. Of its multistep calls the first
-    of a run is 0, where the counter also says that nothing is remembered; at 1 it would say that the call is the second
-    half of the first step. After Runge-Kutta calls the multistep ones ask for three memories, unless the configuration
-    skips the former.
+    predicts. PNDM, which counts its calls and is known by the times of its Runge-Kutta steps, is told the number of the
+    call. Of its multistep calls the first of a run is 0, where the counter also says that nothing is remembered; at 1
+    it would say that the call is the second half of the first step. After Runge-Kutta calls the multistep ones ask for
+    three memories, unless the configuration skips the former.
     """
-    if not corrector and hasattr(scheduler, "last_sample"):
+    if not corrector and corrects(scheduler):
         scheduler.last_sample = None
-    if s == 0 or not hasattr(scheduler, "counter"):
+    if s == 0 or not (hasattr(scheduler, "counter") and hasattr(scheduler, "prk_timesteps")):
         return
     if k < len(scheduler.prk_timesteps) and not config_of(scheduler).get("skip_prk_steps"):
         scheduler.counter = k
