@@ -11,6 +11,7 @@ import pytest
 import zigzag
 from zigzag import guidance, inversion, methods, solvers
 from zigzag.citations import entries, table
+from zigzag.presets import rf_sampling
 
 ROOT = Path(__file__).parents[1]
 BIB = (ROOT / "zigzag/references.bib").read_text(encoding="utf-8")
@@ -43,6 +44,8 @@ def test_a_rule_in_an_interval_and_a_plain_role_are_cited_too() -> None:
     rule = zigzag.Interval(zigzag.CFGPlusPlus(0.6), 1, 4)
     assert keys(zigzag.cite(rule))[1:] == ["kynkaanniemi2024interval", "chung2024cfgpp"]
     assert keys(zigzag.cite(zigzag.ZSampling(plain=True)))[1:] == ["bai2025zigzag", "bai2025w2sd"]
+    merged = ["bai2025zigzag", "bai2025w2sd", "zhou2026rfsampling"]
+    assert keys(zigzag.cite(rf_sampling(28)["method"]))[1:] == merged
 
 
 def test_what_is_yours_is_named_and_what_you_derive_is_its_base() -> None:
@@ -65,7 +68,7 @@ def test_a_class_that_names_a_source_is_cited(cls: type) -> None:
 
 
 def test_every_key_has_an_entry_and_every_entry_a_use() -> None:
-    used = {key for found in table().values() for key in found} | {"zigzag2026", "bai2025w2sd"}
+    used = {key for found in table().values() for key in found} | {"zigzag2026", "bai2025w2sd", "zhou2026rfsampling"}
     assert used == set(entries()) == set(keys(BIB))
     assert len(keys(BIB)) == len(entries())
 

@@ -92,5 +92,6 @@ def keys_of(thing: object) -> tuple[str, ...] | None:
     if isinstance(thing, guidance.Interval):
         return (*(keys or ()), *(keys_of(thing.guidance) or ()))
     if isinstance(thing, methods.ZSampling) and thing.plain:
-        return (*(keys or ()), "bai2025w2sd")
+        merged = () if thing.strength == 1 else ("zhou2026rfsampling",)  # of which a part is kept
+        return (*(keys or ()), "bai2025w2sd", *merged)
     return keys
