@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ from zigzag.solvers import (
     ve_grid,
     vp_grid,
 )
+from zigzag.solvers.schedules import VP, Cosine
 from zigzag.zoo import GaussianMixture
 
 X = torch.linspace(-2.0, 2.0, 9, dtype=torch.float64)[:, None]
@@ -54,7 +56,30 @@ RULES: dict[str, tuple[Callable[[int], Solver], Callable[[float, float], float]]
     "flow": (lambda T: FlowEuler(falling(0.85, 0.1, T), 1000 * falling(0.85, 0.1, T)[:-1]), lambda a, s: 1000 * s),
     "flow, rising": (lambda T: FlowEuler(falling(0.85, 0.1, T), 1 - falling(0.85, 0.1, T)[:-1]), lambda a, s: 1 - s),
     "angle": (lambda T: Spherical(falling(1.3, 0.2, T)), lambda a, s: torch.atan2(torch.tensor(s), torch.tensor(a))),
+    "VP": (lambda T: told_by(VP(4.975, 0.05), T), lambda a, s: linear_beta(a, 0.1, 20.0)),
+    "VP, 999": (
+        lambda T: told_by(VP(4.975 / 999**2, 0.05 / 999), T, 999),
+        lambda a, s: 999 * linear_beta(a, 0.1, 20.0),
+    ),
+    "cosine": (lambda T: told_by(Cosine(math.pi / 2.4, math.pi / 12), T), lambda a, s: cosine(a, 0.2)),
+    "cosine, no offset": (lambda T: told_by(Cosine(math.pi / 2, 0.0), T), lambda a, s: cosine(a, 0.0)),
 }
+
+
+def told_by(schedule: VP | Cosine, steps: int, unit: float = 1.0) -> Solver:
+    t = unit * falling(0.9, 0.1, steps)
+    return DDIM(*schedule.levels(t), t[:-1])
+
+
+def linear_beta(alpha: float, low: float, high: float) -> float:
+    """The time at which `∫β/2 = −log α`, `β` from `low` to `high`: the larger root, of Song et al. 2021, eq. 33."""
+    a, b, c = (high - low) / 4, low / 2, math.log(alpha)
+    return (-b + math.sqrt(b * b - 4 * a * c)) / (2 * a)
+
+
+def cosine(alpha: float, s: float) -> float:
+    """Nichol & Dhariwal 2021, eq. 17, for the time."""
+    return math.acos(alpha * math.cos(s / (1 + s) * math.pi / 2)) * 2 / math.pi * (1 + s) - s
 
 
 def falling(high: float, low: float, steps: int) -> Tensor:
@@ -79,7 +104,8 @@ def test_the_levels_are_geometric_means_and_told_as_the_knots_are(name: str) -> 
     for i, (alpha, sigma) in enumerate(levels(solver)):
         assert sigma / alpha == pytest.approx(float((k[i] * k[i + 1]).sqrt()), rel=1e-12)
         assert float(solver.inner_times[i]) == pytest.approx(float(told(alpha, sigma)), rel=1e-6)
-        shape = {"FlowEuler": alpha + sigma, "Spherical": alpha**2 + sigma**2}.get(type(grid).__name__, alpha)
+        circle = alpha**2 + sigma**2
+        shape = alpha + sigma if isinstance(grid, FlowEuler) else alpha if grid.alphas[0] == 1 else circle
         assert shape == pytest.approx(1, rel=1e-12)
 
 
@@ -119,6 +145,16 @@ def test_a_training_table_is_asked_at_its_nearest_time(spacing: Any) -> None:
     assert len(solver.inner_times) == 8 - (spacing != "trailing")  # below time 1 no time is left, and 0 is clean
 
 
+def test_a_schedule_that_most_knots_follow_is_none() -> None:
+    """It is found by two of the knots, and held against all."""
+    alphas, sigmas, times = vp_grid(6)
+    off = times.clone()
+    off[4] *= 1 + 1e-7
+    with pytest.raises(ValueError, match="do not tell what it is told there"):
+        DPM2.on(DDIM(alphas, sigmas, off))
+    assert len(DPM2.on(DDIM(alphas, sigmas, times)).inner_times) == 5  # the last step ends on clean data
+
+
 def test_pure_noise_of_a_flow_is_left_by_the_mean_of_sigma() -> None:
     solver = DPM2.on(FlowEuler.uniform(4, time_scale=1000.0))
     assert levels(solver)[0] == pytest.approx((0.125, 0.875)) and solver.inner_times[0] == pytest.approx(875.0)
@@ -128,14 +164,17 @@ def test_pure_noise_of_a_flow_is_left_by_the_mean_of_sigma() -> None:
 @pytest.mark.parametrize(
     ("grid", "says"),
     [
-        (DDIM(*vp_grid(6)), "the times of DDIM.* do not tell what it is told there.*pass the levels and times"),
-        (DDIM(*cosine_grid(6)), "the times of DDIM.* do not tell"),
+        (
+            DDIM(*vp_grid(6)[:2], vp_grid(6).times ** 2),
+            "the times of DDIM.* do not tell what it is told there.*pass the",
+        ),
+        (DDIM(*vp_grid(2)), "too few of them to tell"),
         (FlowEuler.uniform(2, rising=True), "too few of them to tell"),
         (DDIM.stable_diffusion(600), "the training table has no time between 600 and 599, knots 0 and 1"),
         (DDIM([0.1, 0.7, 0.8], [0.9, 0.6, 0.1], [0.9, 0.6]), "keep neither alpha = 1 nor"),
         (DPMSolver.on(DDIM.stable_diffusion(6)), "do not tell what it is told there"),
     ],
-    ids=["vp", "cosine", "two", "dense", "shape", "no table"],
+    ids=["squares", "two of VP", "two", "dense", "shape", "no table"],
 )
 def test_a_grid_that_does_not_tell_is_refused(grid: Solver, says: str) -> None:
     with pytest.raises(ValueError, match=says):
@@ -160,8 +199,10 @@ def test_tcd_on_a_grid_of_a_table_is_that_of_the_table(gamma: float) -> None:
         (FlowEuler.uniform(5, time_scale=1000.0), lambda alpha, sigma: sigma),
         (DDIM(*ve_grid(5)), lambda alpha, sigma: sigma),
         (Spherical.cosine(5), lambda alpha, sigma: torch.atan2(torch.tensor(sigma), torch.tensor(alpha))),
+        (DDIM(*vp_grid(5, beta_min=0.2, beta_max=5.0)), lambda alpha, sigma: linear_beta(alpha, 0.2, 5.0)),
+        (DPMSolver.on(DDIM(*cosine_grid(5))), lambda alpha, sigma: cosine(alpha, 0.008)),
     ],
-    ids=["flow", "ve", "angle"],
+    ids=["flow", "ve", "angle", "vp", "cosine"],
 )
 def test_elsewhere_its_levels_are_those_of_the_share_of_the_time(grid: Solver, of: Any) -> None:
     solver, (alphas, sigmas, _) = TCD.on(grid, gamma=0.4), grid.knots
@@ -172,7 +213,7 @@ def test_elsewhere_its_levels_are_those_of_the_share_of_the_time(grid: Solver, o
 
 
 def test_tcd_is_refused_on_a_grid_that_does_not_tell_the_levels() -> None:
-    for grid in (DDIM(*vp_grid(5)), FlowEuler.uniform(5, rising=True), DPMSolver.on(DDIM.stable_diffusion(5))):
+    for grid in (DDIM(*vp_grid(2)), FlowEuler.uniform(5, rising=True), DPMSolver.on(DDIM.stable_diffusion(5))):
         with pytest.raises(ValueError, match=r"TCD\.on needs the levels.*TCD\.from_alphas_cumprod"):
             TCD.on(grid)
     with pytest.raises(ValueError, match="gamma must lie in"):

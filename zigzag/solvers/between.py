@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zigzag.solvers.ddim import DDIM
+from zigzag.solvers.schedules import VP, Cosine
 from zigzag.solvers.solver import Solver
 
 __all__ = ["Between", "below_knots", "midway"]
@@ -52,7 +53,8 @@ def below_knots(solver: Solver, gamma: float, who: str) -> tuple[Tensor, Tensor]
     """`(α, σ)`, `(T,)`: the levels of the times `(1 − γ)·t_j` of knots `j = 1…T`; for the last, the knot itself.
 
     Raises:
-        ValueError: naming `who` asks, where the times are not in proportion to σ, to σ/α or to the angle.
+        ValueError: naming `who` asks, where the times are not in proportion to σ, to σ/α or to the angle, nor those of
+            a continuous schedule.
     """
     if len(solver) == 1:
         return solver.alphas[-1:], solver.sigmas[-1:]
@@ -64,10 +66,26 @@ def below_knots(solver: Solver, gamma: float, who: str) -> tuple[Tensor, Tensor]
         k = {"σ": lambda u: u / _alpha_at(shape, u), "k": lambda u: u, "φ": lambda u: u.tan()}[name](u)
         alphas = _alpha_of(shape, k)
         return torch.cat([alphas, solver.alphas[-1:]]), torch.cat([k * alphas, solver.sigmas[-1:]])
+    if (schedule := _schedule(solver)) is not None:
+        alphas, sigmas = schedule.levels((1 - gamma) * solver.times[1:].double())
+        return torch.cat([alphas, solver.alphas[-1:]]), torch.cat([sigmas, solver.sigmas[-1:]])
     raise ValueError(
         f"{who} needs the levels between the knots, which the times of {solver!r} do not tell: they are not in "
-        "proportion to σ, σ/α or the angle; use TCD.from_alphas_cumprod, or pass the levels to its constructor"
+        "proportion to σ, σ/α or the angle, nor those of vp_grid or cosine_grid; use TCD.from_alphas_cumprod, or pass "
+        "the levels to its constructor"
     )
+
+
+def _schedule(solver: Solver) -> VP | Cosine | None:
+    """The continuous schedule that the knots are of, where it is one of those of `zigzag.solvers.schedules`."""
+    t, alphas, sigmas = solver.times.double(), solver.alphas[:-1], solver.sigmas[:-1]
+    if len(t) < 3:  # two tell any
+        return None
+    for kind in (VP, Cosine):
+        found = kind.through(t, alphas, sigmas)
+        if (found.times(alphas, sigmas) - t).abs().max() <= CLOSE * t.abs().max():
+            return found
+    return None
 
 
 def _table(solver: Solver) -> Tensor | None:
@@ -150,8 +168,11 @@ def _times(solver: Solver, alphas: Tensor, sigmas: Tensor, who: str) -> Tensor:
             if (fit := _fit(solver, name, affine)) is not None:
                 p, q = fit
                 return p + q * _rule(name, alphas, sigmas)
+    if (schedule := _schedule(solver)) is not None:
+        return schedule.times(alphas, sigmas)
     raise ValueError(
         f"{who} asks the model between the knots, and the times of {solver!r} do not tell what it is told there: they "
-        "are neither those of a training table (DDIM.from_alphas_cumprod, DDIM.stable_diffusion) nor follow σ, σ/α, "
-        "its logarithm or the angle, or there are too few of them to tell; pass the levels and times to its constructor"
+        "are neither those of a training table (DDIM.from_alphas_cumprod, DDIM.stable_diffusion), of vp_grid or of "
+        "cosine_grid, nor follow σ, σ/α, its logarithm or the angle, or there are too few of them to tell; pass the "
+        "levels and times to its constructor"
     )

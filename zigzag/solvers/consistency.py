@@ -139,7 +139,8 @@ class TCD(DataForm):
         """This solver on the knots, times and prediction of another; the levels `s` are those of `(1 − γ)·t_j`.
 
         They are the training table's, as in `from_alphas_cumprod`, where the grid is of one (`DDIM.stable_diffusion`);
-        else the times must be in proportion to σ, σ/α or the angle. Options are the constructor's: `fresh_noise`.
+        else the times must be in proportion to σ, σ/α or the angle, or those of `vp_grid` or `cosine_grid`. Options are
+        the constructor's: `fresh_noise`.
 
         Raises:
             ValueError: for a gamma outside [0, 1], and for a grid that does not tell the levels between its knots.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zigzag.solvers.grids import check_steps, even
 
-__all__ = ["Levels", "cosine_grid", "ve_grid", "vp_grid"]
+__all__ = ["VP", "Cosine", "Levels", "cosine_grid", "ve_grid", "vp_grid"]
 
 
 class Levels(NamedTuple):
@@ -53,8 +53,7 @@ def vp_grid(
     """
     _check_rising("beta", 0, beta_min, beta_max)
     t = _times(steps, t_max, t_min)
-    log_alpha = -(t**2) * (beta_max - beta_min) / 4 - t * beta_min / 2
-    return _to_data(log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt(), time_scale * t)
+    return _to_data(*VP((beta_max - beta_min) / 4, beta_min / 2).levels(t), time_scale * t)
 
 
 def ve_grid(steps: int, *, sigma_min: float = 0.01, sigma_max: float = 50.0) -> Levels:
@@ -101,11 +100,74 @@ def cosine_grid(
         raise ValueError(f"offset must be at least 0, and finite, got {offset!r}")
     t = _times(steps, t_max, t_min, most=1.0)
     phi, phi_0 = (t + offset) / (1 + offset) * (math.pi / 2), offset / (1 + offset) * (math.pi / 2)
+    return _to_data(*_on_cosine(phi, phi_0), time_scale * t)
+
+
+class VP(NamedTuple):
+    r"""The schedule of `vp_grid`, `\log\alpha = -(a\,t^2 + b\,t)`, in the unit of the times that a model is told."""
+
+    a: float
+    b: float
+
+    @classmethod
+    def through(cls, times: Tensor, alphas: Tensor, sigmas: Tensor) -> VP:
+        """That of two of the knots, which may be no schedule of all."""
+        (s, t), (at_s, at_t) = (v[[0, len(v) // 2]].tolist() for v in (times, _minus_log(alphas, sigmas) / times))
+        a = (at_s - at_t) / (s - t)
+        return cls(a, at_s - a * s)
+
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(α, σ)` at times."""
+        log_alpha = -(self.a * t**2 + self.b * t)
+        return log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt()
+
+    def times(self, alphas: Tensor, sigmas: Tensor) -> Tensor:
+        """The times of levels."""
+        minus_log = _minus_log(alphas, sigmas)
+        return 2 * minus_log / (self.b + (self.b**2 + 4 * self.a * minus_log).sqrt())
+
+
+class Cosine(NamedTuple):
+    r"""The schedule of `cosine_grid`, `\alpha = \cos(w\,t + \varphi_0)/\cos\varphi_0`, in the unit of the times."""
+
+    w: float
+    phi_0: float
+
+    @classmethod
+    def through(cls, times: Tensor, alphas: Tensor, sigmas: Tensor) -> Cosine:
+        """That of two of the knots, by Newton's method from the usual offset; it may be no schedule of all."""
+        t, alpha = (v[[0, len(v) // 2]] for v in (times, alphas))
+        phi_0 = torch.tensor(0.0125, dtype=torch.float64, device="cpu")
+        w = ((alpha[0] * phi_0.cos()).acos() - phi_0) / t[0]
+        for _ in range(20):
+            phi = w * t + phi_0
+            off = phi.cos() - alpha * phi_0.cos()
+            by_w, by_phi = -t * phi.sin(), alpha * phi_0.sin() - phi.sin()
+            # Cramer's rule: a solver of systems would raise where there is no schedule, and nothing is finite.
+            both = by_w[0] * by_phi[1] - by_w[1] * by_phi[0]
+            w = w - (off[0] * by_phi[1] - off[1] * by_phi[0]) / both
+            phi_0 = phi_0 - (by_w[0] * off[1] - by_w[1] * off[0]) / both
+        return cls(float(w), float(phi_0))
+
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`(α, σ)` at times."""
+        return _on_cosine(self.w * t + self.phi_0, self.phi_0)
+
+    def times(self, alphas: Tensor, sigmas: Tensor) -> Tensor:
+        """The times of levels."""
+        return ((alphas * math.cos(self.phi_0)).acos() - self.phi_0) / self.w
+
+
+def _minus_log(alphas: Tensor, sigmas: Tensor) -> Tensor:
+    """`−log α` where `α² + σ² = 1`, which loses nothing near the data."""
+    return torch.where(sigmas < 0.5, -torch.log1p(-(sigmas**2)) / 2, -alphas.log())
+
+
+def _on_cosine(phi: Tensor, phi_0: float) -> tuple[Tensor, Tensor]:
     # cos(π/2) in floating point may fall a rounding below zero, which no α may.
     alphas = (phi.cos() / math.cos(phi_0)).clamp_min(0)
     # 1 − cos²φ/cos²φ₀ = sin(φ − φ₀)·sin(φ + φ₀)/cos²φ₀, which loses nothing near the data.
-    sigmas = ((phi - phi_0).sin() * (phi + phi_0).sin()).sqrt() / math.cos(phi_0)
-    return _to_data(alphas, sigmas, time_scale * t)
+    return alphas, ((phi - phi_0).sin() * (phi + phi_0).sin()).sqrt() / math.cos(phi_0)
 
 
 def _to_data(alphas: Tensor, sigmas: Tensor, times: Tensor) -> Levels:

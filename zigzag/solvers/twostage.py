@@ -184,9 +184,9 @@ class DPM2(_TwoStage):
         """This solver on the knots, times and prediction of another, which tell the levels and times between them.
 
         The levels are the geometric means of k where the times follow the level (σ, σ/α, its logarithm or the angle:
-        `DPM2.on(DDIM.karras(18))` is `DPM2.karras(18)`), as those of `KDPM2DiscreteScheduler` are; from the pure noise
-        of a flow the mean of σ. On a grid of a training table (`DDIM.stable_diffusion`), which a model is told by
-        integers, they are the table's nearest.
+        `DPM2.on(DDIM.karras(18))` is `DPM2.karras(18)`) or the schedule of `vp_grid` or `cosine_grid`, as those of
+        `KDPM2DiscreteScheduler` are; from the pure noise of a flow the mean of σ. On a grid of a training table
+        (`DDIM.stable_diffusion`), which a model is told by integers, they are the table's nearest.
 
         Raises:
             ValueError: where the grid does not tell them.
