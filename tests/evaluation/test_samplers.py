@@ -112,8 +112,8 @@ def test_what_has_no_matched_scale_is_refused_before_a_model_call() -> None:
         Sampler(Standard(), T, 4.0, matched=ZSampling(released=True)).draw(model, TEXTS, X)
     with pytest.raises(ValueError, match="magenta"):
         Sampler(Standard(), T, 4.0).draw(model, ["a red cat"], X[:1])
-    with pytest.raises(ValueError, match="ddpm is for a model of 'epsilon'"):
-        Sampler(Standard(), T, 4.0, solver="ddpm").draw(model, TEXTS, X)
+    with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\], got 2"):
+        Sampler(Standard(), T, 4.0, solver="ddim:eta=2").draw(model, TEXTS, X)
     assert asked(model) == 0
 
 
