@@ -30,8 +30,8 @@ REFUSED: dict[str, Sampler] = {
     "span": replace(PLAIN, method=ZSampling(steps=4)),
     "matched": replace(PLAIN, matched=ZSampling(released=True)),
     "matched warm-up": replace(PLAIN, matched=Z2Sampling(warmup=3)),
-    "eta of a flow": replace(PLAIN, solver="ddim:eta=0.5"),
-    "ddpm of a flow": replace(PLAIN, solver="ddpm"),
+    "eta of a flow": replace(PLAIN, solver="ddim:eta=1.5"),
+    "ddpm of a flow": replace(PLAIN, solver="ddpm:variance=medium"),
     "no solver": replace(PLAIN, solver="euler"),
     "released on memory": replace(PLAIN, method=ZSampling(released=True), solver="2m"),
 }

@@ -26,8 +26,9 @@ class Verdict:
         rows: model rows that ran for the sample.
         delta: `Σ ‖x̃ − x‖²` over the zigzags, each at the knot it turns down from again. tau1, tau2: `‖τ₁‖` and `‖τ₂‖`,
             the mean over the zigzags that have them; None where there are none (`zigzag.trace.Record`).
-        beta: how much larger a scale of plain guidance the path amounts to, `zigzag.Trace.beta`; None where it injects
-            nothing, where its branches are equal, and in files of before it was kept.
+        beta: by how much larger a scale plain guidance would have moved the state alike, the mean over the steps
+            (`zigzag.Trace.beta`); None where nothing was injected or one step's is not known, and in files of before
+            it was kept.
     """
 
     seed: int
