@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from zigzag.solvers.affine import AffineStep, Inner, StepInfo, StepTable, combine
 from zigzag.solvers.grids import Grid, Prediction, check_grid, check_prediction, grid, host
-from zigzag.solvers.steps import by_sample, checked
+from zigzag.solvers.steps import by_sample, check_remembered, checked
 
 __all__ = ["Solver"]
 
@@ -139,10 +138,7 @@ class Solver(ABC):
             each = j if isinstance(j, Tensor) else torch.full_like(i, j)
             return by_sample(lambda i, j: self.step(i, j, remembered), i, each, dtype)
         self._check_interval(i, j)
-        if any(knot >= later for later, knot in pairwise((i, *latest))):
-            raise ValueError(
-                f"the step from knot {i} remembers noisier knots, from noise to data, got {list(remembered)}"
-            )
+        check_remembered(i, latest, remembered)
         who = f"{self!r}, step {i} -> {j}"
         step = checked(self.coefficients(i, j, latest), who, self.memory, latest)
         if not math.isfinite(float(step.a)):

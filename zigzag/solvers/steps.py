@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
 import torch
 from torch import Tensor
 
 from zigzag.solvers.affine import AffineStep
 
-__all__ = ["by_sample", "checked"]
+__all__ = ["by_sample", "check_remembered", "checked"]
 
 
 def checked(step: object, who: str, memory: object, remembered: Sequence[int]) -> AffineStep:
@@ -40,6 +40,12 @@ def checked(step: object, who: str, memory: object, remembered: Sequence[int]) -
     if math.isfinite(float(step.a)) and not (all(map(math.isfinite, map(float, numbers))) and float(step.noise) >= 0):
         raise ValueError(f"{who}: coefficients() must be finite, and the noise not negative, got {step!r}")
     return step
+
+
+def check_remembered(i: int, latest: Sequence[int], told: Sequence[int]) -> None:
+    """Raises ValueError unless what the step from knot `i` reads, `latest` first, are ever noisier knots."""
+    if any(knot >= later for later, knot in pairwise((i, *latest))):
+        raise ValueError(f"the step from knot {i} remembers noisier knots, from noise to data, got {list(told)}")
 
 
 def by_sample(step: Callable[[int, int], AffineStep], i: Tensor, j: Tensor, dtype: torch.dtype) -> AffineStep:
