@@ -54,6 +54,18 @@ def run(method: Any, solver: Any, **more: Any) -> Tensor:
     return sample(model, X, solver, method, cond=C, uncond=U, **given)
 
 
+class InTurns:
+    """Shifts of fresh and of cached gaps in turns, by a rule that reads the gap before."""
+
+    def path(self, T: int) -> tuple[Move, ...]:
+        rule = CosineStrength(2.0)
+        shifts = [Shift(i, fresh=i % 3 != 2, strength=rule) for i in range(T - 1)]
+        return (*(move for i, shift in enumerate(shifts) for move in (shift, Denoise(i, i + 1))), Denoise(T - 1, T))
+
+    def __repr__(self) -> str:
+        return "InTurns()"
+
+
 METHODS = [
     Standard(),
     Resampling(),
@@ -66,6 +78,8 @@ METHODS = [
     ImplicitZ(),
     Z2Sampling(warmup=1),
     Z2Sampling(warmup=1, strength=CosineStrength()),
+    ImplicitZ(strength=CosineStrength(2.0)),
+    InTurns(),
 ]
 SOLVERS = {
     "flow": FlowEuler.uniform(5),

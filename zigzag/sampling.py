@@ -75,8 +75,9 @@ def sample(
         cond, uncond: the two conditions, any pytrees. `uncond` may be left out where no guidance needs it.
         strong, weak: the guidance of Denoise and of Invert; a number is `CFG(number)`.
         weak_fn: another predictor for the weak predictions; a gap then costs its rows too.
-        weak_cond, weak_uncond: other conditions for the weak predictions, by default `cond` and `uncond`. What both
-            roles need of the same predictor under the same condition is evaluated once; what only one needs is a row.
+        weak_cond, weak_uncond: other conditions for the weak predictions, by default `cond` and `uncond`. A branch
+            that both roles share is evaluated once; one with a condition or predictor of its own is a row more, also
+            where that is the other branch's.
         plain, plain_fn, plain_cond, plain_uncond: the same for a Denoise that is plain (`ZSampling(plain=True)`); what
             is not passed is as it is for the strong predictions.
         batched: True evaluates all branches of a predictor at a state in one call, on a batch of as many times the
@@ -152,8 +153,9 @@ def walk(
         cond, uncond: the two conditions, any pytrees. `uncond` may be left out where no guidance needs it.
         strong, weak: the guidance of Denoise and of Invert; a number is `CFG(number)`.
         weak_fn: another predictor for the weak predictions; a gap then costs its rows too.
-        weak_cond, weak_uncond: other conditions for the weak predictions, by default `cond` and `uncond`. What both
-            roles need of the same predictor under the same condition is evaluated once; what only one needs is a row.
+        weak_cond, weak_uncond: other conditions for the weak predictions, by default `cond` and `uncond`. A branch
+            that both roles share is evaluated once; one with a condition or predictor of its own is a row more, also
+            where that is the other branch's.
         plain, plain_fn, plain_cond, plain_uncond: the same for a Denoise that is plain (`ZSampling(plain=True)`); what
             is not passed is as it is for the strong predictions.
         batched: True evaluates all branches of a predictor at a state in one call, on a batch of as many times the
@@ -251,7 +253,7 @@ def traverse(
             case Shift(i, fresh, strength):
                 at = solver.info(i)
                 if fresh:
-                    gaps.cache(*(yield from guided.ask(x, at, STRONG + WEAK)))
+                    gaps.cache(*(yield from guided.ask(x, at, STRONG + WEAK)), fresh=True)
                     time = at.t
                 x = step.shift(x, gaps.share(strength, x, step, at))
             case Renoise():

@@ -45,7 +45,8 @@ class Seen(NamedTuple):
 class StrengthRule(Protocol):
     """A pure rule `(gap, cached, step) -> λ`, one number a sample `(B,)`, made of tensors without a host sync.
 
-    `gap` is what the Shift is to apply; `cached` the gap of the evaluation before that one, zeros if there is none.
+    `gap` is what the Shift is to apply; `cached` the gap that was cached before it: that of a fresh Shift, or of a
+    Denoise from which a Shift takes its gap (of one followed by a fresh Shift none is); zeros if there is none.
     `step` is the step `i → i + 1` that the Shift stands for. A rule whose `reads_state` is True is called with a `Seen`
     as fourth argument. It is called without gradients, which take `λ` for a constant.
     """
@@ -60,6 +61,14 @@ class StrengthRule(Protocol):
 Strength: TypeAlias = float | StrengthRule
 
 
+class _Kept(NamedTuple):
+    """A gap, the one that was cached before it, and the strong prediction that it is of."""
+
+    gap: Tensor
+    before: Tensor
+    e: Tensor
+
+
 class Gaps:
     """The cached gap of a walk, and with it what the rules on its path read: the one before it, and its prediction.
 
@@ -71,16 +80,16 @@ class Gaps:
         # By attribute: `zigzag.moves` imports this module.
         self._ruled = path is None or any(not isinstance(getattr(move, "strength", 1.0), NUMBER) for move in path)
         self.gap: Tensor | None = None
-        self._latest: Tensor | None = None
-        self._before: Tensor | None = None
-        self._e: Tensor | None = None
+        # The latest gap, the one before it, and the prediction of the latest: now, and as the last Shift found them.
+        self._kept: _Kept | None = None
+        self._at_shift: _Kept | None = None
 
-    def cache(self, e_s: Tensor, e_w: Tensor) -> None:
-        """Caches `e_s − e_w`."""
+    def cache(self, e_s: Tensor, e_w: Tensor, *, fresh: bool = False) -> None:
+        """Caches `e_s − e_w`; fresh: for a Shift, which reads no gap of the Denoise moves since the one before it."""
         self.gap = gap = e_s - e_w
         if self._ruled:
-            self._before = torch.zeros_like(gap) if self._latest is None else self._latest
-            self._latest, self._e = gap, e_s
+            kept = self._at_shift if fresh else self._kept
+            self._kept = _Kept(gap, torch.zeros_like(gap) if kept is None else kept.gap, e_s)
 
     def forget(self) -> None:
         """Lets go of the gap: no Shift reads it."""
@@ -90,10 +99,11 @@ class Gaps:
         """`λ·gap`, at the state `x` and for the `step` that the Shift stands for."""
         gap = self.gap
         assert gap is not None  # plan_path has seen to it
+        self._at_shift = kept = self._kept
         if isinstance(strength, NUMBER):
             return gap if strength == 1 else float(strength) * gap
-        assert self._before is not None and self._e is not None
-        return apply_rule(strength, gap, self._before, at, Seen(x, self._e, -step.d))
+        assert kept is not None
+        return apply_rule(strength, gap, kept.before, at, Seen(x, kept.e, -step.d))
 
 
 def apply_rule(rule: StrengthRule, gap: Tensor, cached: Tensor, at: StepInfo, seen: Seen) -> Tensor:
