@@ -133,6 +133,38 @@ def test_texts_in_place_of_the_prompts(batch: int, folder: Any, tiny: Tiny) -> N
     check_same(x, case.sampled(method, weak=0.0, weak_uncond=e["odd"]))
     case.cond = e["none"]
     check_same(y, case.sampled(method, weak=0.0, weak_uncond=e["odd"]))
+    if batch == 2:  # one of a list each, in a list or a tuple
+        images = []
+        for given in (["", "a cat"], ("", "a cat")):
+            with attach(case.pipe, method, weak=Role(prompt=given, negative_prompt=given)):
+                images.append(case.run())
+        mixed = {
+            "encoder_hidden_states": torch.stack(
+                [e["none"]["encoder_hidden_states"][0], e["odd"]["encoder_hidden_states"][0]]
+            )
+        }
+        case.cond = e["own"]
+        check_same(images[0], case.sampled(method, weak=4.0, weak_cond=mixed, weak_uncond=mixed))
+        assert torch.equal(*images)
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl", "flux", "pixart"])
+def test_one_row_of_embeddings_for_a_batch(family: str, tiny: Tiny) -> None:
+    """Is as good as a row for each, with one branch and with two."""
+    prompt: dict[str, Any] = {"prompt_embeds": normal(1, TOKENS, 16, seed=8)}
+    if family in ("flux", "sdxl"):
+        prompt["pooled_prompt_embeds"] = normal(1, 16, seed=9)
+    if family == "pixart":
+        prompt["prompt_attention_mask"] = torch.tensor([[1.0, 1, 1, 0, 0]])
+    for scale in (1.0, 4.0):
+        case = tiny(family, 2)
+        case.call["true_cfg_scale" if family == "flux" else "guidance_scale"] = scale
+        images = []
+        for given in (prompt, {name: torch.cat([value] * 2) for name, value in prompt.items()}):
+            with attach(case.pipe, ZSampling(steps=3), weak=Role(prompt=given)) as run:
+                images.append(case.run())
+            assert run.rows == (1 if scale == 1 else 2) * (6 + 2 * 3)
+        assert torch.equal(*images) and not torch.equal(images[0], case.run())
 
 
 FAMILIES = ["sd3", "hunyuan", "pixart", "sana", "lumina2", "z_image", "flux2_klein", "qwen", "auraflow", "chroma"]

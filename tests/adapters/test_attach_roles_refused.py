@@ -17,6 +17,8 @@ attach, Role = adapters.attach, adapters.Role
 
 Tiny = Callable[..., Any]
 METHODS = [ZSampling(plain=True), Z2Sampling(warmup=1)]
+EMBEDS = torch.zeros(1, 5, 16)
+OTHER = {"prompt_embeds": EMBEDS, "pooled_prompt_embeds": torch.zeros(1, 16)}
 
 
 def traces(pipe: Any) -> list[str]:
@@ -161,10 +163,48 @@ def test_a_strong_role(tiny: Tiny) -> None:
         assert calls_before(ValueError, "strong=.*has no zigzag", tiny("sd"), method, strong=role) == 0
 
 
-@pytest.mark.parametrize("roles", [{"weak": Role(edit={"guidance": None}, cfg=0.0)}, {"plain": 2.0}])
-def test_two_branches_of_a_pipeline_that_evaluates_one(roles: dict[str, Any], tiny: Tiny) -> None:
+@pytest.mark.parametrize(
+    ("roles", "match"),
+    [
+        ({"weak": Role(edit={"guidance": None}, cfg=0.0)}, "weak=.*cfg joins two branches.*evaluates one at knot 0"),
+        ({"plain": 2.0}, "plain=Role"),
+        (
+            {"weak": Role(negative_prompt=OTHER)},
+            "weak=.*negative_prompt is of the unconditional branch.*none at knot 0",
+        ),
+        ({"plain": Role(prompt=OTHER, negative_prompt=OTHER)}, "plain=.*negative_prompt is of the unconditional"),
+    ],
+)
+def test_two_branches_of_a_pipeline_that_evaluates_one(roles: dict[str, Any], match: str, tiny: Tiny) -> None:
     """After the first call, which shows it."""
     roles = {"weak": Role(edit={"guidance": None}), **roles}
     case = tiny("flux", true_cfg_scale=1.0)
-    match = "cfg joins two branches.*evaluates one at knot 0" if "plain" not in roles else "plain=Role"
     assert calls_before(ValueError, match, case, METHODS[0], **roles) == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "prompt", "match"),
+    [
+        (
+            "flux",
+            {"prompt_embeds": EMBEDS},
+            r"weak=.*prompt is encoded as \(1, 5, 16\), \(5, 3\), where .*all that its",
+        ),
+        ("sdxl", {"prompt_embeds": EMBEDS}, "Role: prompt: .*makes nothing of prompt_embeds .*pooled_prompt_embeds"),
+        ("flux", "a cat", "Role: prompt: .*makes nothing of prompt .*no text encoder, prompt_embeds, pooled_prompt"),
+        (
+            "sd",
+            {"prompt_embeds": torch.zeros(3, 5, 16)},
+            "Role: prompt is of 3 prompts, and the pipeline has 1; pass one",
+        ),
+        ("sdxl", ["a", "b", "c"], "Role: prompt is of 3 prompts, and the pipeline has 1"),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_prompts_that_cannot_take_the_place_of_the_pipelines(
+    family: str, prompt: Any, match: str, batch: int, tiny: Tiny
+) -> None:
+    """Embeddings without what goes with them, a text for a pipeline without an encoder, those of another batch."""
+    if batch == 2:
+        match = match.replace(r"\(1, 5", r"\(2, 5").replace("has 1", "has 2")
+    assert calls_before(ValueError, match, tiny(family, batch), METHODS[0], weak=Role(prompt=prompt)) == 0

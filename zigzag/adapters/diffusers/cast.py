@@ -112,6 +112,11 @@ class Cast:
                     f"{name}={edits!r}: cfg joins two branches, and the pipeline evaluates one at knot {knot}; leave "
                     "cfg out, or raise its guidance_scale above 1"
                 )
+            if edits is not None and edits.negative_prompt is not None:
+                raise ValueError(
+                    f"{name}={edits!r}: negative_prompt is of the unconditional branch, and the pipeline evaluates "
+                    f"none at knot {knot}; pass a prompt in its place, or raise its guidance_scale above 1"
+                )
 
 
 class Pass(NamedTuple):

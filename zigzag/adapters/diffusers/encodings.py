@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -57,6 +58,8 @@ class Encodings:
         self._calls += 1
         for name, role in self.wanted.items():
             sides = {side: self._encoded(original, call, side, getattr(role, side), result) for side in SIDES}
+            for side, other in sides.items():
+                _check_alike(result, other, f"{name}={role!r}: {side}")
             self._slots[name] += _slots(result, sides)
         return result
 
@@ -76,20 +79,37 @@ class Encodings:
             )
         prefix = "negative_" if side == "negative_prompt" and joint else ""
         given = dict(call.arguments)
-        count = _count(given.get(f"{prefix}prompt"), given.get(f"{prefix}prompt_embeds"))
-        for argument, parameter in taken.items():
-            if argument.startswith(prefix) and GIVEN.fullmatch(argument.removeprefix(prefix)):
-                given[argument] = None if parameter.default is parameter.empty else parameter.default
+        counts = [_count(given.get(f"{its}prompt"), given.get(f"{its}prompt_embeds")) for its in (prefix, "")]
+        own, rows = counts[0] or counts[1] or 1, _rows(prompt)
+        if rows not in (0, 1, own):
+            raise ValueError(
+                f"Role: {side} is of {rows} prompts, and the pipeline has {own}; pass one, or one for each"
+            )
+        takes = [name for name in taken if name.startswith(prefix) and GIVEN.fullmatch(name.removeprefix(prefix))]
+        for name in takes:
+            default = taken[name].default
+            given[name] = None if default is inspect.Parameter.empty else default
         if isinstance(prompt, Mapping):
             replaced = {f"{prefix}{key.removeprefix('negative_')}": value for key, value in prompt.items()}
             if unknown := sorted(replaced.keys() - taken.keys()):
                 raise TypeError(
                     f"Role: {side} has {', '.join(unknown)}, which the pipeline's encode_prompt does not take"
                 )
+            replaced = {name: _for_each(value, own) for name, value in replaced.items()}
         else:
-            replaced = {f"{prefix}prompt": [prompt] * count if isinstance(prompt, str) and count else prompt}
+            # Of one text the pipeline makes as many as it needs, of its negative prompt; of the other it has a list.
+            replaced = {f"{prefix}prompt": _for_each(prompt, counts[0] if isinstance(prompt, str) else max(counts))}
         call = inspect.BoundArguments(call.signature, {**given, **replaced})
-        return original(*call.args, **call.kwargs)
+        try:
+            return original(*call.args, **call.kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+            what = "what else it needs of" if isinstance(prompt, Mapping) else "embeddings, if it has no text encoder,"
+            raise ValueError(
+                f"Role: {side}: the pipeline's encode_prompt makes nothing of {', '.join(replaced)} ({error}); pass "
+                f"{what} {', '.join(name for name in takes if re.search('embeds|pooled|mask', name))}"
+            ) from error
 
     def _side(self, prompt: object) -> str:
         """Which prompt a call of `encode_prompt` is for, that takes one: its own first, and then another one."""
@@ -127,6 +147,19 @@ class Encodings:
         ]
         result: dict[str, Any] = pytree.tree_unflatten(exchanged, tree)
         return result
+
+
+def _check_alike(own: Any, other: Any, what: str) -> None:
+    """Raises ValueError unless a role's encodings can take the place of the pipeline's: as many, of as many prompts."""
+    pairs = list(zip_longest(*map(pytree.tree_leaves, (own, other))))
+    tensors = [[leaf for leaf in leaves if isinstance(leaf, Tensor)] for leaves in zip(*pairs, strict=True)]
+    batches = [[len(leaf) for leaf in leaves if leaf.ndim > 2] for leaves in tensors]
+    if batches[0] != batches[1] or any(isinstance(one, Tensor) != isinstance(two, Tensor) for one, two in pairs):
+        shapes = [", ".join(str(tuple(leaf.shape)) for leaf in leaves) for leaves in tensors]
+        raise ValueError(
+            f"{what} is encoded as {shapes[1]}, where the pipeline's own is {shapes[0]}; pass one text or one row of "
+            "embeddings, or as many as the pipeline has prompts, with all that its encode_prompt gives beside them"
+        )
 
 
 def _slots(own: Any, sides: Mapping[str, Any]) -> list[Slot]:
@@ -178,6 +211,25 @@ def _joined(leaf: Tensor, slots: Sequence[Slot | None], name: Source) -> Tensor:
 
 def _equal(one: Tensor, two: Tensor) -> bool:
     return one is two or (one.shape == two.shape and torch.equal(one, two.to(one)))
+
+
+def _for_each(given: Any, count: int) -> Any:
+    """A text, or a list or tensor of one, for each of `count` prompts; 0 leaves a text as it is. Else what it was."""
+    if isinstance(given, str):
+        return [given] * count if count else given
+    if isinstance(given, list | tuple):
+        return [*given] * (count if len(given) == 1 and count else 1)
+    if isinstance(given, Tensor) and given.ndim > 1 and len(given) == 1 and count > 1:
+        return given.repeat(count, *(1,) * (given.ndim - 1))
+    return given
+
+
+def _rows(prompt: Prompt) -> int:
+    """How many prompts a role has on a side; 0 for one text."""
+    if not isinstance(prompt, Mapping):
+        return _count(prompt, None)
+    embeds = (value for name, value in prompt.items() if name.removeprefix("negative_") == "prompt_embeds")
+    return _count(None, next(embeds, None))
 
 
 def _count(prompt: object, embeddings: object) -> int:

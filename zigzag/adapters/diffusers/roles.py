@@ -39,7 +39,7 @@ class Role:
     Args:
         guidance: the embedded scale, in the unit of the pipeline's `guidance_scale`, of a model that takes one.
         prompt: in place of the pipeline's own: a text, one for each of a batch, or arguments of the pipeline's
-            `encode_prompt`, such as `{"prompt_embeds": …, "pooled_prompt_embeds": …}`.
+            `encode_prompt`, such as `{"prompt_embeds": …, "pooled_prompt_embeds": …}`, one row or one for each.
         negative_prompt: the same for the unconditional branch, where the pipeline has one.
         edit: arguments of the model's forward by name that replace its own, in the calls of both branches, where there
             are two (embeddings that replace both leave nothing between them); or a function that is shown all of the
