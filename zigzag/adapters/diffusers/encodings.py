@@ -79,26 +79,13 @@ class Encodings:
             )
         prefix = "negative_" if side == "negative_prompt" and joint else ""
         given = dict(call.arguments)
-        counts = [_count(given.get(f"{its}prompt"), given.get(f"{its}prompt_embeds")) for its in (prefix, "")]
-        own, rows = counts[0] or counts[1] or 1, _rows(prompt)
-        if rows not in (0, 1, own):
-            raise ValueError(
-                f"Role: {side} is of {rows} prompts, and the pipeline has {own}; pass one, or one for each"
-            )
+        replaced = _replaced(prompt, side, prefix, given)
+        if unknown := sorted(replaced.keys() - taken.keys()):
+            raise TypeError(f"Role: {side} has {', '.join(unknown)}, which the pipeline's encode_prompt does not take")
         takes = [name for name in taken if name.startswith(prefix) and GIVEN.fullmatch(name.removeprefix(prefix))]
         for name in takes:
             default = taken[name].default
             given[name] = None if default is inspect.Parameter.empty else default
-        if isinstance(prompt, Mapping):
-            replaced = {f"{prefix}{key.removeprefix('negative_')}": value for key, value in prompt.items()}
-            if unknown := sorted(replaced.keys() - taken.keys()):
-                raise TypeError(
-                    f"Role: {side} has {', '.join(unknown)}, which the pipeline's encode_prompt does not take"
-                )
-            replaced = {name: _for_each(value, own) for name, value in replaced.items()}
-        else:
-            # Of one text the pipeline makes as many as it needs, of its negative prompt; of the other it has a list.
-            replaced = {f"{prefix}prompt": _for_each(prompt, counts[0] if isinstance(prompt, str) else max(counts))}
         call = inspect.BoundArguments(call.signature, {**given, **replaced})
         try:
             return original(*call.args, **call.kwargs)
@@ -211,6 +198,22 @@ def _joined(leaf: Tensor, slots: Sequence[Slot | None], name: Source) -> Tensor:
 
 def _equal(one: Tensor, two: Tensor) -> bool:
     return one is two or (one.shape == two.shape and torch.equal(one, two.to(one)))
+
+
+def _replaced(prompt: Prompt, side: str, prefix: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `encode_prompt` that a role's prompt is, one for each prompt of the pipeline's call.
+
+    Raises:
+        ValueError: for another number of prompts than the pipeline's.
+    """
+    count, positive = (_count(given.get(f"{its}prompt"), given.get(f"{its}prompt_embeds")) for its in (prefix, ""))
+    every, rows = count or positive or 1, _rows(prompt)
+    if rows not in (0, 1, every):
+        raise ValueError(f"Role: {side} is of {rows} prompts, and the pipeline has {every}; pass one, or one for each")
+    if isinstance(prompt, Mapping):
+        return {f"{prefix}{key.removeprefix('negative_')}": _for_each(value, every) for key, value in prompt.items()}
+    # A text stays one where the pipeline has one, or none: it makes as many of it as it needs.
+    return {f"{prefix}prompt": _for_each(prompt, count if isinstance(prompt, str) else every)}
 
 
 def _for_each(given: Any, count: int) -> Any:
