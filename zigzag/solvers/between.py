@@ -59,21 +59,21 @@ def below_knots(solver: Solver, gamma: float, who: str) -> tuple[Tensor, Tensor]
     if len(solver) == 1:
         return solver.alphas[-1:], solver.sigmas[-1:]
     shape = _shape(solver, who)
-    for name in ("σ", "k", "φ"):
-        if _fit(solver, name, affine=False) is None:
-            continue
+    name = next((name for name in ("σ", "k", "φ") if _fit(solver, name, affine=False) is not None), None)
+    if name is not None:
         u = (1 - gamma) * _rule(name, solver.alphas, solver.sigmas)[1:-1]
         k = {"σ": lambda u: u / _alpha_at(shape, u), "k": lambda u: u, "φ": lambda u: u.tan()}[name](u)
         alphas = _alpha_of(shape, k)
-        return torch.cat([alphas, solver.alphas[-1:]]), torch.cat([k * alphas, solver.sigmas[-1:]])
-    if (schedule := _schedule(solver)) is not None:
+        sigmas = k * alphas
+    elif (schedule := _schedule(solver)) is not None:
         alphas, sigmas = schedule.levels((1 - gamma) * solver.times[1:].double())
-        return torch.cat([alphas, solver.alphas[-1:]]), torch.cat([sigmas, solver.sigmas[-1:]])
-    raise ValueError(
-        f"{who} needs the levels between the knots, which the times of {solver!r} do not tell: they are not in "
-        "proportion to σ, σ/α or the angle, nor those of vp_grid or cosine_grid; use TCD.from_alphas_cumprod, or pass "
-        "the levels to its constructor"
-    )
+    else:
+        raise ValueError(
+            f"{who} needs the levels between the knots, which the times of {solver!r} do not tell: they are not in "
+            "proportion to σ, σ/α or the angle, nor those of vp_grid or cosine_grid; use TCD.from_alphas_cumprod, or "
+            "pass the levels to its constructor"
+        )
+    return torch.cat([alphas, solver.alphas[-1:]]), torch.cat([sigmas, solver.sigmas[-1:]])
 
 
 def _schedule(solver: Solver) -> VP | Cosine | None:
