@@ -128,6 +128,8 @@ def test_texts_in_place_of_the_prompts(batch: int, folder: Any, tiny: Tiny) -> N
     with attach(case.pipe, method, weak=Role(prompt="", negative_prompt="a cat")):
         x = case.run()
     check_same(x, case.sampled(method, weak=4.0, weak_cond=e["none"], weak_uncond=e["odd"]))
+    with attach(case.pipe, method, weak=Role(prompt={"prompt": "", "device": "cpu"}, negative_prompt="a cat")):
+        assert torch.equal(case.run(), x)  # what is no prompt of encode_prompt's arguments is passed on as it is
     with attach(case.pipe, method, weak=Role(negative_prompt=told["odd"], cfg=0.0)):
         x, y = case.run(), case.run(prompt=told["none"])
     check_same(x, case.sampled(method, weak=0.0, weak_uncond=e["odd"]))

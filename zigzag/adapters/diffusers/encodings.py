@@ -38,9 +38,7 @@ class Encodings:
     """
 
     def __init__(self, roles: Mapping[Source, Role]) -> None:
-        self.wanted = {
-            name: role for name, role in roles.items() if (role.prompt, role.negative_prompt) != (None, None)
-        }
+        self.wanted = {name: role for name, role in roles.items() if role.prompts}
         self._slots: dict[Source, list[Slot]] = {name: [] for name in self.wanted}
         self._calls, self._used = 0, False
         self._own: object = None  # the prompt of the first call
@@ -207,13 +205,19 @@ def _replaced(prompt: Prompt, side: str, prefix: str, given: Mapping[str, Any]) 
         ValueError: for another number of prompts than the pipeline's.
     """
     count, positive = (_count(given.get(f"{its}prompt"), given.get(f"{its}prompt_embeds")) for its in (prefix, ""))
-    every, rows = count or positive or 1, _rows(prompt)
+    every = count or positive or 1
+    new = prompt if isinstance(prompt, Mapping) else {"prompt": prompt}
+    new = {key.removeprefix("negative_"): value for key, value in new.items()}
+    rows = _count(new.get("prompt"), new.get("prompt_embeds"))
     if rows not in (0, 1, every):
         raise ValueError(f"Role: {side} is of {rows} prompts, and the pipeline has {every}; pass one, or one for each")
-    if isinstance(prompt, Mapping):
-        return {f"{prefix}{key.removeprefix('negative_')}": _for_each(value, every) for key, value in prompt.items()}
     # A text stays one where the pipeline has one, or none: it makes as many of it as it needs.
-    return {f"{prefix}prompt": _for_each(prompt, count if isinstance(prompt, str) else every)}
+    return {
+        f"{prefix}{key}": _for_each(value, count if isinstance(value, str) else every)
+        if GIVEN.fullmatch(key)
+        else value
+        for key, value in new.items()
+    }
 
 
 def _for_each(given: Any, count: int) -> Any:
@@ -221,18 +225,10 @@ def _for_each(given: Any, count: int) -> Any:
     if isinstance(given, str):
         return [given] * count if count else given
     if isinstance(given, list | tuple):
-        return [*given] * (count if len(given) == 1 and count else 1)
-    if isinstance(given, Tensor) and given.ndim > 1 and len(given) == 1 and count > 1:
-        return given.repeat(count, *(1,) * (given.ndim - 1))
+        return [*given] * (count if len(given) == 1 else 1)
+    if isinstance(given, Tensor) and given.ndim > 1 and len(given) == 1:
+        return torch.cat([given] * count)
     return given
-
-
-def _rows(prompt: Prompt) -> int:
-    """How many prompts a role has on a side; 0 for one text."""
-    if not isinstance(prompt, Mapping):
-        return _count(prompt, None)
-    embeds = (value for name, value in prompt.items() if name.removeprefix("negative_") == "prompt_embeds")
-    return _count(None, next(embeds, None))
 
 
 def _count(prompt: object, embeddings: object) -> int:
