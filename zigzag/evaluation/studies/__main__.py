@@ -35,6 +35,7 @@ BY_MODEL = (
     "weak-scales-implicit",
     "weak-scales-solvers",
     "weak-scales-end-to-end",
+    "weak-scales-end-to-end-solvers",
     "w2sd",
     *(f"{kind}{T}" for kind in ("solvers", "methods", "matched") for T in ("", "-20")),
 )

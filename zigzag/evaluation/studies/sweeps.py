@@ -203,5 +203,11 @@ STUDIES: dict[str, Callable[..., Study]] = {
     "weak-scales-end-to-end": functools.partial(
         weak_scales, methods=(EndToEnd(),), title="The weak scale of End-to-End"
     ),
+    "weak-scales-end-to-end-solvers": functools.partial(
+        weak_scales,
+        methods=(EndToEnd(),),
+        solvers=("ddim:eta=1", "2m"),
+        title="The weak scale of End-to-End on two more solvers",
+    ),
     "w2sd": lora_roles,
 }
