@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from zigzag import (
     Invert,
     Renoise,
     RescaledCFG,
+    Shift,
     Spherical,
     Standard,
     StepInfo,
@@ -131,6 +133,29 @@ def test_equal_leaves_that_are_no_tensors_pass_into_a_doubled_batch() -> None:
     torch.testing.assert_close(doubled["e"], torch.cat([a, b]))
     with pytest.raises(ValueError, match="leaf"):
         share_calls({"uncond": {"e": a, "size": 8}, "cond": {"e": b, "size": 9}}, [both], 2, True)
+
+
+def test_of_several_conditions_those_that_are_alike_share_a_call() -> None:
+    """A null condition of None, and texts of two lengths: what stands between them keeps no two of them apart."""
+    seen = []
+
+    def told(x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        seen.append(None if cond is None else cond if isinstance(cond, Tensor) else cond["text"])
+        return x.sin()
+
+    x, short, long = X[:2], torch.randn(2, 4), torch.randn(2, 7)
+    given = {"weak_cond": short + 1, "strong": 3.0, "weak": 0.5, "batched": "auto"}
+    sample(told, x, GRID, (Denoise(0, 1), Shift(1, fresh=True)), cond=short, uncond=None, **given)
+    alone, together = seen[-2:]
+    assert alone is None
+    torch.testing.assert_close(together, torch.cat([short, short + 1]))
+    each = {"uncond": {"text": long}, "cond": short, "weak_uncond": {"text": long + 1}, "weak_cond": short + 1}
+    conditions = share_calls(each, [tuple(each)], 2, "auto")
+    assert conditions.calls[tuple(each)] == [("uncond", "weak_uncond"), ("cond", "weak_cond")]
+    torch.testing.assert_close(conditions.joined["uncond", "weak_uncond"]["text"], torch.cat([long, long + 1]))
+    assert len(conditions.joined) == 2
+    apart = share_calls(each, [tuple(each)], 2, False)
+    assert [*apart.calls[tuple(each)]] == [(name,) for name in each] and not apart.joined
 
 
 def test_conditions_of_two_dtypes_are_not_mixed_into_one_batch() -> None:

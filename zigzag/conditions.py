@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -43,7 +42,7 @@ class Conditions(NamedTuple):
 def share_calls(
     each: Mapping[str, Any], asked: Iterable[tuple[str, ...]], batch: int, batched: bool | str
 ) -> Conditions:
-    """One call for all branches of a set, where `batched` allows it; with "auto" else one for those of each role.
+    """One call for all branches of a set, where `batched` allows it; with "auto" else one for those that are alike.
 
     Args:
         each: the conditions by branch. asked: the sets of branches that are asked for. batch, batched: as in `walk`.
@@ -72,13 +71,18 @@ def share_calls(
         return branches in joined
 
     for branches in asked:
-        roles = [tuple(role) for _, role in groupby(branches, key=lambda name: name.rpartition("_")[0])]
-        calls[branches] = [
-            call
-            for group in ([branches] if join(branches) else roles)
-            for call in ([group] if group in joined or (group != branches and join(group)) else zip(group, strict=True))
-        ]
-    return Conditions(each, calls, joined)
+        calls[branches] = [branches] if join(branches) else _together(branches, join)
+    made = {call for its in calls.values() for call in its}
+    return Conditions(each, calls, {call: cond for call, cond in joined.items() if call in made})
+
+
+def _together(branches: Iterable[str], join: Callable[[tuple[str, ...]], bool]) -> list[tuple[str, ...]]:
+    """The branches in calls, each in the first that it can join; what is alike to one of a call is to all of it."""
+    calls: list[tuple[str, ...]] = []
+    for name in branches:
+        k = next((k for k, call in enumerate(calls) if join((*call, name))), len(calls))
+        calls[k : k + 1] = [(*calls[k], name) if k < len(calls) else (name,)]
+    return calls
 
 
 def _named(each: Mapping[str, Any], call: Sequence[str]) -> dict[str, Any]:

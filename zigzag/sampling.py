@@ -82,7 +82,7 @@ def sample(
             is not passed is as it is for the strong predictions.
         batched: True evaluates all branches of a predictor at a state in one call, on a batch of as many times the
             size, False in a call each; "auto" batches when their conditions are pytrees of one structure whose leaves
-            are all tensors of equal shapes, the batch first (else, with more than two, those of each role).
+            are all tensors of equal shapes, the batch first (else those of them that are alike).
         generator: for the noise of Renoise and of stochastic steps, on any device; by default torch's global one. With
             a list, one a sample, what a sample is does not depend on its batch.
         grad: record gradients; an integer K records them of the last K steps only: of the moves after the path is
@@ -160,7 +160,7 @@ def walk(
             is not passed is as it is for the strong predictions.
         batched: True evaluates all branches of a predictor at a state in one call, on a batch of as many times the
             size, False in a call each; "auto" batches when their conditions are pytrees of one structure whose leaves
-            are all tensors of equal shapes, the batch first (else, with more than two, those of each role).
+            are all tensors of equal shapes, the batch first (else those of them that are alike).
         generator: for the noise of Renoise and of stochastic steps, on any device; by default torch's global one. With
             a list, one a sample, what a sample is does not depend on its batch.
         grad: record gradients; an integer K records them of the last K steps only: of the moves after the path is

@@ -280,7 +280,7 @@ def capture(
             is not passed is as it is for the strong predictions.
         batched: True evaluates all branches of a predictor at a state in one call, on a batch of as many times the
             size, False in a call each; "auto" batches when their conditions are pytrees of one structure whose leaves
-            are all tensors of equal shapes, the batch first (else, with more than two, those of each role).
+            are all tensors of equal shapes, the batch first (else those of them that are alike).
 
     Raises:
         TypeError, ValueError: as `sample`, for guidance that is not linear in the gap, for conditions on another
