@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,20 +64,24 @@ class Case:
     def model(self) -> Any:
         return getattr(self.pipe, "unet", None) or self.pipe.transformer
 
-    @contextmanager
-    def counted(self) -> Iterator[list[int]]:
-        """The rows of every call of the model, counted by a hook of the test's own."""
-        rows: list[int] = []
+    def counted(self) -> AbstractContextManager[list[int]]:
+        """The rows of every call of the model."""
+        return counted(self.model)
 
-        def count(module: Any, args: Any, kwargs: Any) -> None:
-            x = next(iter(args), None) if args else kwargs["hidden_states"]
-            rows.append(len(x))
 
-        hook = self.model.register_forward_pre_hook(count, with_kwargs=True)
-        try:
-            yield rows
-        finally:
-            hook.remove()
+@contextmanager
+def counted(model: Any) -> Iterator[list[int]]:
+    """The rows of every call of a network, counted by a hook of the test's own."""
+    rows: list[int] = []
+
+    def count(module: Any, args: Any, kwargs: Any) -> None:
+        rows.append(len(next(x for x in (*args, kwargs.get("hidden_states"), kwargs.get("sample")) if x is not None)))
+
+    hook = model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield rows
+    finally:
+        hook.remove()
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -96,18 +96,19 @@ def moved(move: Move, by: int) -> Move:
 
 
 class Own:
-    """The strong guidance: the host's own, whatever its rule, held until the traversal calls for it.
+    """A guidance that is the host's own, whatever its rule, held until the traversal calls for it.
 
     Args:
-        host: whose it is, for messages.
+        host: whose it is, for messages. branch: whether it is asked for by the name of its conditional branch: what is
+            held for a role of its own was not made at a state where that role was not asked.
 
     Attributes:
         prediction: what the host made of its last evaluation.
         both: whether the host evaluates both branches by themselves, which is not for the traversal to choose.
     """
 
-    def __init__(self, host: str, both: bool = False) -> None:
-        self.host, self.both = host, both
+    def __init__(self, host: str, both: bool = False, branch: bool = False) -> None:
+        self.host, self.both, self.branch = host, both, branch
         self.prediction: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -115,7 +116,7 @@ class Own:
 
     def branches(self, step: StepInfo) -> tuple[bool, bool]:
         """`(cond, uncond)`: what the host evaluates."""
-        return self.both, self.both
+        return self.both or self.branch, self.both
 
     def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo) -> Tensor:
         """The host's prediction of this call."""

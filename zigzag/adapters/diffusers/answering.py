@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zigzag.adapters.diffusers.branches import Branches
-from zigzag.adapters.diffusers.cast import Cast, Pass
+from zigzag.adapters.diffusers.cast import NAMES, Cast, Pass, Source
 from zigzag.adapters.diffusers.draws import Draws
 from zigzag.adapters.diffusers.naming import Naming
 from zigzag.adapters.hosts import Own
@@ -32,6 +32,7 @@ class Answering:
         entered: whether it began with a state of its own, before the first call.
         calls, rows: that were answered, and their rows per sample.
         draw: of the noise; to be set before it begins.
+        guidances: what the pipeline made last of its calls, by whose they were. own: of those that are its own.
     """
 
     draw: Draws
@@ -44,6 +45,8 @@ class Answering:
 
     def __init__(self, solver: Solver, cast: Cast) -> None:
         self.solver, self.cast, self.own = solver, cast, Own("the pipeline")
+        self.guidances: dict[Source, Own] = {name: Own("the pipeline", branch=True) for name in NAMES}
+        self.guidances["own"] = self.own
         self.calls, self.rows = 0, 0
         self.entered, self._naming = False, Naming()
         self._handed: tuple[Tensor, Tensor, int | None] | None = None  # itself, what it was, its count of writes
@@ -64,7 +67,7 @@ class Answering:
 
     def _branches(self, outputs: Sequence[Any], guided: Tensor, sample: Tensor) -> tuple[Branches | None, int]:
         """The two branches, where there are two and they are wanted, and the rows that ran."""
-        return self._naming(outputs, guided, sample, wanted=bool(self.cast.rules()))
+        return self._naming(outputs, guided, sample, wanted=self.cast.others)
 
     def hand_out(self, state: Tensor, dtype: torch.dtype) -> Tensor:
         """What the pipeline is given of a state, in a `dtype`; the state itself keeps its digits."""

@@ -12,7 +12,7 @@ from zigzag import roles as kernel
 from zigzag.adapters.diffusers.branches import Branches
 from zigzag.adapters.diffusers.roles import Role
 from zigzag.checks import as_guidance, roles_asked
-from zigzag.guidance import CFG, Guidance
+from zigzag.guidance import Guidance
 from zigzag.held import HeldStep
 from zigzag.moves import Denoise, Invert, Move, Shift, Tol, evaluations, gap_is_read
 from zigzag.roles import RoleName
@@ -51,27 +51,30 @@ class Cast:
         """Whose passes the predictions of a role are made in."""
         return "own" if self.edits(name) is None else name
 
-    def rules(self) -> dict[RoleName, Guidance]:
-        """The rules of the roles that are not the pipeline's own."""
-        given: dict[RoleName, Guidance | Role | None] = {name: getattr(self, name) for name in NAMES}
-        return {name: _rule(role) for name, role in given.items() if role is not None}
+    @property
+    def others(self) -> bool:
+        """Whether some role is not what the pipeline is by itself."""
+        return any(getattr(self, name) is not None for name in NAMES)
 
-    def roles(self, own: Guidance) -> kernel.Roles:
-        """The roles for `traverse`; `own` is the pipeline's guidance."""
-        rules = self.rules()
-        return kernel.Roles(*(kernel.Role(name, rules.get(name, own), *self._branches(name)) for name in NAMES))
+    def rules(self) -> dict[RoleName, Guidance]:
+        """The rules of the roles whose branches are not joined as the pipeline joins them."""
+        given: dict[RoleName, Guidance | Role | None] = {name: getattr(self, name) for name in NAMES}
+        return {name: rule for name, role in given.items() if (rule := _rule(role)) is not None}
+
+    def roles(self, guidances: Mapping[Source, Guidance]) -> kernel.Roles:
+        """The roles for `traverse`; `guidances` is how the pipeline joins the branches, by whose they are."""
+        rules = {name: guidances[self.source(name)] for name in NAMES} | self.rules()
+        return kernel.Roles(*(kernel.Role(name, rules[name], *self._branches(name)) for name in NAMES))
 
     def found(self, source: Source, branches: Branches | None, guided: Tensor) -> Mapping[str, Tensor]:
-        """By their names for `traverse`, the predictions of a pass: `branches`, or what the pipeline made of them."""
-        edits, found = self.edits(source), dict[str, Tensor]()
+        """By their names for `traverse`, the predictions of a pass: `branches`, or the one that a role is made of."""
+        found = dict[str, Tensor]()
         for name in NAMES:
-            if self.source(name) != source:
-                continue
             cond, uncond = self._branches(name)
-            if edits is not None and (edits.cfg is None or branches is None):
-                found[cond] = guided
-            elif branches is not None:
+            if self.source(name) == source and branches is not None:
                 found |= {cond: branches.cond, uncond: branches.uncond}
+            elif self.source(name) == source != "own":
+                found[cond] = guided
         return found
 
     def _branches(self, name: RoleName) -> tuple[str, str]:
@@ -186,8 +189,8 @@ def _each_once(names: Iterable[Source]) -> list[Source]:
     return [*dict.fromkeys(names)]
 
 
-def _rule(role: Guidance | Role) -> Guidance:
-    """Of a role that leaves its branches to the pipeline: the one prediction that comes of them, as it is."""
+def _rule(role: Guidance | Role | None) -> Guidance | None:
+    """None of a role that leaves its branches to the pipeline."""
     if not isinstance(role, Role):
         return role
-    return CFG(1) if role.cfg is None else as_guidance("cfg", role.cfg)
+    return None if role.cfg is None else as_guidance("cfg", role.cfg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -32,6 +33,9 @@ class Edits:
     Args:
         now: what is attached, and whose pass it is in. models: the pipeline's.
 
+    Attributes:
+        within: whether a role's module is under way, whose calls of the pipeline's own network are part of its one.
+
     Raises:
         TypeError, ValueError: for a role that the pipeline has nothing for.
     """
@@ -45,6 +49,7 @@ class Edits:
             for name, role in self.roles.items()
         }
         self._checked: tuple[object, list[nn.Module]] = None, []  # of the loop under way, the models called in it
+        self.within = False
         for name, role in self.roles.items():
             self._check(name, role)
 
@@ -75,6 +80,8 @@ class Edits:
 
     def _call(self, model: nn.Module, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of a call of `model`."""
+        if self.within:
+            return original(*args, **kwargs)
         now, kwargs = self.now, self._ending(kwargs)
         loop, known = self._checked
         if now.loop is not None and not now.stepped and (now.loop is not loop or model not in known):
@@ -87,7 +94,11 @@ class Edits:
         role, arguments = self.roles[now.playing], self._edited(now.playing, model, args, kwargs)
         with self.strengths[now.playing](now.loop):
             if role.module is not None:
-                return role.module(**arguments)
+                self.within = True
+                try:
+                    return role.module(**arguments)
+                finally:
+                    self.within = False
             # What came by its place goes by its place: hooks may look there.
             placed = [arguments.pop(argument) for argument, _ in zip(arguments_of_forward(model), args, strict=False)]
             return original(*placed, **arguments)
@@ -123,7 +134,7 @@ class Edits:
                     f"takes {', '.join(known)}"
                 )
             arguments.update(edit)
-        if role.module is not None and (unknown := sorted(arguments.keys() - arguments_of_forward(role.module).keys())):
+        if role.module is not None and (unknown := _not_taken(role.module, arguments)):
             raise TypeError(
                 f"{name}={role!r}: the pipeline calls its model with {', '.join(unknown)}, which module does not take"
             )
@@ -153,6 +164,14 @@ class Edits:
             f"{name}={role!r}: the unit of the embedded scale cannot be read off the pipeline's own, "
             f"guidance_scale={given!r}; pass edit= with the model's own argument"
         )
+
+
+def _not_taken(module: nn.Module, arguments: Mapping[str, Any]) -> list[str]:
+    """Which arguments a network does not take; one that wraps another may take whatever comes."""
+    forward = inspect.signature(type(module).forward).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in forward):
+        return []
+    return sorted(arguments.keys() - arguments_of_forward(module).keys())
 
 
 def _as_it_is(loop: object) -> AbstractContextManager[None]:

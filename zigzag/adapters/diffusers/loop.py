@@ -90,7 +90,7 @@ class Loop(Answering):
             for each in planned(*plan_path(path, solver)):
                 self._add(each)
         self._look(None)
-        check_shown(cast.roles(self.own), solver)
+        check_shown(cast.roles(self.guidances), solver)
         _check_levels(solver, cast)
         tolerant = any(isinstance(move, Invert) and isinstance(move.refine, Tol) for move in self.path)
         self.open = self.steering is not None or tolerant
@@ -136,8 +136,7 @@ class Loop(Answering):
         if branches is None:
             self.cast.check_branches(self.path[self.made :] if self.steering is None else None, self.knot)
         query, now = self._query(sample, both=branches is not None), self.passes[self.calls]
-        if now.source == "own":
-            self.own.prediction = guided.to(query.x.dtype)
+        self.guidances[now.source].prediction = guided.to(query.x.dtype)
         found = self.cast.found(now.source, branches, guided)
         answer = Answer({**self._answer.branches, **found}, self._answer.rows + rows)
         self.rows, self.calls = self.rows + rows, self.calls + 1
@@ -150,7 +149,7 @@ class Loop(Answering):
         return self.hand_out(self._advance(self._moves.send(answer)), guided.dtype)
 
     def _begun(self, x: Tensor) -> Query | Visit:
-        path, roles = self.path if self.steering is None else self.steering, self.cast.roles(self.own)
+        path, roles = self.path if self.steering is None else self.steering, self.cast.roles(self.guidances)
         self._moves = traverse(path, self.steps, x, self.solver, roles, self.draw, self.trace)
         return next(self._moves)
 

@@ -47,7 +47,8 @@ class Role:
             fit.
         adapters: by name the strengths that `pipe.set_adapters` is to give; adapters that are not named are off, and
             an empty mapping is the model without any.
-        module: another network, called in place of the pipeline's model, with the same arguments.
+        module: another network, called in place of the pipeline's model, with the same arguments. It may be made of the
+            pipeline's own, which it then calls as it is.
         cfg: how the role joins its two branches, a number or a `Guidance`, where the pipeline evaluates two; by
             default as the pipeline does.
 

@@ -56,7 +56,7 @@ class SchemeLoop(Answering):
         Args:
             x: the state. dtype: in which the model is asked. generator: for noise.
         """
-        role = self.cast.roles(self.own).weak
+        role = self.cast.roles(self.guidances).weak
         self._asking, self.entered = self.way.begin(self.solver, role, x, dtype, generator), True
         return self._take(next(self._asking))
 
@@ -80,7 +80,7 @@ class SchemeLoop(Answering):
                 f"the pipeline evaluates one branch, and weak={self.cast.weak!r} is to be made of two: raise its "
                 "guidance_scale above 1, or leave weak out, for the pipeline's own guidance"
             )
-        self.own.prediction = guided.to(self._query.x.dtype)
+        self.guidances[self.source].prediction = guided.to(self._query.x.dtype)
         self.rows, self.calls = self.rows + rows, self.calls + 1
         try:
             state = self._take(self._asking.send(Answer(self.cast.found(self.source, branches, guided), rows)))

@@ -102,6 +102,8 @@ class Session:
         self.now.grid.show(self.now.grid.own)
 
     def _saw(self, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        if self.edits.within:
+            return
         if self.now.pipe.scheduler is not self.now.scheduler and not is_wrapped(self.now.pipe.scheduler):
             raise RuntimeError("pipe.scheduler was replaced within the attach block; replace it before the block")
         given = arguments_of(args, kwargs)
@@ -125,7 +127,7 @@ class Session:
         self.now.begin_grid()
         if not is_standard(self.now.method, len(self.now.grid)):
             unfit.refuse_other_loops(self.now.pipe)
-            if self.now.cast.rules():
+            if self.now.cast.others:
                 unfit.refuse_perturbed(self.now.pipe)
             with self.now.grid.shown():
                 self.now.plan = plan_of(self.now.scheduler)
@@ -235,7 +237,7 @@ class Session:
             return
         assert now.plan is not None
         calls = None if isinstance(loop, Loop) and loop.steering is not None else len(loop.asked)
-        named = bool(now.cast.rules())
+        named = now.cast.others
         unfit.refuse_unfit(now.pipe, self.models, steps=count, calls=calls, named=named, entered=entered)
         if entered:
             enter(loop, now.plan, now.grid, now.entry, now.extras, now.generator or self._generator)
