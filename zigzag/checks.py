@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, cast, get_args
 
@@ -17,10 +17,10 @@ from zigzag.guided import check_shown
 from zigzag.held import HeldStep
 from zigzag.methods import is_steered
 from zigzag.model import Predictor
-from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
+from zigzag.moves import Denoise, Move
 from zigzag.paths import plan_path
-from zigzag.roles import PLAIN, STRONG, WEAK, Role, RoleName, Roles, in_order
-from zigzag.solvers import Solver, StepInfo
+from zigzag.roles import Role, Roles, branches_asked, branches_on_grid
+from zigzag.solvers import Solver
 from zigzag.solvers.grids import Said
 from zigzag.solvers.predictions import made_for_of
 from zigzag.steered import Steering
@@ -29,10 +29,8 @@ __all__ = [
     "Given",
     "Settled",
     "as_guidance",
-    "branches_asked",
     "check_batch",
     "check_state",
-    "roles_asked",
     "settle",
 ]
 
@@ -78,6 +76,7 @@ def settle(
         raise ValueError(f"batched must be True, False or 'auto', got {batched!r}")
     roles, each = _roles(strong, weak, plain)
     check_batch(roles, len(x))
+    check_shown(roles, solver)
     path: tuple[Move, ...] | Steering
     steps: list[HeldStep] = []
     if is_steered(method):
@@ -217,74 +216,3 @@ def as_guidance(name: str, value: object) -> Guidance:
     except TypeError:
         hint = "; one scale a sample is CFG(tensor)" if isinstance(value, Tensor) else ""
         raise TypeError(f"{name} must be a number or a Guidance (branches() and a call), got {value!r}{hint}") from None
-
-
-def roles_asked(move: Move, gap_read: bool) -> tuple[RoleName, ...]:
-    """The roles whose predictions a move needs, the one that it is made with first.
-
-    `gap_read` says that a Denoise has to fill the cache.
-    """
-    match move:
-        case Denoise(plain=plain):
-            role = PLAIN if plain else STRONG
-            return role if not gap_read else (*role, *STRONG, *WEAK) if plain else STRONG + WEAK
-        case Invert():
-            return WEAK
-        case Shift(fresh=True):
-            return STRONG + WEAK
-    return ()
-
-
-def branches_asked(
-    path: Sequence[Move], solver: Solver, roles: Roles, conditions: Mapping[str, Any]
-) -> list[tuple[str, ...]]:
-    """The sets of branches that are asked for on a path, each once.
-
-    Raises:
-        ValueError: if one is needed whose condition is MISSING, naming the guidance that needs it; for a rule that
-            reads the state on a solver that does not tell it.
-    """
-    questions = dict.fromkeys(
-        (names, move.i, move.i if isinstance(move, Shift) else move.j)
-        for move, read in zip(path, gap_is_read(path), strict=True)
-        if (names := roles_asked(move, read))
-    )
-    return _branches_of(questions, solver, roles, conditions)
-
-
-def branches_on_grid(solver: Solver, roles: Roles, conditions: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """The sets of branches that any path of steps between neighbours may ask for; raises as `branches_asked`."""
-    asked = (STRONG + WEAK, WEAK, *([PLAIN + STRONG + WEAK] if roles.plain[1:] != roles.strong[1:] else []))
-    return _branches_of([(names, i, i + 1) for i in range(len(solver)) for names in asked], solver, roles, conditions)
-
-
-def _branches_of(
-    questions: Iterable[tuple[tuple[RoleName, ...], int, int]],
-    solver: Solver,
-    roles: Roles,
-    conditions: Mapping[str, Any],
-) -> list[tuple[str, ...]]:
-    check_shown(roles, solver)
-    missing = {branch for branch, condition in conditions.items() if condition is MISSING}
-    by_name: dict[str, Role] = roles._asdict()
-    needed: dict[tuple[tuple[str, ...], ...], None] = {}
-    for names, i, j in questions:
-        at = solver.info(i, j if j > i else i + 1)  # a Shift stands for the step to the next knot
-        needs = tuple([_needs(by_name[name], at) for name in names])
-        if missing:
-            for name, branch in [(name, b) for name, its in zip(names, needs, strict=True) for b in its]:
-                if branch in missing:
-                    short = branch.rpartition("_")[2]
-                    raise ValueError(
-                        f"{short} is missing but {by_name[name]} needs the {short}itional branch at knot {i}; pass "
-                        f"{short}= (None, if that is the model's null condition)"
-                    )
-        needed[needs] = None
-    return [branches for branches in dict.fromkeys(in_order(*needs) for needs in needed) if branches]
-
-
-def _needs(role: Role, at: StepInfo) -> tuple[str, ...]:
-    needed = role.rule.branches(at)
-    if type(needed) is tuple and len(needed) == 2 and type(needed[0]) is type(needed[1]) is bool:
-        return role.named(*needed)
-    raise TypeError(f"{role}: branches() must return two bools, (cond, uncond), got {needed!r}")

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from zigzag.conditions import MISSING
 from zigzag.guidance import Guidance
-from zigzag.solvers import StepInfo
+from zigzag.moves import Denoise, Invert, Move, Shift, gap_is_read
+from zigzag.solvers import Solver, StepInfo
 
-__all__ = ["BRANCHES", "PLAIN", "STRONG", "WEAK", "Role", "RoleName", "Roles", "in_order"]
+__all__ = [
+    "BRANCHES",
+    "PLAIN",
+    "STRONG",
+    "WEAK",
+    "Role",
+    "RoleName",
+    "Roles",
+    "branches_asked",
+    "branches_on_grid",
+    "in_order",
+    "roles_asked",
+]
 
 RoleName: TypeAlias = Literal["strong", "weak", "plain"]
 
@@ -60,3 +75,72 @@ def in_order(*several: tuple[str, ...]) -> tuple[str, ...]:
     """The branches of several roles, each once, in the order of `BRANCHES`."""
     wanted = {name for branches in several for name in branches}
     return tuple(name for name in BRANCHES if name in wanted)
+
+
+def roles_asked(move: Move, gap_read: bool) -> tuple[RoleName, ...]:
+    """The roles whose predictions a move needs, the one that it is made with first.
+
+    `gap_read` says that a Denoise has to fill the cache.
+    """
+    match move:
+        case Denoise(plain=plain):
+            role = PLAIN if plain else STRONG
+            return role if not gap_read else (*role, *STRONG, *WEAK) if plain else STRONG + WEAK
+        case Invert():
+            return WEAK
+        case Shift(fresh=True):
+            return STRONG + WEAK
+    return ()
+
+
+def branches_asked(
+    path: Sequence[Move], solver: Solver, roles: Roles, conditions: Mapping[str, Any]
+) -> list[tuple[str, ...]]:
+    """The sets of branches that are asked for on a path, each once.
+
+    Raises:
+        ValueError: if one is needed whose condition is MISSING, naming the guidance that needs it.
+    """
+    questions = dict.fromkeys(
+        (names, move.i, move.i if isinstance(move, Shift) else move.j)
+        for move, read in zip(path, gap_is_read(path), strict=True)
+        if (names := roles_asked(move, read))
+    )
+    return _branches_of(questions, solver, roles, conditions)
+
+
+def branches_on_grid(solver: Solver, roles: Roles, conditions: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The sets of branches that any path of steps between neighbours may ask for; raises as `branches_asked`."""
+    asked = (STRONG + WEAK, WEAK, *([PLAIN + STRONG + WEAK] if roles.plain[1:] != roles.strong[1:] else []))
+    return _branches_of([(names, i, i + 1) for i in range(len(solver)) for names in asked], solver, roles, conditions)
+
+
+def _branches_of(
+    questions: Iterable[tuple[tuple[RoleName, ...], int, int]],
+    solver: Solver,
+    roles: Roles,
+    conditions: Mapping[str, Any],
+) -> list[tuple[str, ...]]:
+    missing = {branch for branch, condition in conditions.items() if condition is MISSING}
+    by_name: dict[str, Role] = roles._asdict()
+    needed: dict[tuple[tuple[str, ...], ...], None] = {}
+    for names, i, j in questions:
+        at = solver.info(i, j if j > i else i + 1)  # a Shift stands for the step to the next knot
+        needs = tuple([_needs(by_name[name], at) for name in names])
+        if missing:
+            for name, branch in [(name, b) for name, its in zip(names, needs, strict=True) for b in its]:
+                if branch in missing:
+                    short = branch.rpartition("_")[2]
+                    raise ValueError(
+                        f"{short} is missing but {by_name[name]} needs the {short}itional branch at knot {i}; pass "
+                        f"{short}= (None, if that is the model's null condition)"
+                    )
+        needed[needs] = None
+    return [branches for branches in dict.fromkeys(in_order(*needs) for needs in needed) if branches]
+
+
+def _needs(role: Role, at: StepInfo) -> tuple[str, ...]:
+    needed = role.rule.branches(at)
+    if type(needed) is tuple and len(needed) == 2 and type(needed[0]) is type(needed[1]) is bool:
+        return role.named(*needed)
+    raise TypeError(f"{role}: branches() must return two bools, (cond, uncond), got {needed!r}")

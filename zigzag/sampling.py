@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zigzag.checks import Given, check_generator, moves_recorded, roles_asked, settle
+from zigzag.checks import Given, check_generator, moves_recorded, settle
 from zigzag.conditions import MISSING
 from zigzag.driving import Traversal, drive
 from zigzag.guidance import Guidance
@@ -20,7 +20,7 @@ from zigzag.model import Model, Models, Predictor
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, Tol, gap_is_read
 from zigzag.noise import Generators, noise_like, noise_of
 from zigzag.refining import Refined
-from zigzag.roles import STRONG, WEAK, Roles
+from zigzag.roles import STRONG, WEAK, Roles, roles_asked
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
 from zigzag.steered import Next, Steering

@@ -24,12 +24,12 @@ import torch
 
 from zigzag.capture.slots import Slots, slots_of
 from zigzag.capture.table import Kind, Row
-from zigzag.checks import Settled, roles_asked
+from zigzag.checks import Settled
 from zigzag.guidance import LinearGuidance
 from zigzag.guidance.base import needs_state
 from zigzag.held import HeldStep
 from zigzag.moves import Denoise, Invert, Move, Renoise, Shift, evaluations, gap_is_read
-from zigzag.roles import BRANCHES, STRONG, WEAK, Role, RoleName, Roles, in_order
+from zigzag.roles import BRANCHES, STRONG, WEAK, Role, RoleName, Roles, in_order, roles_asked
 from zigzag.solvers import Inner, Solver, StepInfo
 from zigzag.steered import Steering
 from zigzag.strengths.base import StrengthRule

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from zigzag.checks import as_guidance, branches_asked, check_batch, check_made_for, check_state
+from zigzag.checks import as_guidance, check_batch, check_made_for, check_state
 from zigzag.conditions import share_calls
-from zigzag.guided import Guided
+from zigzag.guided import Guided, check_shown
 from zigzag.inversion.endings import Ended
 from zigzag.inversion.recorded import Recorded
 from zigzag.inversion.scheme import Run, Scheme
 from zigzag.model import Model, Models, Predictor
 from zigzag.moves import Denoise
-from zigzag.roles import Role, Roles
+from zigzag.roles import Role, Roles, branches_asked
 from zigzag.sampling import Generators, noise_like
 from zigzag.solvers import Solver
 from zigzag.solvers.affine import state_dtype
@@ -63,6 +63,7 @@ def settle(
     path = [Denoise(i, i + 1) for i in range(len(solver))]
     roles = Roles(role, role, role)
     check_batch(roles, len(x))
+    check_shown(roles, solver)
     asked = branches_asked(path, solver, roles, each)
     model = Model("eps_fn", eps_fn, share_calls(each, asked, len(x), batched), x, checkpoint)
     return Settled(Models([model], solver, x), roles)

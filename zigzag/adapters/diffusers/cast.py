@@ -11,7 +11,7 @@ from torch import Tensor
 from zigzag import roles as kernel
 from zigzag.adapters.diffusers.branches import Branches
 from zigzag.adapters.diffusers.roles import Role
-from zigzag.checks import as_guidance, roles_asked
+from zigzag.checks import as_guidance
 from zigzag.guidance import Guidance
 from zigzag.held import HeldStep
 from zigzag.moves import Denoise, Invert, Move, Shift, Tol, evaluations, gap_is_read
@@ -170,7 +170,7 @@ def passes_for(n: int, move: Move, held: HeldStep, reads_gap: bool, count: int, 
     if isinstance(move, Denoise) and held.inner is not None:
         told[-1] = held.inner.told
     stood = [move.start, *told[1:]] if isinstance(move, Invert) else told
-    sources = _each_once(cast.source(name) for name in roles_asked(move, reads_gap))
+    sources = _each_once(cast.source(name) for name in kernel.roles_asked(move, reads_gap))
     for at, where in zip(told, stood, strict=True):
         place = where if where != count or isinstance(move, Denoise) else None
         passes += [Pass(at, place, source, source == sources[-1], n) for source in sources]

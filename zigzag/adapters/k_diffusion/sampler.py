@@ -15,14 +15,14 @@ from zigzag.adapters.k_diffusion.asked import Host, Need
 from zigzag.adapters.k_diffusion.comfyui import ComfyUI
 from zigzag.adapters.k_diffusion.denoisers import Denoiser
 from zigzag.adapters.k_diffusion.grids import Change, odd, solver_on
-from zigzag.checks import as_guidance, check_generator, roles_asked
+from zigzag.checks import as_guidance, check_generator
 from zigzag.guidance import Guidance
 from zigzag.guided import Answer, Query, check_shown
 from zigzag.held import Draw, HeldStep
 from zigzag.methods import Method, Standard, Steered, is_steered
 from zigzag.moves import Denoise, Invert, Move, gap_is_read
 from zigzag.paths import plan_path
-from zigzag.roles import Role, Roles
+from zigzag.roles import Role, Roles, roles_asked
 from zigzag.sampling import Generators, Traversal, noise_like, noise_of, traverse
 from zigzag.solvers import Inner, Solver
 from zigzag.solvers.affine import state_dtype

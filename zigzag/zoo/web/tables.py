@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any, Final
 
-from zigzag.checks import roles_asked
 from zigzag.held import HeldStep
 from zigzag.methods import EndToEnd, ImplicitZ, Resampling, Standard, Z2Sampling, ZSampling
 from zigzag.moves import Move, gap_is_read
 from zigzag.paths import plan_path
+from zigzag.roles import roles_asked
 from zigzag.solvers import Solver
 from zigzag.zoo.learned import LearnedModel, best_scale
 from zigzag.zoo.shapes import checker, detector, scenes
