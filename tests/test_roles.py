@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from zigzag import DDIM, FlowEuler, ImplicitZ, Standard, Z2Sampling, ZSampling, count_rows, sample
+from support.steered import Led
+from zigzag import CFG, DDIM, FlowEuler, ImplicitZ, Interval, Standard, Z2Sampling, ZSampling, count_rows, sample, walk
 from zigzag.capture.graphs import TableLoop
 from zigzag.guidance import RescaledCFG
+from zigzag.methods import Method
 from zigzag.presets import rf_sampling, w2sd
 from zigzag.zoo import GaussianMixture
 
@@ -197,10 +199,9 @@ def test_conditions_that_compare_by_element_are_those_of_a_role_too() -> None:
 
 
 def test_what_both_roles_need_of_one_network_is_evaluated_once() -> None:
-    """A weak condition of its own costs a row a gap; where the weak scale is 0 it is not even asked for."""
+    """A weak condition of its own costs a row a gap."""
     z2 = Z2Sampling(warmup=1)
     assert count_rows(z2, 5, S, W) == 10
-    assert count_rows(z2, 5, S, 0.0, own_weak=("cond",)) == 10
     assert count_rows(z2, 5, S, W, own_weak=("cond",)) == 10 + 4  # the last step leaves no gap behind
     assert count_rows(z2, 5, S, 1.0, own_weak=("cond",)) == 10 + 4
     assert count_rows(z2, 5, 1.0, 1.0, own_weak=("cond",)) == 5 + 4  # a model without an unconditional branch
@@ -216,6 +217,34 @@ def test_a_distilled_model_needs_no_unconditional_branch() -> None:
     assert fn.rows == 5 + 4
 
 
+@pytest.mark.parametrize("method", [ZSampling(plain=True), Led(ZSampling()), ImplicitZ(), Z2Sampling(warmup=2)])
+def test_a_condition_that_no_prediction_reads_is_refused(method: Any) -> None:
+    """At the default weak=0 a weak condition would make no difference, silently; with both, as of any role, one may."""
+    fn, given = Field(), {"cond": ALL["cond"], "uncond": ALL["uncond"], "strong": S}
+    match = r"no prediction reads weak_cond, as weak=CFG\(0\) needs the other branch alone; pass weak_uncond"
+    for run in (sample, walk, TableLoop) if isinstance(method, Method) else (sample, walk):
+        with pytest.raises(ValueError, match=match):
+            run(fn, ALL["x"], SOLVERS["ddim"], method, weak_cond=ALL["weak_cond"], **given)
+        with pytest.raises(ValueError, match=r"no prediction reads weak_uncond, as weak=.*; pass weak_cond"):
+            run(fn, ALL["x"], SOLVERS["ddim"], method, weak_uncond=ALL["weak_uncond"], weak=1.0, **given)
+    assert fn.calls == 0
+    own = {"weak_cond": ALL["weak_cond"], "weak_uncond": ALL["weak_uncond"]}
+    for weak in (0.0, 1.0):
+        sample(fn, ALL["x"], SOLVERS["ddim"], method, weak=weak, **own, **given)
+    # Where it is read at some steps, or the method asks no weak prediction.
+    later = Interval(CFG(0.0), 0, 3)  # and w = 1 outside
+    sample(fn, ALL["x"], SOLVERS["ddim"], method, weak=later, weak_cond=ALL["weak_cond"], **given)
+    sample(fn, ALL["x"], SOLVERS["ddim"], Standard(), weak_cond=ALL["weak_cond"], **given)
+
+
+def test_a_plain_condition_that_no_prediction_reads_is_refused() -> None:
+    fn, given = Field(), {"cond": ALL["cond"], "uncond": ALL["uncond"], "plain_cond": ALL["plain_cond"]}
+    with pytest.raises(ValueError, match=r"no prediction reads plain_cond, as plain=CFG\(0\)"):
+        sample(fn, ALL["x"], SOLVERS["ddim"], ZSampling(plain=True), plain=0.0, **given)
+    with pytest.raises(ValueError, match="no prediction reads weak_cond"):
+        count_rows(Z2Sampling(warmup=1), 5, S, 0.0, own_weak=("cond",))
+
+
 def test_what_a_role_lacks_is_said_by_name() -> None:
     fn, given = Field(), {"cond": ALL["cond"], "uncond": ALL["uncond"]}
     for own in ({"plain": 2.0}, {"plain_fn": fn}, {"plain_cond": ALL["cond"]}):
@@ -227,6 +256,8 @@ def test_what_a_role_lacks_is_said_by_name() -> None:
         sample(fn, ALL["x"], SOLVERS["flow"], ZSampling(plain=True), **given, plain_fn=3)
     with pytest.raises(TypeError, match="plain must be a number or a Guidance"):
         sample(fn, ALL["x"], SOLVERS["flow"], ZSampling(plain=True), **given, plain="x")
+    with pytest.raises(ValueError, match=r"as \('cond',\) is, got 'cond'"):
+        count_rows(ZSampling(), 5, own_weak="cond")
     with pytest.raises(ValueError, match="own_weak must be a bool, or of cond and uncond"):
         count_rows(Standard(), 5, own_weak=("weak_cond",))
     assert fn.rows == 0

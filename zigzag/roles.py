@@ -99,7 +99,8 @@ def branches_asked(
     """The sets of branches that are asked for on a path, each once.
 
     Raises:
-        ValueError: if one is needed whose condition is MISSING, naming the guidance that needs it.
+        ValueError: if one is needed whose condition is MISSING, naming the guidance that needs it; for a condition of a
+            role's own that makes no difference, as the role needs the other branch alone.
     """
     questions = dict.fromkeys(
         (names, move.i, move.i if isinstance(move, Shift) else move.j)
@@ -124,6 +125,7 @@ def _branches_of(
     missing = {branch for branch, condition in conditions.items() if condition is MISSING}
     by_name: dict[str, Role] = roles._asdict()
     needed: dict[tuple[tuple[str, ...], ...], None] = {}
+    read: dict[RoleName, set[str]] = {}
     for names, i, j in questions:
         at = solver.info(i, j if j > i else i + 1)  # a Shift stands for the step to the next knot
         needs = tuple([_needs(by_name[name], at) for name in names])
@@ -136,7 +138,22 @@ def _branches_of(
                         f"{short}= (None, if that is the model's null condition)"
                     )
         needed[needs] = None
+        for name, its in zip(names, needs, strict=True):
+            read.setdefault(name, set()).update(its)
+    for name in read:
+        _check_read(by_name[name], read[name])
     return [branches for branches in dict.fromkeys(in_order(*needs) for needs in needed) if branches]
+
+
+def _check_read(role: Role, read: set[str]) -> None:
+    """Raises ValueError where a role has a condition of its own, and reads the other alone."""
+    own = {branch for branch in (role.cond, role.uncond) if branch.startswith(role.name)}
+    if own and own.isdisjoint(read):
+        (given,) = own
+        other = f"{role.name}_{'uncond' if given.endswith('_cond') else 'cond'}"
+        raise ValueError(
+            f"no prediction reads {given}, as {role} needs the other branch alone; pass {other}, or another {role.name}"
+        )
 
 
 def _needs(role: Role, at: StepInfo) -> tuple[str, ...]:

@@ -96,8 +96,9 @@ def _own(own_weak: bool | Collection[str], own_plain: bool | Collection[str]) ->
     for role, own in (("weak", own_weak), ("plain", own_plain)):
         if isinstance(own, bool):
             other[f"{role}_fn"] = _silent if own else None
-        elif unknown := set(own) - {"cond", "uncond"}:
-            raise ValueError(f"own_{role} must be a bool, or of cond and uncond, got {sorted(unknown)}")
+        elif isinstance(own, str) or (unknown := set(own) - {"cond", "uncond"}):
+            got = own if isinstance(own, str) else sorted(unknown)
+            raise ValueError(f"own_{role} must be a bool, or of cond and uncond, as ('cond',) is, got {got!r}")
         else:
             other |= {f"{role}_{branch}": object() for branch in own}
     return other

@@ -12,22 +12,27 @@ from torch import Tensor, nn
 from support.emulated import Emulator
 from support.loops import GRID, METHODS, SCALES, SOLVERS, T
 from support.tables import COND, UNCOND, X, eps_fn, generator, other_fn
-from zigzag import Standard, Z2Sampling, ZSampling
+from zigzag import ImplicitZ, Standard, Z2Sampling, ZSampling
 from zigzag.capture import graphs
 from zigzag.capture.cuda import Recording
 from zigzag.capture.graphs import CapturedLoop, TableLoop
 from zigzag.capture.table import Carry, Kind, Plan, step_function
 from zigzag.guidance import CFG
 from zigzag.methods import Method
-from zigzag.strengths import CosineStrength
+from zigzag.strengths import CosineStrength, NormStrength, ShareStrength
 
 SOLVED = {"ddim": GRID, **{name: SOLVERS[name] for name in ("3M", "sde 2", "everything")}}
 RELEASED, PARTS = "z, released", "parts of z"  # of solvers without memory or noise; of one evaluation a step
 WALKED: dict[str, Any] = {
     **METHODS, RELEASED: ZSampling(released=True), PARTS: ZSampling(span=2, strength=0.3),
-    "z2, a rule": Z2Sampling(2, strength=CosineStrength()),
+    "z2, cosine": Z2Sampling(2, strength=CosineStrength()), "z2, share": Z2Sampling(2, strength=ShareStrength(0.05)),
+    "implicit, norm": ImplicitZ(strength=NormStrength(0.01)), "z, plain": ZSampling(plain=True),
 }  # fmt: skip
-GIVEN: dict[str, dict[str, Any]] = {**SCALES, "weak_cond": {"weak_cond": COND * 0.5}}
+GIVEN: dict[str, dict[str, Any]] = {**SCALES, "weak_cond": {"weak_cond": COND * 0.5, "weak": 1.0}}
+THREE: dict[str, Any] = {
+    "weak_fn": other_fn, "plain_fn": lambda x, t, cond: -other_fn(x, t, cond), "plain": 2.0, "plain_cond": COND + 0.2,
+}  # fmt: skip
+GIVEN |= {"three roles": THREE, "a plain condition": {"plain": 2.0, "plain_cond": COND + 0.2}}
 DEVICE = torch.device("cpu")
 
 
@@ -48,7 +53,8 @@ def same(runs: list[TableLoop], x: Tensor = X, **given: Any) -> bool:
 
 UNFIT = [(name, RELEASED) for name in SOLVED if name != "ddim"] + [("everything", PARTS)]
 CASES = [(name, method, "5.5 and 0") for name in SOLVED for method in WALKED if (name, method) not in UNFIT]
-CASES += [(name, method, given) for name in SOLVED for method in ("z", "z2") for given in list(GIVEN)[1:]]
+CASES += [(name, method, given) for name in SOLVED for method in ("z", "z2") for given in list(GIVEN)[1:4]]
+CASES += [(name, "z, plain", given) for name in SOLVED for given in list(GIVEN)[4:]]
 
 
 @pytest.mark.parametrize(("name", "method", "given"), CASES)
@@ -61,10 +67,11 @@ def test_replayed_steps_are_the_loop_on_tables_bit_for_bit(
     assert len(emulator.graphs) == len(runs[1].steps)
     assert same(runs) and same(runs)
     assert same(runs, X.flip(0) * 0.7, cond=COND * 2)
-    if given == "weak_cond":
-        assert same(runs, weak_cond=COND * -0.3)
+    before = runs[1](X, generator=generator())
+    for own in scales.keys() & {"weak_cond", "plain_cond"}:
+        assert same(runs, **{own: COND * -0.3}) and not torch.equal(runs[1](X, generator=generator()), before)
     if given != "rules":
-        assert same(runs, strong=CFG(lambda step: 3.0 + 0.1 * step.i), weak=0.0)
+        assert same(runs, strong=CFG(lambda step: 3.0 + 0.1 * step.i), weak=scales.get("weak", 0.0))
     assert same(runs, cond=COND, uncond=UNCOND + 0.1)
 
 

@@ -55,7 +55,7 @@ WAYS: dict[str, Callable[[], dict[str, Any]]] = {
 }  # fmt: skip
 ROLES: dict[str, dict[str, Any]] = {
     "one role": {},
-    "weak_cond": {"weak_cond": COND * 0.5},
+    "weak_cond": {"weak_cond": COND * 0.5, "weak": 1.0},
     "weak_fn": {"weak_fn": half_fn},
 }
 
