@@ -29,14 +29,15 @@ def strengths(strong: float = STRONG, steps: int = STEPS) -> Study:
     """Z² and Implicit Z by number and by rule; against standard sampling, their full strength, plain CFG at the matched
     scale, where a number has one, and plain CFG with as many rows.
 
-    The cosine has no warm-up but its own.
+    Under Z² the cosine has no warm-up but its own, and is held against full strength without one too.
     """
     first = Sampler(Standard(), steps, strong)
-    z2, implicit = Z2Sampling(warmup=WARMUP), ImplicitZ()
-    partial = [replace(z2, strength=by) for by in (0.3, -0.3, ShareStrength(0.1), NormStrength())]
+    z2, implicit, unwarmed = Z2Sampling(warmup=WARMUP), ImplicitZ(), Z2Sampling(warmup=0)
     methods: dict[Method, list[Method]] = {
-        z2: [*partial, Z2Sampling(warmup=0, strength=CosineStrength())],
-        implicit: [replace(implicit, strength=by) for by in (0.3, -0.3)],
+        z2: [replace(z2, strength=by) for by in (0.3, -0.3, ShareStrength(0.1), ShareStrength(0.03), NormStrength())],
+        implicit: [
+            replace(implicit, strength=by) for by in (0.3, -0.3, ShareStrength(0.03), NormStrength(), CosineStrength())
+        ],
     }
     every = [Line("Standard", first)]
     for whole, its in methods.items():
@@ -44,6 +45,10 @@ def strengths(strong: float = STRONG, steps: int = STEPS) -> Study:
         every += _beside(full, (first,))
         for method in its:
             every += _beside(replace(first, method=method), (first, full))
+        if whole == z2:
+            early = replace(first, method=unwarmed)
+            every += _beside(early, (first, full))
+            every += _beside(replace(first, method=replace(unwarmed, strength=CosineStrength())), (first, full, early))
     return Study("The strength of a shift", "Z², Appendices E and I", "", [], _each_once(every))
 
 
