@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -58,16 +60,26 @@ def test_the_rows_of_w2sd() -> None:
     assert w2sd(steps=3, released=True)["method"].path(5) != w2sd(steps=3)["method"].path(5)
 
 
+def waves(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    return torch.sin(x + cond.mean(1)) * (1 + t[:, None])
+
+
+def moved(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    """The exact flow of a Gaussian mixture that an embedding moves as a whole: that of the mixture, seen from there."""
+    by = cond.mean(1)
+    mixture = GaussianMixture(torch.tensor([[-1.0, 0.0, 0.3], [1.0, 0.5, -0.6]], dtype=torch.float64), 0.5)
+    predict = mixture.predictor(FlowEuler.uniform(5))
+    return predict(x - (1 - t)[:, None] * by, t, torch.full((len(x),), -1)) - by  # d/dt of (1 - t)·by
+
+
+@pytest.mark.parametrize("field", [waves, moved])
 @pytest.mark.parametrize(("model", "span", "strong", "weak"), [("dev", 1, 3.5, 0.0), ("lite", 2, 9.0, -1.0)])
-def test_rf_sampling(model: str, span: int, strong: float, weak: float) -> None:
+def test_rf_sampling(model: str, span: int, strong: float, weak: float, field: Callable[..., Tensor]) -> None:
     """Embeddings `c + s·(0.7·c + 0.3·∅)` down and `c + s·(0.3·c + 0.7·∅)` up, half of which is kept, at every step."""
     solver, T = FlowEuler.uniform(5), 5
     generator = torch.Generator().manual_seed(0)
-    c, empty = torch.randn(2, 2, 3, generator=generator, dtype=torch.float64) / 10
+    c, empty = torch.randn(2, 2, 4, 3, generator=generator, dtype=torch.float64) / 10
     x0 = torch.randn(2, 3, generator=generator, dtype=torch.float64)
-
-    def field(x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        return torch.sin(x + cond) * (1 + t[:, None])
 
     mix = RF_SAMPLING[model]
     conds = {"cond": mix.strong(c, empty), "weak_cond": mix.weak(c, empty), "plain_cond": c}
