@@ -59,7 +59,16 @@ class Mixture:
     share: float
 
     def __call__(self, embedding: Tensor, empty: Tensor) -> Tensor:
-        """The mixture, in the shape and dtype of `embedding`; `empty` may be of one prompt for all."""
+        """The mixture, in the shape and dtype of `embedding`; `empty` may be of one prompt for all.
+
+        Raises:
+            ValueError: for embeddings of two lengths.
+        """
+        if empty.shape[1:] != embedding.shape[1:] or len(empty) not in (1, len(embedding)):
+            raise ValueError(
+                f"empty must be an embedding as the prompt's, {tuple(embedding.shape)}, or one for all, got "
+                f"{tuple(empty.shape)}: encode both at one length (max_sequence_length)"
+            )
         return embedding + self.scale * ((1 - self.share) * embedding + self.share * empty.to(embedding))
 
 
