@@ -107,9 +107,7 @@ def test_mixtures() -> None:
     assert torch.equal(Mixture(0.0, 0.7)(c, empty), c) and Mixture(2.0, 0.5)(c, empty).dtype == c.dtype
     torch.testing.assert_close(Mixture(1.0, 1.0)(c.float(), empty), c.float() + empty)
     for other in (empty[:, :1], torch.randn(2, 4, 5), empty[..., :1]):
-        with pytest.raises(
-            ValueError, match=r"empty must be an embedding as the prompt's, \(3, 4, 5\), or one for all"
-        ):
+        with pytest.raises(ValueError, match=r"empty must be an embedding as .*, \(3, 4, 5\), or one for all"):
             Mixture(2.0, 0.5)(c, other)
     with pytest.raises(ValueError, match="model must be one of dev, lite, got 'schnell'"):
         rf_sampling(4, model="schnell")

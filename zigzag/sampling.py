@@ -76,8 +76,8 @@ def sample(
         strong, weak: the guidance of Denoise and of Invert; a number is `CFG(number)`.
         weak_fn: another predictor for the weak predictions; a gap then costs its rows too.
         weak_cond, weak_uncond: other conditions for the weak predictions, by default `cond` and `uncond`. A branch
-            that both roles share is evaluated once; one with a condition or predictor of its own is a row more, also
-            where that is the other branch's.
+            that both roles share is evaluated once; one of its own is a row more, also where it is the other branch's.
+            One that no weak prediction reads is refused, as a `weak_cond` alone at `weak=0`.
         plain, plain_fn, plain_cond, plain_uncond: the same for a Denoise that is plain (`ZSampling(plain=True)`); what
             is not passed is as it is for the strong predictions.
         batched: True evaluates all branches of a predictor at a state in one call, on a batch of as many times the
@@ -154,8 +154,8 @@ def walk(
         strong, weak: the guidance of Denoise and of Invert; a number is `CFG(number)`.
         weak_fn: another predictor for the weak predictions; a gap then costs its rows too.
         weak_cond, weak_uncond: other conditions for the weak predictions, by default `cond` and `uncond`. A branch
-            that both roles share is evaluated once; one with a condition or predictor of its own is a row more, also
-            where that is the other branch's.
+            that both roles share is evaluated once; one of its own is a row more, also where it is the other branch's.
+            One that no weak prediction reads is refused, as a `weak_cond` alone at `weak=0`.
         plain, plain_fn, plain_cond, plain_uncond: the same for a Denoise that is plain (`ZSampling(plain=True)`); what
             is not passed is as it is for the strong predictions.
         batched: True evaluates all branches of a predictor at a state in one call, on a batch of as many times the

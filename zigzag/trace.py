@@ -48,8 +48,8 @@ class Record:
             the branches those of the role that moves it (strong, or plain): as far as `Δ` lies along `g`, the step is
             that of plain guidance at the scale `w + β`. On a field whose branches do not depend on the state, and a
             solver without memory, that is `matched_cfg`'s scale; a memory holds the larger gap of plain guidance, and
-            not what a zigzag added. 0 for a sample whose branches are equal. None where nothing was injected, and where
-            one of the two branches was not evaluated.
+            not what a zigzag added. 0 for a sample whose branches are equal. None where nothing was injected, where one
+            of the two branches was not evaluated, and on a path that is steered.
 
     Tensors are on the device of the walk, in the state's dtype, without gradients and without a host sync.
     Source: Z-Sampling, Theorems 1 and 2; β is this library's.
@@ -92,7 +92,7 @@ class Trace:
     def beta(self) -> Tensor | None:
         """The mean `β` of the steps that leave a knot for good, `(B,)`, 0 where nothing was injected.
 
-        None where no step has one, or one that something was injected at has none.
+        None where no step has one, or one that something was injected at has none, and on a path that is steered.
         """
         known = [record.beta for record in self.records if record.beta is not None]
         return torch.stack(known).sum(0) / self._descents if known and not self._unknown else None

@@ -33,9 +33,6 @@ class Edits:
     Args:
         now: what is attached, and whose pass it is in. models: the pipeline's.
 
-    Attributes:
-        within: whether a role's module is under way, whose calls of the pipeline's own network are part of its one.
-
     Raises:
         TypeError, ValueError: for a role that the pipeline has nothing for.
     """
@@ -49,7 +46,7 @@ class Edits:
             for name, role in self.roles.items()
         }
         self._checked: tuple[object, list[nn.Module]] = None, []  # of the loop under way, the models called in it
-        self.within = False
+        self._within = False  # a role's module, whose calls of the pipeline's own network are part of its one
         for name, role in self.roles.items():
             self._check(name, role)
 
@@ -63,6 +60,10 @@ class Edits:
             # Before hooks, and whatever else wraps a model's forward: what they do, they do for the edited call.
             original = model._compiled_call_impl or model._call_impl
             patches.set(model, "_compiled_call_impl", partial(self._call, model, original))
+
+    def outside(self, saw: Callable[..., None]) -> Callable[..., None]:
+        """`saw`, told of the pipeline's calls alone, and not of those that a role's module makes of its network."""
+        return lambda *call: None if self._within else saw(*call)
 
     def _check(self, name: Source, role: Role) -> None:
         pipe = self.now.pipe
@@ -80,7 +81,7 @@ class Edits:
 
     def _call(self, model: nn.Module, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of a call of `model`."""
-        if self.within:
+        if self._within:
             return original(*args, **kwargs)
         now, kwargs = self.now, self._ending(kwargs)
         loop, known = self._checked
@@ -94,11 +95,11 @@ class Edits:
         role, arguments = self.roles[now.playing], self._edited(now.playing, model, args, kwargs)
         with self.strengths[now.playing](now.loop):
             if role.module is not None:
-                self.within = True
+                self._within = True
                 try:
                     return role.module(**arguments)
                 finally:
-                    self.within = False
+                    self._within = False
             # What came by its place goes by its place: hooks may look there.
             placed = [arguments.pop(argument) for argument, _ in zip(arguments_of_forward(model), args, strict=False)]
             return original(*placed, **arguments)

@@ -91,7 +91,7 @@ class Session:
                 patches.wrap(self.now.pipe, name, wrapper)
         self.edits.take_over(patches)
         for model in self.models:
-            patches.watch(model, self._saw)
+            patches.watch(model, self.edits.outside(self._saw))
         if (prior := prior_of(self.now.pipe)) is not None:
             patches.watch(prior, self._saw_prior)
 
@@ -102,8 +102,6 @@ class Session:
         self.now.grid.show(self.now.grid.own)
 
     def _saw(self, output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        if self.edits.within:
-            return
         if self.now.pipe.scheduler is not self.now.scheduler and not is_wrapped(self.now.pipe.scheduler):
             raise RuntimeError("pipe.scheduler was replaced within the attach block; replace it before the block")
         given = arguments_of(args, kwargs)
