@@ -71,11 +71,11 @@ def test_a_strong_role_over_the_two_branches_of_the_pipeline(method: Any, tiny: 
     case, other = tiny("sd"), {"encoder_hidden_states": normal(1, TOKENS, 16, seed=8)}
     plain = {"plain": 2.0} if isinstance(method, ZSampling) else {}
     role = Role(prompt={"prompt_embeds": other["encoder_hidden_states"]})
-    with attach(case.pipe, method, strong=role, trace=(led := Trace()), **plain):
+    with attach(case.pipe, method, strong=role, weak=1.5, trace=(led := Trace()), **plain):
         x = case.run()
     own, case.cond = case.cond, other
     given = {"plain_cond": own, **plain} if plain else {}
-    check_same(x, case.sampled(method, weak=0.0, weak_cond=own, trace=(by_hand := Trace()), **given))
+    check_same(x, case.sampled(method, weak=1.5, weak_cond=own, trace=(by_hand := Trace()), **given))
     assert led.beta is not None
     check_same_records(led, by_hand)
 
