@@ -54,6 +54,8 @@ def calls_before(error: type[Exception], match: str, case: Any, method: Any, cal
         ({"adapters": {"style": None}}, TypeError, r"Role: adapters\['style'\] must be a real number, got None"),
         ({"module": "unet"}, TypeError, "Role: module must be an nn.Module, got 'unet'"),
         ({"guidance": 1.0, "cfg": "none"}, TypeError, "Role: cfg must be a number or a Guidance"),
+        ({"prompt": "a dog", "cfg": 0}, ValueError, "Role: no prediction reads prompt at cfg=0, which is the uncond"),
+        ({"negative_prompt": "dull", "cfg": 1.0}, ValueError, "Role: no prediction reads negative_prompt at cfg=1"),
     ],
 )
 def test_a_role_of_nothing_or_of_the_wrong_things(given: dict[str, Any], error: type[Exception], match: str) -> None:

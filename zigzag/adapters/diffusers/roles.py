@@ -91,6 +91,14 @@ class Role:
             raise TypeError(f"Role: module must be an nn.Module, got {self.module!r}")
         if self.cfg is not None:
             as_guidance("Role: cfg", self.cfg)
+        self._check_read()
+
+    def _check_read(self) -> None:
+        """Raises ValueError where a prompt is all that is edited, and of the branch that `cfg` leaves out."""
+        given = {field.name for field in fields(self) if getattr(self, field.name) is not None} - {"cfg"}
+        for name, scale, branch in (("prompt", 0, "unconditional"), ("negative_prompt", 1, "conditional")):
+            if given == {name} and self.cfg == scale and not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"Role: no prediction reads {name} at cfg={scale}, which is the {branch} branch alone")
 
     @property
     def prompts(self) -> bool:
