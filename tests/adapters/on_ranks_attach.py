@@ -187,7 +187,7 @@ def check_other_ways_are_seen(rank: int, size: int) -> None:
 
 @on_two_ranks
 def check_what_cannot_be_split(rank: int, size: int) -> None:
-    """Perturbed attention, a cache, and gradients."""
+    """Perturbed attention, a cache, a network within another, and gradients."""
     case = tiny_dits.sd3()
     case.pipe.__class__ = type("Perturbed", (type(case.pipe),), {"do_perturbed_attention_guidance": True})
     error = raises(ValueError, "split: the pipeline does perturbed-attention guidance", "set pag_scale=0")
@@ -198,6 +198,9 @@ def check_what_cannot_be_split(rank: int, size: int) -> None:
     with raises(ValueError, "has a cache enabled"), attach(case.pipe, Standard(), split=ranks()):
         pass
     case = tiny_dits.sd3()
+    weak = Role(module=torch.nn.Sequential(case.model))
+    with raises(ValueError, "split: Sequential is made of the pipeline's own network"):
+        attach(case.pipe, Z, weak=weak, split=ranks()).__enter__()
     with raises(RuntimeError, "would record gradients"), attach(case.pipe, Standard(), split=ranks()):
         case.model(case.latents, **case.cond, timestep=torch.ones(1))
 

@@ -33,11 +33,18 @@ def split_calls(
         group: as `attach` is given it. to: takes the changes.
 
     Raises:
-        TypeError, ValueError: for what is no group, and for a model with a cache.
+        TypeError, ValueError: for what is no group, for a model with a cache, and for a network of a role that is made
+            of the pipeline's own.
     """
     pool = Pool(as_ranks(group))
     roles: dict[Source, Role] = {name: role for name in NAMES if (role := cast.edits(name)) is not None}
     own = [role.module for role in roles.values() if role.module is not None]
+    for module in own:
+        if module not in models and not {*module.modules()}.isdisjoint(models):
+            raise ValueError(
+                f"split: {name_of(module)} is made of the pipeline's own network, whose rows would be split once more "
+                "within its calls; make it of a copy, or leave split out"
+            )
     models = list({id(model): model for model in (*models, *own)}.values())
     refuse_caches(models)
     to.enter_context(pool.together("the attach block"))
