@@ -154,6 +154,10 @@ def test_of_several_conditions_those_that_are_alike_share_a_call() -> None:
     assert conditions.calls[tuple(each)] == [("uncond", "weak_uncond"), ("cond", "weak_cond")]
     torch.testing.assert_close(conditions.joined["uncond", "weak_uncond"]["text"], torch.cat([long, long + 1]))
     assert len(conditions.joined) == 2
+    with pytest.warns(UserWarning, match="the branches run as 3 calls: leaf 0 of cond and weak_cond has shapes"):
+        share_calls(
+            {"uncond": None, "cond": short, "weak_cond": short[:1]}, [("uncond", "cond", "weak_cond")], 2, "auto"
+        )
     apart = share_calls(each, [tuple(each)], 2, False)
     assert [*apart.calls[tuple(each)]] == [(name,) for name in each] and not apart.joined
 

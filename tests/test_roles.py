@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,22 @@ import torch
 from torch import Tensor
 
 from support.steered import Led
-from zigzag import CFG, DDIM, FlowEuler, ImplicitZ, Interval, Standard, Z2Sampling, ZSampling, count_rows, sample, walk
+from zigzag import (
+    CFG,
+    DDIM,
+    FlowEuler,
+    ImplicitZ,
+    Interval,
+    Standard,
+    StepInfo,
+    Z2Sampling,
+    ZSampling,
+    count_rows,
+    sample,
+    walk,
+)
 from zigzag.capture.graphs import TableLoop
 from zigzag.guidance import RescaledCFG
-from zigzag.methods import Method
 from zigzag.presets import rf_sampling, w2sd
 from zigzag.zoo import GaussianMixture
 
@@ -217,29 +231,49 @@ def test_a_distilled_model_needs_no_unconditional_branch() -> None:
     assert fn.rows == 5 + 4
 
 
-@pytest.mark.parametrize("method", [ZSampling(plain=True), Led(ZSampling()), ImplicitZ(), Z2Sampling(warmup=2)])
+@dataclass(frozen=True)
+class Nothing:
+    """A rule that reads neither branch."""
+
+    def branches(self, step: StepInfo) -> tuple[bool, bool]:
+        return False, False
+
+    def __call__(self, e_c: Tensor | None, e_u: Tensor | None, step: StepInfo) -> Tensor:
+        return torch.zeros_like(ALL["x"])
+
+
+@pytest.mark.parametrize("method", [ZSampling(plain=True), ImplicitZ(), Z2Sampling(warmup=2)], ids=repr)
 def test_a_condition_that_no_prediction_reads_is_refused(method: Any) -> None:
-    """At the default weak=0 a weak condition would make no difference, silently; with both, as of any role, one may."""
+    """At the default weak=0 a weak condition would make no difference, silently, with a network of its own too."""
     fn, given = Field(), {"cond": ALL["cond"], "uncond": ALL["uncond"], "strong": S}
-    match = r"no prediction reads weak_cond, as weak=CFG\(0\) needs the other branch alone; pass weak_uncond"
-    for run in (sample, walk, TableLoop) if isinstance(method, Method) else (sample, walk):
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"weak_cond": ALL["weak_cond"]}, r"no prediction reads weak_cond: weak=CFG\(0\) needs uncond alone"),
+        ({"weak_uncond": ALL["weak_uncond"], "weak": 1.0}, r"reads weak_uncond: weak=CFG\(1\) needs cond alone"),
+        ({"weak_fn": Field(2.0), "weak_cond": ALL["weak_cond"]}, "reads weak_cond: weak=.* needs weak_uncond alone"),
+        ({"weak_cond": 1, "weak_uncond": 2, "weak": Nothing()}, "reads weak_cond and weak_uncond: .* needs no branch"),
+    ]
+    for run, (own, match) in product((sample, walk, TableLoop), refused):
         with pytest.raises(ValueError, match=match):
-            run(fn, ALL["x"], SOLVERS["ddim"], method, weak_cond=ALL["weak_cond"], **given)
-        with pytest.raises(ValueError, match=r"no prediction reads weak_uncond, as weak=.*; pass weak_cond"):
-            run(fn, ALL["x"], SOLVERS["ddim"], method, weak_uncond=ALL["weak_uncond"], weak=1.0, **given)
+            run(fn, ALL["x"], SOLVERS["ddim"], method, **own, **given)
     assert fn.calls == 0
-    own = {"weak_cond": ALL["weak_cond"], "weak_uncond": ALL["weak_uncond"]}
-    for weak in (0.0, 1.0):
-        sample(fn, ALL["x"], SOLVERS["ddim"], method, weak=weak, **own, **given)
-    # Where it is read at some steps, or the method asks no weak prediction.
-    later = Interval(CFG(0.0), 0, 3)  # and w = 1 outside
-    sample(fn, ALL["x"], SOLVERS["ddim"], method, weak=later, weak_cond=ALL["weak_cond"], **given)
-    sample(fn, ALL["x"], SOLVERS["ddim"], Standard(), weak_cond=ALL["weak_cond"], **given)
+
+
+@pytest.mark.parametrize("method", [ZSampling(plain=True), ImplicitZ(), Z2Sampling(warmup=2)], ids=repr)
+def test_a_condition_that_is_read_somewhere_is_none_of_those(method: Any) -> None:
+    """Of both, or at some steps; of a network without conditions of its own; or where the path asks no such role."""
+    run = partial(sample, Field(), ALL["x"], SOLVERS["ddim"], cond=ALL["cond"], uncond=ALL["uncond"], strong=S)
+    both = {"weak_cond": ALL["weak_cond"], "weak_uncond": ALL["uncond"]}
+    for weak in (0.0, 1.0, Interval(CFG(0.0), 0, 3)):  # and w = 1 outside
+        run(method, weak=weak, **both)
+    run(method, weak=Interval(CFG(0.0), 0, 3), weak_cond=ALL["weak_cond"])
+    run(method, weak=Nothing(), weak_fn=Field(2.0))
+    run(Standard(), weak_cond=ALL["weak_cond"])
+    run(Led(Standard()), weak_cond=ALL["weak_cond"])  # what a steered path asks is known later
 
 
 def test_a_plain_condition_that_no_prediction_reads_is_refused() -> None:
     fn, given = Field(), {"cond": ALL["cond"], "uncond": ALL["uncond"], "plain_cond": ALL["plain_cond"]}
-    with pytest.raises(ValueError, match=r"no prediction reads plain_cond, as plain=CFG\(0\)"):
+    with pytest.raises(ValueError, match=r"no prediction reads plain_cond: plain=CFG\(0\) needs uncond alone"):
         sample(fn, ALL["x"], SOLVERS["ddim"], ZSampling(plain=True), plain=0.0, **given)
     with pytest.raises(ValueError, match="no prediction reads weak_cond"):
         count_rows(Z2Sampling(warmup=1), 5, S, 0.0, own_weak=("cond",))

@@ -19,7 +19,7 @@ from zigzag.methods import is_steered
 from zigzag.model import Predictor
 from zigzag.moves import Denoise, Move
 from zigzag.paths import plan_path
-from zigzag.roles import Role, Roles, branches_asked, branches_on_grid
+from zigzag.roles import Role, Roles, branches_asked, branches_on_grid, check_read
 from zigzag.solvers import Solver
 from zigzag.solvers.grids import Said
 from zigzag.solvers.predictions import made_for_of
@@ -42,6 +42,10 @@ class Given(NamedTuple):
     fn: object = None
     cond: Any = MISSING
     uncond: Any = MISSING
+
+    def told(self, role: Role) -> set[str]:
+        """Of the branches of a role, those whose conditions were passed."""
+        return {name for name, value in ((role.cond, self.cond), (role.uncond, self.uncond)) if value is not MISSING}
 
 
 class Settled(NamedTuple):
@@ -89,6 +93,8 @@ def settle(
         if told and not any(isinstance(move, Denoise) and move.plain for move in path):
             raise ValueError(f"plain, plain_fn or plain_cond was passed, but {method!r} has no plain Denoise")
         asked = branches_asked(path, solver, roles, each)
+        for role, passed in ((roles.weak, weak), (roles.plain, plain)):
+            check_read(path, solver, role, passed.told(role))
     predictors: dict[str, dict[str, Any]] = {}
     for branch, cond in each.items():
         own = f"{branch.rpartition('_')[0]}_fn"

@@ -54,25 +54,25 @@ def share_calls(
     """
     calls: dict[tuple[str, ...], Sequence[tuple[str, ...]]] = {(): ()}  # a rule may need none of its branches
     joined: dict[tuple[str, ...], Any] = {}
-    said = False
+    unfit: list[_OtherBatch] = []
 
     def join(branches: tuple[str, ...]) -> bool:
-        nonlocal said
         if branches not in joined and len(branches) > 1 and batched is not False:
             try:
                 joined[branches] = _concatenate(_named(each, branches), batch if batched == "auto" else None)
             except ValueError as error:
                 if batched != "auto":
                     raise ValueError(f"batched=True, but {error}; use batched=False or 'auto'") from None
-                if isinstance(error, _OtherBatch) and not said:
-                    said = True
-                    calls_made = "two calls" if len(branches) == 2 else "calls of their own"
-                    warnings.warn(f"the branches run as {calls_made}: {error}", stacklevel=6)
+                if isinstance(error, _OtherBatch):
+                    unfit.append(error)
         return branches in joined
 
     for branches in asked:
         calls[branches] = [branches] if join(branches) else _together(branches, join)
     made = {call for its in calls.values() for call in its}
+    if unfit:
+        most = max(map(len, calls.values()))
+        warnings.warn(f"the branches run as {'two' if most == 2 else most} calls: {unfit[0]}", stacklevel=5)
     return Conditions(each, calls, {call: cond for call, cond in joined.items() if call in made})
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "Roles",
     "branches_asked",
     "branches_on_grid",
+    "check_read",
     "in_order",
     "roles_asked",
 ]
@@ -99,21 +100,42 @@ def branches_asked(
     """The sets of branches that are asked for on a path, each once.
 
     Raises:
-        ValueError: if one is needed whose condition is MISSING, naming the guidance that needs it; for a condition of a
-            role's own that makes no difference, as the role needs the other branch alone.
+        ValueError: if one is needed whose condition is MISSING, naming the guidance that needs it.
     """
-    questions = dict.fromkeys(
-        (names, move.i, move.i if isinstance(move, Shift) else move.j)
-        for move, read in zip(path, gap_is_read(path), strict=True)
-        if (names := roles_asked(move, read))
-    )
-    return _branches_of(questions, solver, roles, conditions)
+    return _branches_of(_questions(path), solver, roles, conditions)
 
 
 def branches_on_grid(solver: Solver, roles: Roles, conditions: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The sets of branches that any path of steps between neighbours may ask for; raises as `branches_asked`."""
     asked = (STRONG + WEAK, WEAK, *([PLAIN + STRONG + WEAK] if roles.plain[1:] != roles.strong[1:] else []))
     return _branches_of([(names, i, i + 1) for i in range(len(solver)) for names in asked], solver, roles, conditions)
+
+
+def check_read(path: Sequence[Move], solver: Solver, role: Role, told: set[str]) -> None:
+    """Raises ValueError where a path asks a role, and the role reads none of the branches whose conditions it was told.
+
+    (A path that does not ask it, as of `Standard`, may be given what others need.)
+    """
+    reads = [set(_needs(role, _step(solver, i, j))) for names, i, j in _questions(path) if role.name in names]
+    if told and reads and told.isdisjoint(needed := set[str]().union(*reads)):
+        raise ValueError(
+            f"no prediction reads {' and '.join(sorted(told))}: {role} needs {' and '.join(needed) or 'no branch'} "
+            f"alone; pass another {role.name}"
+        )
+
+
+def _questions(path: Sequence[Move]) -> list[tuple[tuple[RoleName, ...], int, int]]:
+    """What a path asks, each once: the roles, and the knots of the step."""
+    questions = dict.fromkeys(
+        (names, move.i, move.i if isinstance(move, Shift) else move.j)
+        for move, read in zip(path, gap_is_read(path), strict=True)
+        if (names := roles_asked(move, read))
+    )
+    return list(questions)
+
+
+def _step(solver: Solver, i: int, j: int) -> StepInfo:
+    return solver.info(i, j if j > i else i + 1)  # a Shift stands for the step to the next knot
 
 
 def _branches_of(
@@ -125,9 +147,8 @@ def _branches_of(
     missing = {branch for branch, condition in conditions.items() if condition is MISSING}
     by_name: dict[str, Role] = roles._asdict()
     needed: dict[tuple[tuple[str, ...], ...], None] = {}
-    read: dict[RoleName, set[str]] = {}
     for names, i, j in questions:
-        at = solver.info(i, j if j > i else i + 1)  # a Shift stands for the step to the next knot
+        at = _step(solver, i, j)
         needs = tuple([_needs(by_name[name], at) for name in names])
         if missing:
             for name, branch in [(name, b) for name, its in zip(names, needs, strict=True) for b in its]:
@@ -138,22 +159,7 @@ def _branches_of(
                         f"{short}= (None, if that is the model's null condition)"
                     )
         needed[needs] = None
-        for name, its in zip(names, needs, strict=True):
-            read.setdefault(name, set()).update(its)
-    for name in read:
-        _check_read(by_name[name], read[name])
     return [branches for branches in dict.fromkeys(in_order(*needs) for needs in needed) if branches]
-
-
-def _check_read(role: Role, read: set[str]) -> None:
-    """Raises ValueError where a role has a condition of its own, and reads the other alone."""
-    own = {branch for branch in (role.cond, role.uncond) if branch.startswith(role.name)}
-    if own and own.isdisjoint(read):
-        (given,) = own
-        other = f"{role.name}_{'uncond' if given.endswith('_cond') else 'cond'}"
-        raise ValueError(
-            f"no prediction reads {given}, as {role} needs the other branch alone; pass {other}, or another {role.name}"
-        )
 
 
 def _needs(role: Role, at: StepInfo) -> tuple[str, ...]:
