@@ -106,8 +106,9 @@ def test_mixtures() -> None:
     c, empty = torch.randn(3, 4, 5).half(), torch.randn(1, 4, 5)
     assert torch.equal(Mixture(0.0, 0.7)(c, empty), c) and Mixture(2.0, 0.5)(c, empty).dtype == c.dtype
     torch.testing.assert_close(Mixture(1.0, 1.0)(c.float(), empty), c.float() + empty)
-    for other in (empty[:, :1], torch.randn(2, 4, 5), empty[..., :1]):
-        with pytest.raises(ValueError, match=r"empty must be an embedding as .*, \(3, 4, 5\), or one for all"):
+    assert torch.equal(Mixture(2.0, 0.5)(c, empty[0]), Mixture(2.0, 0.5)(c, empty))
+    for other in (empty[:, :1], empty[..., :1], torch.randn(3, 6, 5)):
+        with pytest.raises(ValueError, match=r"as long as the prompt's, \(3, 4, 5\), got .*encode both at one length"):
             Mixture(2.0, 0.5)(c, other)
     with pytest.raises(ValueError, match="model must be one of dev, lite, got 'schnell'"):
         rf_sampling(4, model="schnell")

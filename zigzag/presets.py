@@ -64,9 +64,10 @@ class Mixture:
         Raises:
             ValueError: for embeddings of two lengths.
         """
-        if empty.shape[1:] != embedding.shape[1:] or len(empty) not in (1, len(embedding)):
+        one = embedding.shape[1:]
+        if empty.shape[empty.ndim - len(one) :] != one:
             raise ValueError(
-                f"empty must be an embedding as the prompt's, {tuple(embedding.shape)}, or one for all, got "
+                f"empty must be an embedding as long as the prompt's, {tuple(embedding.shape)}, got "
                 f"{tuple(empty.shape)}: encode both at one length (max_sequence_length)"
             )
         return embedding + self.scale * ((1 - self.share) * embedding + self.share * empty.to(embedding))
