@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from zigzag import CFG, Polaris, Standard, Z2Sampling, ZSampling
+from zigzag.inversion import EDICT
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 adapters = pytest.importorskip("zigzag.adapters.diffusers")
-attach, Role = adapters.attach, adapters.Role
+attach, Inversion, Role = adapters.attach, adapters.Inversion, adapters.Role
 
 Tiny = Callable[..., Any]
 METHODS = [ZSampling(plain=True), Z2Sampling(warmup=1)]
@@ -54,8 +55,9 @@ def calls_before(error: type[Exception], match: str, case: Any, method: Any, cal
         ({"adapters": {"style": None}}, TypeError, r"Role: adapters\['style'\] must be a real number, got None"),
         ({"module": "unet"}, TypeError, "Role: module must be an nn.Module, got 'unet'"),
         ({"guidance": 1.0, "cfg": "none"}, TypeError, "Role: cfg must be a number or a Guidance"),
-        ({"prompt": "a dog", "cfg": 0}, ValueError, "Role: no prediction reads prompt at cfg=0, which is the uncond"),
+        ({"prompt": "a dog", "cfg": 0}, ValueError, "Role: no prediction reads prompt at cfg=0, the uncond"),
         ({"negative_prompt": "dull", "cfg": 1.0}, ValueError, "Role: no prediction reads negative_prompt at cfg=1"),
+        ({"prompt": {"prompt_embeds": 3}, "cfg": CFG(0)}, ValueError, "Role: no prediction reads prompt at cfg=0"),
     ],
 )
 def test_a_role_of_nothing_or_of_the_wrong_things(given: dict[str, Any], error: type[Exception], match: str) -> None:
@@ -210,3 +212,25 @@ def test_prompts_that_cannot_take_the_place_of_the_pipelines(
     if batch == 2:
         match = match.replace(r"\(1, 5", r"\(2, 5").replace("has 1", "has 2")
     assert calls_before(ValueError, match, tiny(family, batch), METHODS[0], weak=Role(prompt=prompt)) == 0
+
+
+@pytest.mark.parametrize(
+    ("weak", "match"),
+    [
+        (
+            Role(prompt={"prompt_embeds": EMBEDS}, cfg=2.0),
+            "weak=.*cfg joins two branches, and the pipeline evaluates one",
+        ),
+        (Role(negative_prompt={"negative_prompt_embeds": EMBEDS}), "negative_prompt is of the unconditional branch"),
+    ],
+)
+def test_an_inversion_in_a_role_of_two_branches_where_there_is_one(weak: Any, match: str, tiny: Tiny) -> None:
+    assert calls_before(ValueError, match, tiny("sd", guidance_scale=1.0), Inversion(EDICT()), weak=weak) == 1
+
+
+def test_guidance_that_ends_between_the_calls_of_two_roles(tiny: Tiny) -> None:
+    """Lumina2 ends it by the count of its calls: what the one role has and the other lacks would be taken for a gap."""
+    case = tiny("lumina2", cfg_trunc_ratio=0.5)
+    same = Role(edit=lambda given: {"encoder_hidden_states": given["encoder_hidden_states"]})
+    method = Z2Sampling(warmup=1)
+    calls_before(ValueError, "evaluates 2 branches for one role and 1 for the other at knot", case, method, weak=same)

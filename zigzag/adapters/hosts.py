@@ -99,8 +99,8 @@ class Own:
     """A guidance that is the host's own, whatever its rule, held until the traversal calls for it.
 
     Args:
-        host: whose it is, for messages. branch: whether it is asked for by the name of its conditional branch: what is
-            held for a role of its own was not made at a state where that role was not asked.
+        host: whose it is, for messages. branch: whether it counts as known only where its conditional branch was
+            answered, as of a role in calls of its own: what is held may be of another state.
 
     Attributes:
         prediction: what the host made of its last evaluation.

@@ -67,7 +67,7 @@ class Answering:
 
     def _branches(self, outputs: Sequence[Any], guided: Tensor, sample: Tensor) -> tuple[Branches | None, int]:
         """The two branches, where there are two and they are wanted, and the rows that ran."""
-        return self._naming(outputs, guided, sample, wanted=self.cast.others)
+        return self._naming(outputs, guided, sample, wanted=not self.cast.is_own)
 
     def hand_out(self, state: Tensor, dtype: torch.dtype) -> Tensor:
         """What the pipeline is given of a state, in a `dtype`; the state itself keeps its digits."""

@@ -52,9 +52,9 @@ class Cast:
         return "own" if self.edits(name) is None else name
 
     @property
-    def others(self) -> bool:
-        """Whether some role is not what the pipeline is by itself."""
-        return any(getattr(self, name) is not None for name in NAMES)
+    def is_own(self) -> bool:
+        """Whether every role is what the pipeline is by itself."""
+        return all(getattr(self, name) is None for name in NAMES)
 
     def rules(self) -> dict[RoleName, Guidance]:
         """The rules of the roles whose branches are not joined as the pipeline joins them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +15,7 @@ from zigzag.adapters.diffusers.cast import NAMES, Source
 from zigzag.adapters.diffusers.encodings import Encodings
 from zigzag.adapters.diffusers.lora import Strengths, check_adapters
 from zigzag.adapters.diffusers.patches import Patches
-from zigzag.adapters.diffusers.predictors import arguments_of_forward
+from zigzag.adapters.diffusers.predictors import arguments_of_forward, not_taken
 from zigzag.adapters.diffusers.progress import Progress
 from zigzag.adapters.diffusers.roles import Role
 from zigzag.adapters.diffusers.timesteps import with_data
@@ -135,7 +134,7 @@ class Edits:
                     f"takes {', '.join(known)}"
                 )
             arguments.update(edit)
-        if role.module is not None and (unknown := _not_taken(role.module, arguments)):
+        if role.module is not None and (unknown := not_taken(role.module, arguments)):
             raise TypeError(
                 f"{name}={role!r}: the pipeline calls its model with {', '.join(unknown)}, which module does not take"
             )
@@ -165,14 +164,6 @@ class Edits:
             f"{name}={role!r}: the unit of the embedded scale cannot be read off the pipeline's own, "
             f"guidance_scale={given!r}; pass edit= with the model's own argument"
         )
-
-
-def _not_taken(module: nn.Module, arguments: Mapping[str, Any]) -> list[str]:
-    """Which arguments a network does not take; one that wraps another may take whatever comes."""
-    forward = inspect.signature(type(module).forward).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in forward):
-        return []
-    return sorted(arguments.keys() - arguments_of_forward(module).keys())
 
 
 def _as_it_is(loop: object) -> AbstractContextManager[None]:

@@ -98,6 +98,7 @@ class Loop(Answering):
         self.made = 0
         self._moves: Traversal | None = None
         self._answer = Answer({}, 0)  # of the passes made for the question that is being answered
+        self._rows = 0  # of the last pass
         self._held: Query | Visit | None = None
 
     def _add(self, known: Next) -> None:
@@ -136,6 +137,7 @@ class Loop(Answering):
         if branches is None:
             self.cast.check_branches(self.path[self.made :] if self.steering is None else None, self.knot)
         query, now = self._query(sample, both=branches is not None), self.passes[self.calls]
+        self._check_alike(rows)
         self.guidances[now.source].prediction = guided.to(query.x.dtype)
         found = self.cast.found(now.source, branches, guided)
         answer = Answer({**self._answer.branches, **found}, self._answer.rows + rows)
@@ -147,6 +149,17 @@ class Loop(Answering):
         assert self._moves is not None
         # In the prediction's dtype, as schedulers do.
         return self.hand_out(self._advance(self._moves.send(answer)), guided.dtype)
+
+    def _check_alike(self, rows: int) -> None:
+        """Raises ValueError where the passes of two roles at one state are of other branches: that would be a gap."""
+        before = self._answer.rows
+        if before and rows != self._rows:
+            raise ValueError(
+                f"the pipeline evaluates {self._rows} branches for one role and {rows} for the other at knot "
+                f"{self.knot}: it guides by the count of its calls (cfg_trunc_ratio, say); leave that out, or end the "
+                "zigzag before"
+            )
+        self._rows = rows
 
     def _begun(self, x: Tensor) -> Query | Visit:
         path, roles = self.path if self.steering is None else self.steering, self.cast.roles(self.guidances)

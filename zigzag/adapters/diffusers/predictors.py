@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -272,3 +272,11 @@ def arguments_of_forward(model: Any) -> dict[str, inspect.Parameter]:
         raise TypeError(f"the model must be a module of diffusers, got {model!r}")
     parameters = inspect.signature(forward).parameters
     return {name: parameter for name, parameter in parameters.items() if name not in ("self", "args", "kwargs")}
+
+
+def not_taken(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Which arguments the network within `model` does not take; one that wraps another may take whatever comes."""
+    forward = inspect.signature(type(_bare(model)).forward).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in forward):
+        return []
+    return sorted({*names} - arguments_of_forward(model).keys())

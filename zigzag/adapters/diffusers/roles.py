@@ -47,8 +47,8 @@ class Role:
             fit.
         adapters: by name the strengths that `pipe.set_adapters` is to give; adapters that are not named are off, and
             an empty mapping is the model without any.
-        module: another network, called in place of the pipeline's model, with the same arguments. It may be made of the
-            pipeline's own, which it then calls as it is.
+        module: another network, called in place of the pipeline's model with the same arguments, all by name. It may be
+            made of the pipeline's own, which it calls as it is; rows are those of its own calls.
         cfg: how the role joins its two branches, a number or a `Guidance`, where the pipeline evaluates two; by
             default as the pipeline does.
 
@@ -95,10 +95,13 @@ class Role:
 
     def _check_read(self) -> None:
         """Raises ValueError where a prompt is all that is edited, and of the branch that `cfg` leaves out."""
-        given = {field.name for field in fields(self) if getattr(self, field.name) is not None} - {"cfg"}
-        for name, scale, branch in (("prompt", 0, "unconditional"), ("negative_prompt", 1, "conditional")):
-            if given == {name} and self.cfg == scale and not isinstance(getattr(self, name), Mapping):
-                raise ValueError(f"Role: no prediction reads {name} at cfg={scale}, which is the {branch} branch alone")
+        given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+        scale = getattr(given.pop("cfg", None), "scale", self.cfg)
+        for name, left_out, branch in (("prompt", 0, "unconditional"), ("negative_prompt", 1, "conditional")):
+            # A mapping may have the embeddings of both branches.
+            both = isinstance(given.get(name), Mapping) and len({"negative" in key for key in given[name]}) > 1
+            if given.keys() == {name} and isinstance(scale, int | float) and scale == left_out and not both:
+                raise ValueError(f"Role: no prediction reads {name} at cfg={scale:g}, the {branch} branch alone")
 
     @property
     def prompts(self) -> bool:

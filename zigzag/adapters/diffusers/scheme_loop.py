@@ -13,6 +13,7 @@ from zigzag.adapters.diffusers.cast import Cast, Pass
 from zigzag.adapters.diffusers.ways import End, Way
 from zigzag.guided import Answer, Asking, Query
 from zigzag.inversion import Inverted
+from zigzag.moves import Invert
 from zigzag.sampling import Generators
 from zigzag.solvers import Solver
 
@@ -80,6 +81,8 @@ class SchemeLoop(Answering):
                 f"the pipeline evaluates one branch, and weak={self.cast.weak!r} is to be made of two: raise its "
                 "guidance_scale above 1, or leave weak out, for the pipeline's own guidance"
             )
+        if branches is None:
+            self.cast.check_branches([Invert(1, 0)], self.knot)
         self.guidances[self.source].prediction = guided.to(self._query.x.dtype)
         self.rows, self.calls = self.rows + rows, self.calls + 1
         try:

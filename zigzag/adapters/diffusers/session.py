@@ -125,7 +125,7 @@ class Session:
         self.now.begin_grid()
         if not is_standard(self.now.method, len(self.now.grid)):
             unfit.refuse_other_loops(self.now.pipe)
-            if self.now.cast.others:
+            if not self.now.cast.is_own:
                 unfit.refuse_perturbed(self.now.pipe)
             with self.now.grid.shown():
                 self.now.plan = plan_of(self.now.scheduler)
@@ -235,7 +235,7 @@ class Session:
             return
         assert now.plan is not None
         calls = None if isinstance(loop, Loop) and loop.steering is not None else len(loop.asked)
-        named = now.cast.others
+        named = not now.cast.is_own
         unfit.refuse_unfit(now.pipe, self.models, steps=count, calls=calls, named=named, entered=entered)
         if entered:
             enter(loop, now.plan, now.grid, now.entry, now.extras, now.generator or self._generator)
