@@ -62,5 +62,5 @@ def test_an_import_from_above_or_beside_would_show() -> None:
     heights = layers()
     for code in ("from zigzag.sampling import walk", "import zigzag.sampling", "from zigzag import methods"):
         assert wrong("moves", imported(ast.parse(f"def late():\n    {code}")), heights)
-    assert wrong("roles", {"moves"}, heights)
+    assert wrong("roles", {"visits"}, heights)
     assert not wrong("moves", {"strengths", "solvers"}, heights)
