@@ -116,8 +116,10 @@ def check_read(path: Sequence[Move], solver: Solver, role: Role, told: set[str])
 
     (A path that does not ask it, as of `Standard`, may be given what others need.)
     """
+    if not told:
+        return
     reads = [set(_needs(role, _step(solver, i, j))) for names, i, j in _questions(path) if role.name in names]
-    if told and reads and told.isdisjoint(needed := set[str]().union(*reads)):
+    if reads and told.isdisjoint(needed := set[str]().union(*reads)):
         raise ValueError(
             f"no prediction reads {' and '.join(sorted(told))}: {role} needs {' and '.join(needed) or 'no branch'} "
             f"alone; pass another {role.name}"

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from zigzag.checks import as_guidance
-from zigzag.guidance import Guidance
+from zigzag.guidance import CFG, Guidance
 from zigzag.guidance.base import finite
 
 __all__ = ["Edit", "Prompt", "Role"]
@@ -96,7 +96,8 @@ class Role:
     def _check_read(self) -> None:
         """Raises ValueError where a prompt is all that is edited, and of the branch that `cfg` leaves out."""
         given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
-        scale = getattr(given.pop("cfg", None), "scale", self.cfg)
+        rule = given.pop("cfg", None)
+        scale = rule.scale if isinstance(rule, CFG) else rule
         for name, left_out, branch in (("prompt", 0, "unconditional"), ("negative_prompt", 1, "conditional")):
             # A mapping may have the embeddings of both branches.
             both = isinstance(given.get(name), Mapping) and len({"negative" in key for key in given[name]}) > 1
