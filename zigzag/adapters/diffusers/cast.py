@@ -17,7 +17,7 @@ from zigzag.held import HeldStep
 from zigzag.moves import Denoise, Invert, Move, Shift, Tol, evaluations, gap_is_read
 from zigzag.roles import RoleName
 
-__all__ = ["NAMES", "Cast", "Pass", "Source", "calls_of", "passes_for", "passes_of"]
+__all__ = ["NAMES", "Cast", "Pass", "Source", "asked_on", "calls_of", "passes_for", "passes_of"]
 
 Source: TypeAlias = RoleName | Literal["own"]
 NAMES: tuple[RoleName, ...] = kernel.STRONG + kernel.WEAK + kernel.PLAIN
@@ -96,12 +96,12 @@ class Cast:
                 f"strong={self.strong!r} was passed, but {method!r} has no zigzag, so that nothing is edited"
             )
 
-    def check_branches(self, path: Sequence[Move] | None, knot: int) -> None:
-        """Raises ValueError where a role on the rest of a path needs two branches, of which the pipeline evaluates one.
+    def check_branches(self, names: Sequence[RoleName], knot: int) -> None:
+        """Raises ValueError where a role needs two branches, of which the pipeline evaluates one.
 
-        path: None is one that is not known, and asks for all of them. knot: where it was seen.
+        names: of the roles that are still to be asked. knot: where it was seen.
         """
-        for name in NAMES if path is None else _asked_on(path):
+        for name in names:
             edits = self.edits(name)
             if edits is None and name in self.rules():
                 raise ValueError(
@@ -177,7 +177,7 @@ def passes_for(n: int, move: Move, held: HeldStep, reads_gap: bool, count: int, 
     return passes
 
 
-def _asked_on(path: Sequence[Move]) -> list[RoleName]:
+def asked_on(path: Sequence[Move]) -> list[RoleName]:
     """The roles that a path asks, as far as what they are made of matters there."""
     wanted: list[RoleName] = [*kernel.STRONG]
     wanted += kernel.WEAK if any(isinstance(move, Invert | Shift) for move in path) else ()

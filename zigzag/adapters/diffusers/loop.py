@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zigzag.adapters.diffusers import unfit
 from zigzag.adapters.diffusers.answering import Answering
-from zigzag.adapters.diffusers.cast import Cast, calls_of, passes_for
+from zigzag.adapters.diffusers.cast import NAMES, Cast, asked_on, calls_of, passes_for
 from zigzag.guided import Answer, Query, check_shown
 from zigzag.held import HeldStep
 from zigzag.methods import Method, Standard, Steered, is_steered
@@ -135,7 +135,7 @@ class Loop(Answering):
         """
         branches, rows = self._branches(outputs, guided, sample)
         if branches is None:
-            self.cast.check_branches(self.path[self.made :] if self.steering is None else None, self.knot)
+            self.cast.check_branches(asked_on(self.path[self.made :]) if self.steering is None else NAMES, self.knot)
         query, now = self._query(sample, both=branches is not None), self.passes[self.calls]
         self._check_alike(rows)
         self.guidances[now.source].prediction = guided.to(query.x.dtype)
@@ -152,8 +152,7 @@ class Loop(Answering):
 
     def _check_alike(self, rows: int) -> None:
         """Raises ValueError where the passes of two roles at one state are of other branches: that would be a gap."""
-        before = self._answer.rows
-        if before and rows != self._rows:
+        if self._answer.rows and rows != self._rows:
             raise ValueError(
                 f"the pipeline evaluates {self._rows} branches for one role and {rows} for the other at knot "
                 f"{self.knot}: it guides by the count of its calls (cfg_trunc_ratio, say); leave that out, or end the "

@@ -13,7 +13,7 @@ from zigzag.adapters.diffusers.cast import Cast, Pass
 from zigzag.adapters.diffusers.ways import End, Way
 from zigzag.guided import Answer, Asking, Query
 from zigzag.inversion import Inverted
-from zigzag.moves import Invert
+from zigzag.roles import WEAK
 from zigzag.sampling import Generators
 from zigzag.solvers import Solver
 
@@ -82,7 +82,7 @@ class SchemeLoop(Answering):
                 "guidance_scale above 1, or leave weak out, for the pipeline's own guidance"
             )
         if branches is None:
-            self.cast.check_branches([Invert(1, 0)], self.knot)
+            self.cast.check_branches(WEAK, self.knot)
         self.guidances[self.source].prediction = guided.to(self._query.x.dtype)
         self.rows, self.calls = self.rows + rows, self.calls + 1
         try:
